@@ -1,0 +1,216 @@
+"""Argument checks shared by every loss: the only place that phrases an error.
+
+Checks look only at what is known while tracing (shapes, dtypes, Python numbers), so
+they cost nothing in a compiled step and work under every transformation.  Each
+message starts with the function and names the argument as the caller wrote it.
+`TypeError` is about a dtype or a kind of object, `ValueError` about the rest.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Axis = int | tuple[int, ...] | None
+
+
+def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """Converts to arrays of one dtype, at least float32; raises unless floating.
+
+    Half precision is widened here, once: every loss computes and returns float32 or
+    better, and autodiff casts the gradient back to the caller's dtype.
+    """
+    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    for name, x in converted.items():
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"{loss}: `{name}` has dtype {x.dtype}; expected a floating-point "
+                "array."
+            )
+    wide = _wide(*converted.values())
+    return tuple(x.astype(wide) for x in converted.values())
+
+
+def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """Converts boolean, integer or floating arrays to the dtype of `like`."""
+    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    for name, x in converted.items():
+        if not _is_real(x):
+            raise TypeError(
+                f"{loss}: `{name}` has dtype {x.dtype}; expected booleans, integers "
+                "or floating-point numbers."
+            )
+    return tuple(x.astype(like.dtype) for x in converted.values())
+
+
+def widened(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """Converts boolean, integer or floating arrays to one dtype, at least float32."""
+    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    floats = [x for x in converted.values() if jnp.issubdtype(x.dtype, jnp.floating)]
+    return real(loss, jnp.empty((), _wide(*floats)), **converted)
+
+
+def same_shape(loss: str, **arrays: jax.Array) -> None:
+    """Raises `ValueError` unless all shapes are identical.
+
+    Nothing broadcasts: `(n,)` against `(n, 1)` would be a silent `(n, n)` loss.
+    """
+    (first, x), *rest = arrays.items()
+    for name, y in rest:
+        if y.shape != x.shape:
+            raise ValueError(
+                f"{loss}: `{name}` has shape {y.shape} but `{first}` has shape "
+                f"{x.shape}; expected equal shapes (nothing is broadcast)."
+            )
+
+
+def has_shape(loss: str, shape: tuple[int, ...], why: str, **arrays: jax.Array) -> None:
+    """Raises `ValueError` unless each array has exactly `shape`; `why` explains it."""
+    for name, x in arrays.items():
+        if x.shape != shape:
+            raise ValueError(
+                f"{loss}: `{name}` has shape {x.shape}; expected {shape}, {why} "
+                "(nothing is broadcast)."
+            )
+
+
+def at_least_1d(loss: str, **arrays: jax.Array) -> None:
+    """Raises `ValueError` for a scalar where an axis is consumed."""
+    for name, x in arrays.items():
+        if x.ndim == 0:
+            raise ValueError(
+                f"{loss}: `{name}` is a scalar; expected at least one axis."
+            )
+
+
+def in_interval(loss: str, interval: str, **values: ArrayLike) -> None:
+    """Raises `ValueError` for a Python or NumPy number outside, e.g., `"(0, 1]"`.
+
+    JAX arrays and tracers pass unchecked, so a hyperparameter can still be swept,
+    scheduled or differentiated.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    for name, value in values.items():
+        if isinstance(value, jax.Array):
+            continue
+        x = np.asarray(value, float)
+        above = x >= low if interval[0] == "[" else x > low
+        below = x <= high if interval[-1] == "]" else x < high
+        if not np.all(above & below):
+            raise ValueError(
+                f"{loss}: `{name}` is {value}; expected a number in {interval}."
+            )
+
+
+def parameter(
+    loss: str, like: jax.Array, interval: str, **value: ArrayLike
+) -> jax.Array:
+    """Checks one hyperparameter and casts it to the dtype of `like`.
+
+    A scalar stays a scalar; an array must broadcast to the shape of `like` without
+    enlarging it (one value per class, quantile or element), and is broadcast here.
+    """
+    ((name, given),) = value.items()
+    x = _array(loss, name, given)
+    if not _is_real(x) or x.dtype == bool:
+        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected a number.")
+    in_interval(loss, interval, **{name: given})
+    x = x.astype(like.dtype)
+    if x.ndim == 0:
+        return x
+    trailing = like.shape[like.ndim - x.ndim :] if x.ndim <= like.ndim else None
+    if trailing is None or any(
+        n not in (1, m) for n, m in zip(x.shape, trailing, strict=True)
+    ):
+        raise ValueError(
+            f"{loss}: `{name}` has shape {x.shape}; expected a scalar or a shape that "
+            f"broadcasts to {like.shape}."
+        )
+    return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape)
+
+
+def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """Converts to arrays; raises `TypeError` unless boolean (a mask, not weights)."""
+    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    for name, x in converted.items():
+        if x.dtype != bool:
+            raise TypeError(
+                f"{loss}: `{name}` has dtype {x.dtype}; expected a boolean mask."
+            )
+    return tuple(converted.values())
+
+
+def one_axis(loss: str, axis: int, **array: jax.Array) -> int:
+    """Returns `axis` counted from the front; raises `ValueError` outside the array."""
+    ((name, x),) = array.items()
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        raise TypeError(f"{loss}: `axis` is {axis!r}; expected an integer.")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"{loss}: `axis` is {axis}; expected an axis of `{name}`, which has shape "
+            f"{x.shape}."
+        )
+    return axis % x.ndim
+
+
+def one_of(loss: str, choices: Iterable[str], **value: str) -> None:
+    """Raises `ValueError` unless the string is one of `choices`."""
+    ((name, given),) = value.items()
+    choices = tuple(choices)
+    if given not in choices:
+        raise ValueError(
+            f"{loss}: `{name}` is {given!r}; expected one of "
+            f"{', '.join(map(repr, choices))}."
+        )
+
+
+def positive_integer(loss: str, **value: int) -> None:
+    """Raises unless the argument, which fixes a shape, is a Python integer >= 1."""
+    ((name, given),) = value.items()
+    if not isinstance(given, int | np.integer) or isinstance(given, bool):
+        raise TypeError(
+            f"{loss}: `{name}` is {type(given).__name__}; expected a Python integer "
+            "(it fixes a shape)."
+        )
+    if given < 1:
+        raise ValueError(f"{loss}: `{name}` is {given}; expected at least 1.")
+
+
+def fail(loss: str, argument: str, has: str, expected: str) -> NoReturn:
+    """Raises a `ValueError` in the house's words: what it has, what was expected."""
+    raise ValueError(f"{loss}: `{argument}` has {has}; expected {expected}.")
+
+
+def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
+        ) from error
+
+
+def _is_real(x: jax.Array) -> bool:
+    return (
+        jnp.issubdtype(x.dtype, jnp.floating)
+        or jnp.issubdtype(x.dtype, jnp.integer)
+        or x.dtype == bool
+    )
+
+
+def _wide(*arrays: jax.Array) -> jnp.dtype:
+    """The common dtype of floating arrays, at least float32."""
+    wide = jnp.dtype(jnp.float32)
+    for x in arrays:
+        wide = jnp.promote_types(wide, x.dtype)
+    return wide
+
+
+def count(shape: tuple[int, ...], axis: Axis) -> int:
+    """How many entries `axis` (an axis, several, or all) of `shape` runs over."""
+    axes = range(len(shape)) if axis is None else np.atleast_1d(axis)
+    return math.prod(shape[a] for a in axes)

@@ -1,0 +1,292 @@
+"""From per-example losses to one scalar: the only place weights and masks live.
+
+Every reduction is a quotient of two sums.  `Mean` keeps the two apart, so that it
+adds over micro-batches, devices, hosts and evaluation batches and divides once, at
+the end; a mean of means is a different, wrong number as soon as masks differ.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+
+Axis = int | tuple[int, ...] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean that has not been divided yet: `total / weight`, two arrays >= float32.
+
+    `a + b` is the mean over both sets of examples.  A pytree, so it passes through
+    `jit`, `scan`, `psum` and `tree.map(jnp.add, ...)` as it is.
+
+    Example:
+      >>> first = jaxloss.Mean.of(jnp.array([1.0, 2.0]))
+      >>> second = jaxloss.Mean.of(jnp.array([6.0]))
+      >>> (first + second).compute()
+      Array(3., dtype=float32)
+    """
+
+    total: jax.Array
+    weight: jax.Array
+
+    @classmethod
+    def of(
+        cls,
+        losses: ArrayLike,
+        *,
+        weights: ArrayLike | None = None,
+        where: ArrayLike | None = None,
+        axis: Axis = None,
+        denominator: str = "weights",
+    ) -> "Mean":
+        """The mean of `losses`; see `jaxloss.mean` for the arguments."""
+        return _of("Mean.of", losses, weights, where, axis, denominator)
+
+    @classmethod
+    def constant(cls, value: ArrayLike) -> "Mean":
+        """A quantity that does not depend on the batch, such as a weight penalty.
+
+        Inside an objective it is counted once, however the batch is cut: totals and
+        weights add alike, and their quotient stays.
+        """
+        (total,) = _checks.widened("Mean.constant", value=value)
+        return cls(total, jnp.ones_like(total))
+
+    def __add__(self, other: "Mean") -> "Mean":
+        if not isinstance(other, Mean):
+            return NotImplemented
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    def __radd__(self, other: int) -> "Mean":
+        # So that the built-in `sum`, which starts from 0, works on Means.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def compute(self) -> jax.Array:
+        """`total / weight`, and 0 with gradient 0 where the weight is 0."""
+        empty = self.weight == 0
+        quotient = self.total / jnp.where(empty, jnp.ones_like(self.weight), self.weight)
+        return jnp.where(empty, jnp.zeros_like(quotient), quotient)
+
+
+def mean(
+    losses: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    axis: Axis = None,
+    denominator: str = "weights",
+) -> jax.Array:
+    r"""Weighted mean over the elements that count.
+
+    .. math:: \frac{\sum_i m_i w_i \ell_i}{\sum_i m_i w_i}, \qquad 0 \text{ if the
+       denominator is } 0
+
+    Args:
+      losses: Per-example losses, any shape.
+      weights: Weights w >= 0, same shape as `losses`; default all ones.  A weight of
+        0 removes an example, NaN and infinity included.
+      where: Boolean mask m, same shape as `losses`; default all true.
+      axis: The axis or axes to average over; default all.
+      denominator: What to divide by: `"weights"`, the sum of the weights that count
+        (scale-free: weight 2 means two copies); `"valid"`, the number of elements
+        that `where` keeps; `"count"`, the number of elements, kept or not.
+
+    Returns:
+      The mean, at least float32: half precision cannot count past 2048 (float16) or
+      256 (bfloat16), so sums are carried, and returned, in float32.
+
+    Raises:
+      TypeError: If `where` is not boolean or `losses` is not real.
+      ValueError: If a shape differs from that of `losses`, `axis` is not an axis of
+        `losses`, or `denominator` is another string.
+
+    Gradient:
+      `m w / denominator` with respect to each loss; 0 where the mask is false.
+
+    Example:
+      >>> losses = jnp.array([1.0, 2.0, jnp.nan])
+      >>> jaxloss.mean(losses, where=jnp.array([True, True, False]))
+      Array(1.5, dtype=float32)
+    """
+    return _of("mean", losses, weights, where, axis, denominator).compute()
+
+
+def sum(
+    losses: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    axis: Axis = None,
+) -> jax.Array:
+    """Weighted sum over the elements that count; see `mean` for the arguments.
+
+    Example:
+      >>> jaxloss.sum(jnp.array([1.0, 2.0]), weights=jnp.array([1.0, 3.0]))
+      Array(7., dtype=float32)
+    """
+    return _of("sum", losses, weights, where, axis, "weights").total
+
+
+def mean_nonzero(
+    losses: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    axis: Axis = None,
+) -> jax.Array:
+    """Mean over the losses that are not 0; see `mean` for the arguments.
+
+    The convention of metric learning, where most triplets satisfy their margin and
+    an ordinary mean would shrink with their number.
+
+    Reference:
+      Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
+      2017.
+
+    Example:
+      >>> jaxloss.mean_nonzero(jnp.array([0.0, 0.0, 3.0, 1.0]))
+      Array(2., dtype=float32)
+    """
+    (losses,) = _checks.widened("mean_nonzero", losses=losses)
+    active = losses != 0  # not > 0: NaN must come out, not vanish
+    if where is not None:
+        (where,) = _checks.boolean("mean_nonzero", where=where)
+        _checks.same_shape("mean_nonzero", losses=losses, where=where)
+        active &= where
+    return _of("mean_nonzero", losses, weights, active, axis, "weights").compute()
+
+
+def top_k_mean(
+    losses: ArrayLike,
+    k: int,
+    *,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    axis: int | None = None,
+) -> jax.Array:
+    """Mean over the `k` largest losses: online hard example mining.
+
+    Args:
+      losses: Per-example losses, any shape.
+      k: How many to keep, a Python integer >= 1.  Where fewer count, all of them.
+      weights: Weights >= 0, same shape as `losses`, of those that are kept.
+      where: Boolean mask, same shape as `losses`; a masked loss is never kept.
+      axis: The one axis to choose along; default: choose among all.
+
+    Returns:
+      The mean over the kept losses, at least float32; 0 if none counts.
+
+    Raises:
+      TypeError: If `k` is not a Python integer or `where` is not boolean.
+      ValueError: If `k` < 1, a shape differs, or `axis` is not an axis of `losses`.
+
+    Gradient:
+      `w / sum(w kept)` for a kept loss, 0 for the others.
+
+    Reference:
+      Shrivastava et al., "Training Region-based Object Detectors with Online Hard
+      Example Mining", CVPR 2016.
+
+    Example:
+      >>> jaxloss.top_k_mean(jnp.array([1.0, 5.0, 3.0]), 2)
+      Array(4., dtype=float32)
+    """
+    _checks.positive_integer("top_k_mean", k=k)
+    losses, weights, where = _parts("top_k_mean", losses, weights, where)
+    if axis is None:
+        losses, weights, where = losses.ravel(), weights.ravel(), where.ravel()
+    else:
+        axis = _checks.one_axis("top_k_mean", axis, losses=losses)
+        losses, weights, where = (
+            jnp.moveaxis(x, axis, -1) for x in (losses, weights, where)
+        )
+    ranked = jnp.where(where, losses, -jnp.inf)
+    _, kept = jax.lax.top_k(jax.lax.stop_gradient(ranked), min(k, losses.shape[-1]))
+    losses, weights, where = (
+        jnp.take_along_axis(x, kept, axis=-1) for x in (losses, weights, where)
+    )
+    return _of("top_k_mean", losses, weights, where, -1, "weights").compute()
+
+
+def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.Array]:
+    """Replaces masked-out entries of each array *before* a loss sees them.
+
+    Needed because reverse mode multiplies: an entry masked only after the loss has
+    cotangent 0, and 0 times the NaN slope of a NaN input is NaN.
+
+    Args:
+      where: Boolean mask over the leading axes of the arrays.
+      *arrays: Predictions, targets, ...; each of shape `where.shape + (...)`.
+      value: What to put there: 0, unless the loss is undefined at 0.
+
+    Returns:
+      The arrays in the same order, with their dtypes.
+
+    Raises:
+      TypeError: If `where` is not boolean.
+      ValueError: If the shape of an array does not begin with that of `where`.
+
+    Example:
+      >>> mask = jnp.array([True, False])
+      >>> jaxloss.fill(mask, jnp.array([[1.0, 2.0], [jnp.nan, 3.0]]))
+      [Array([[1., 2.],
+             [0., 0.]], dtype=float32)]
+    """
+    (where,) = _checks.boolean("fill", where=where)
+    filled = []
+    for x in map(jnp.asarray, arrays):
+        if x.shape[: where.ndim] != where.shape:
+            _checks.fail(
+                "fill",
+                "arrays",
+                f"an array of shape {x.shape}",
+                f"shapes that begin with {where.shape}, the shape of `where`",
+            )
+        keep = where.reshape(where.shape + (1,) * (x.ndim - where.ndim))
+        filled.append(jnp.where(keep, x, jnp.asarray(value, x.dtype)))
+    return filled
+
+
+def _of(
+    name: str,
+    losses: ArrayLike,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    axis: Axis,
+    denominator: str,
+) -> Mean:
+    _checks.one_of(name, ("weights", "valid", "count"), denominator=denominator)
+    losses, weights, where = _parts(name, losses, weights, where)
+    for a in () if axis is None else (axis,) if isinstance(axis, int) else axis:
+        _checks.one_axis(name, a, losses=losses)
+    # An example of weight 0 is absent, so its NaN must not survive as 0 * NaN; but a
+    # finite loss stays in the product, or a learnt weight would lose its gradient.
+    absent = (weights == 0) & ~jnp.isfinite(losses)
+    total = jnp.sum(weights * jnp.where(absent, 0, losses), axis=axis)
+    if denominator == "weights":
+        return Mean(total, jnp.sum(weights, axis=axis))
+    if denominator == "valid":
+        return Mean(total, jnp.sum(where, axis=axis, dtype=total.dtype))
+    size = _checks.count(losses.shape, axis)
+    return Mean(total, jnp.full_like(total, size))
+
+
+def _parts(
+    name: str, losses: ArrayLike, weights: ArrayLike | None, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Losses and weights, widened and zeroed behind the mask; and the mask."""
+    (losses,) = _checks.widened(name, losses=losses)
+    if weights is None:
+        weights = jnp.ones_like(losses)
+    (weights,) = _checks.real(name, losses, weights=weights)
+    if where is None:
+        where = jnp.ones_like(losses, bool)
+    (where,) = _checks.boolean(name, where=where)
+    _checks.same_shape(name, losses=losses, weights=weights, where=where)
+    losses, weights = fill(where, losses, weights)
+    return losses, weights, where
