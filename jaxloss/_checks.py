@@ -6,6 +6,7 @@ message starts with the function and names the argument as the caller wrote it.
 `TypeError` is about a dtype or a kind of object, `ValueError` about the rest.
 """
 
+import difflib
 import math
 from collections.abc import Iterable
 from typing import NoReturn
@@ -130,7 +131,9 @@ def parameter(
             f"{loss}: `{name}` has shape {x.shape}; expected a scalar or a shape that "
             f"broadcasts to {like.shape}."
         )
-    return jnp.broadcast_to(x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape)
+    return jnp.broadcast_to(
+        x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape
+    )
 
 
 def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -144,6 +147,30 @@ def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     return tuple(converted.values())
 
 
+def class_ids(loss: str, **labels: ArrayLike) -> jax.Array:
+    """Converts to an array of at least 32 bits; raises `TypeError` unless integer.
+
+    Narrower ids could not be compared with every class: an `int8` has no class 200.
+    """
+    ((name, given),) = labels.items()
+    x = _array(loss, name, given)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected integer ids.")
+    return x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)
+
+
+def signs(loss: str, like: jax.Array, **labels: ArrayLike) -> jax.Array:
+    """Converts labels -1 and +1 to the dtype of `like`; refuses what has no -1."""
+    ((name, given),) = labels.items()
+    x = _array(loss, name, given)
+    if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.unsignedinteger):
+        raise TypeError(
+            f"{loss}: `{name}` has dtype {x.dtype}; expected -1 and +1, which are "
+            "`2 * y - 1` of integers y = 0 and 1."
+        )
+    return real(loss, like, **{name: x})[0]
+
+
 def one_axis(loss: str, axis: int, **array: jax.Array) -> int:
     """Returns `axis` counted from the front; raises `ValueError` outside the array."""
     ((name, x),) = array.items()
@@ -155,6 +182,34 @@ def one_axis(loss: str, axis: int, **array: jax.Array) -> int:
             f"{x.shape}."
         )
     return axis % x.ndim
+
+
+def class_labels(
+    loss: str, labels: ArrayLike, axis: int, **scores: jax.Array
+) -> jax.Array:
+    """Class ids, or one weight per class: told apart by dtype and rank, and only here.
+
+    Integers of the shape of the scores without `axis` are ids, and come back in at
+    least 32 bits (8 cannot be compared with 1000 classes).  Floating-point numbers of
+    the scores' shape are distributions, and come back in the scores' dtype.
+    """
+    ((name, like),) = scores.items()
+    x = _array(loss, "labels", labels)
+    integer = jnp.issubdtype(x.dtype, jnp.integer)
+    floats = jnp.issubdtype(x.dtype, jnp.floating)
+    examples = like.shape[:axis] + like.shape[axis + 1 :]
+    if integer and x.shape == examples:
+        return x.astype(jnp.int32) if x.dtype.itemsize < 4 else x
+    if floats and x.shape == like.shape:
+        return x.astype(like.dtype)
+    refuse = fail if integer or floats else wrong_kind
+    return refuse(
+        loss,
+        "labels",
+        f"dtype {x.dtype} and shape {x.shape}",
+        f"integer class ids of shape {examples}, or a floating-point distribution of "
+        f"the shape of `{name}`, {like.shape}",
+    )
 
 
 def one_of(loss: str, choices: Iterable[str], **value: str) -> None:
@@ -180,9 +235,33 @@ def positive_integer(loss: str, **value: int) -> None:
         raise ValueError(f"{loss}: `{name}` is {given}; expected at least 1.")
 
 
+def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
+    """Converts to an array; raises `TypeError` unless real and not boolean."""
+    try:
+        x = None if isinstance(value, str) else jnp.asarray(value)
+    except (TypeError, ValueError):
+        x = None
+    if x is None or not _is_real(x) or x.dtype == bool:
+        has = f"type {type(value).__name__}" if x is None else f"dtype {x.dtype}"
+        wrong_kind(loss, name, has, expected)
+    return x
+
+
 def fail(loss: str, argument: str, has: str, expected: str) -> NoReturn:
     """Raises a `ValueError` in the house's words: what it has, what was expected."""
     raise ValueError(f"{loss}: `{argument}` has {has}; expected {expected}.")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the word nearest to a mistyped one, or nothing."""
+    lower = {other.lower(): other for other in words}
+    match = difflib.get_close_matches(word.lower(), lower, n=1)
+    return f" (did you mean {lower[match[0]]!r}?)" if match else ""
+
+
+def wrong_kind(loss: str, argument: str, has: str, expected: str) -> NoReturn:
+    """`fail` for a kind of object or a dtype: raises `TypeError`."""
+    raise TypeError(f"{loss}: `{argument}` has {has}; expected {expected}.")
 
 
 def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:
@@ -206,7 +285,9 @@ def _wide(*arrays: jax.Array) -> jnp.dtype:
     """The common dtype of floating arrays, at least float32."""
     wide = jnp.dtype(jnp.float32)
     for x in arrays:
-        wide = jnp.promote_types(wide, x.dtype)
+        # Not promote_types, which mixes no dtypes when promotion is strict.
+        if jnp.finfo(x.dtype).bits > jnp.finfo(wide).bits:
+            wide = x.dtype
     return wide
 
 

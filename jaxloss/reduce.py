@@ -69,7 +69,9 @@ class Mean:
     def compute(self) -> jax.Array:
         """`total / weight`, and 0 with gradient 0 where the weight is 0."""
         empty = self.weight == 0
-        quotient = self.total / jnp.where(empty, jnp.ones_like(self.weight), self.weight)
+        quotient = self.total / jnp.where(
+            empty, jnp.ones_like(self.weight), self.weight
+        )
         return jnp.where(empty, jnp.zeros_like(quotient), quotient)
 
 

@@ -1,0 +1,56 @@
+"""How a primitive is given its derivatives, and kept from XLA's rewriting."""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+Elementwise = Callable[..., jax.Array]
+
+
+def with_derivatives(*partials: Elementwise) -> Callable[[Elementwise], Elementwise]:
+    """Gives an elementwise function its partial derivatives, one per argument.
+
+    Each is a function of the same arguments, itself differentiable.  Tangents known
+    to be zero are skipped, not multiplied: an argument that is not differentiated
+    cannot bring in its infinite slope as `inf * 0`.
+    """
+
+    def attach(fn: Elementwise) -> Elementwise:
+        primitive = jax.custom_jvp(fn)
+
+        def rule(primals, tangents):
+            moving = [
+                partial(*primals) * tangent
+                for partial, tangent in zip(partials, tangents, strict=True)
+                if not isinstance(tangent, SymbolicZero)
+            ]
+            value = primitive(*primals)
+            return value, functools.reduce(operator.add, moving, jnp.zeros_like(value))
+
+        primitive.defjvp(rule, symbolic_zeros=True)
+        return functools.wraps(fn)(primitive)
+
+    return attach
+
+
+def pin(x: jax.Array) -> jax.Array:
+    """Returns `x`, as a value XLA's algebraic simplifier does not rewrite through."""
+    bits = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, exponent_bits=bits.nexp, mantissa_bits=bits.nmant)
+
+
+def difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rounded `a - b` and its rounding error, exactly (Knuth's two-sum).
+
+    Without the error, `exp(a - b)` is off by |a - b| / 2 ulp.
+    """
+    d = a - b
+    finite = jnp.isfinite(d)
+    a, b, s = (jnp.where(finite, v, 0) for v in (a, b, d))
+    shadow = s - a
+    return d, (a - (s - shadow)) - (b + shadow)

@@ -1,0 +1,501 @@
+"""Each primitive against mpmath: value, first and second derivative, every edge.
+
+The bounds here are the ones the docstrings state.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+from jaxloss import stable
+from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
+
+REALS = np.concatenate([line(), decades(), EDGES])
+POSITIVE = REALS[REALS > 0]
+NEAR_ONE = np.linspace(-0.999, 0.999, 101)
+MAGNITUDES = np.array([1e-37, 1e-19, 1e-10, 0.3, 0.999999, 1.0001, 7, 1e10, 1e30])
+
+
+# The losses widen half precision before they come here.
+Primitive = functools.partial(Case, halves=False)
+
+
+def sigmoid(x):
+    return 1 / (1 + mp.exp(-x))
+
+
+def logsumexp(x):
+    largest = max(x)
+    return largest + mp.log(mp.fsum(mp.exp(v - largest) for v in x))
+
+
+def spread(x):
+    """p_0 p_j for the other classes j, p_0 (1 - p_0) for class 0: what d^2 p_0 sums."""
+    p = [mp.exp(v - logsumexp(x)) for v in x]
+    return [p[0] * (1 - p[0]), *(p[0] * q for q in p[1:])]
+
+
+def p_norm(p):
+    return lambda x: mp.fsum(abs(v) ** p for v in x) ** (1 / mp.mpf(p))
+
+
+def scaled_rows(count=24, classes=5, low=1e-30, high=1e30):
+    x = np.random.default_rng(0).normal(size=(count, classes))
+    return x * np.geomspace(low, high, count)[:, None]
+
+
+def power_cases():
+    for gamma in (0.0, 0.3, 0.5, 1.0, 2.0, 5.0):
+        bound = 3 + 2.5 * gamma
+        common = {
+            "fn": stable.sigmoid_power,
+            "formula": lambda x, g: sigmoid(x) ** g,
+            "columns": (REALS, np.full_like(REALS, gamma)),
+            # The second derivative crosses zero where gamma sigmoid(-x) = sigmoid(x).
+            "conditioned": (False, False, True),
+        }
+        bounds = (bound, bound + 2, bound + 4)
+        yield Primitive(
+            name=f"sigmoid_power({gamma})", bounds=bounds, floor=FLUSH, **common
+        )
+        # log(sigmoid)^2, up to 2^13, multiplies a power that may have been flushed.
+        yield Primitive(
+            name=f"sigmoid_power({gamma}) in gamma",
+            argument=1,
+            bounds=bounds,
+            floor=2.0**-112,
+            **common,
+        )
+
+
+def product_cases():
+    several = {"columns": pairs(np.append(MAGNITUDES, 0), MAGNITUDES), "floor": FLUSH}
+    for argument, name in enumerate("xy"):
+        yield Primitive(
+            name=f"xlogy in {name}",
+            fn=stable.xlogy,
+            formula=lambda x, y: x * mp.log(y),
+            argument=argument,
+            bounds=(2, 1, 2),
+            **several,
+        )
+        yield Primitive(
+            name=f"xlog1py in {name}",
+            fn=stable.xlog1py,
+            formula=lambda x, y: x * mp.log1p(y),
+            argument=argument,
+            bounds=(3, 2, 3),
+            **several,
+        )
+        yield Primitive(
+            name=f"safe_divide in {name}",
+            fn=stable.safe_divide,
+            formula=lambda x, y: x / y,
+            argument=argument,
+            bounds=(1, 1, 2),
+            **several,
+        )
+
+
+def norm_cases():
+    yield Primitive(
+        name="norm",
+        fn=stable.norm,
+        formula=p_norm(2),
+        columns=(scaled_rows(),),
+        bounds=(2, 3, 6),
+    )
+    for p in (1.5, 3.0):
+        yield Primitive(
+            name=f"norm(ord={p})",
+            fn=lambda x, p=p: stable.norm(x, ord=p),
+            formula=p_norm(p),
+            columns=(scaled_rows(),),
+            bounds=(3, 5, 16),
+        )
+    yield Primitive(
+        name="norm(ord=1)",
+        fn=lambda x: stable.norm(x, ord=1),
+        formula=p_norm(1),
+        columns=(scaled_rows(),),
+        bounds=(2, 0, 0),
+    )
+    yield Primitive(
+        name="norm(ord=inf)",
+        fn=lambda x: stable.norm(x, ord=np.inf),
+        formula=lambda x: max(abs(v) for v in x),
+        columns=(scaled_rows(),),
+        bounds=(0, 0, 0),
+    )
+    yield Primitive(
+        name="unit",
+        fn=lambda x: stable.unit(x)[:, 0],
+        formula=lambda x: x[0] / mp.sqrt(mp.fsum(v * v for v in x)),
+        columns=(scaled_rows(low=1e-17, high=1e17),),
+        bounds=(3, 6, 12),
+        conditioned=(False, False, True),
+        rowwise=True,
+    )
+
+
+def row_cases():
+    for classes in (2, 5):
+        x = rows(classes)
+        ids = np.arange(len(x)) % classes
+        yield Primitive(
+            name=f"logsumexp, {classes} classes",
+            fn=stable.logsumexp,
+            formula=logsumexp,
+            columns=(x,),
+            bounds=(2, 4, 8),
+            conditioned=(True, False, False),
+            floor=FLUSH,
+        )
+        yield Primitive(
+            name=f"softmax_nll, {classes} classes",
+            fn=stable.softmax_nll,
+            formula=lambda x, i: logsumexp(x) - x[int(i)],
+            columns=(x, ids),
+            fixed=(1,),
+            bounds=(4, 5, 8),
+            floor=FLUSH,
+        )
+        yield Primitive(
+            name=f"log_softmax, {classes} classes",
+            fn=lambda x: stable.log_softmax(x)[:, 0],
+            formula=lambda x: x[0] - logsumexp(x),
+            columns=(x,),
+            bounds=(4, 6, 8),
+            floor=FLUSH,
+        )
+        yield Primitive(
+            name=f"softmax, {classes} classes",
+            fn=lambda x: stable.softmax(x)[:, 0],
+            formula=lambda x: mp.exp(x[0] - logsumexp(x)),
+            columns=(x,),
+            bounds=(4, 6, 8),
+            terms=spread,
+            floor=FLUSH,
+        )
+        yield Primitive(
+            name=f"softmax_complement, {classes} classes",
+            fn=lambda x: stable.softmax_complement(x)[:, 0],
+            formula=lambda x: 1 / (1 + mp.exp(x[0] - logsumexp(x[1:]))),
+            columns=(x,),
+            bounds=(4, 6, 8),
+            terms=spread,
+            floor=FLUSH,
+        )
+
+
+ACCURACY = [
+    Primitive(
+        name="log1p",
+        fn=stable.log1p,
+        formula=mp.log1p,
+        columns=(np.concatenate([REALS[REALS > -1], NEAR_ONE]),),
+        bounds=(2, 2, 4),
+    ),
+    Primitive(
+        name="expm1",
+        fn=stable.expm1,
+        formula=mp.expm1,
+        columns=(np.concatenate([REALS, NEAR_ONE]),),
+        bounds=(2, 2, 2),
+    ),
+    Primitive(
+        name="sigmoid",
+        fn=stable.sigmoid,
+        formula=sigmoid,
+        columns=(REALS,),
+        bounds=(3, 4, 7),
+    ),
+    Primitive(
+        name="sigmoid_slope",
+        fn=stable.sigmoid_slope,
+        formula=lambda x: sigmoid(x) * sigmoid(-x),
+        columns=(REALS,),
+        bounds=(4, 7, 12),
+        conditioned=(False, False, True),
+    ),
+    Primitive(
+        name="softplus",
+        fn=stable.softplus,
+        formula=lambda x: mp.log1p(mp.exp(x)),
+        columns=(REALS,),
+        bounds=(3, 3, 4),
+    ),
+    Primitive(
+        name="log_sigmoid",
+        fn=stable.log_sigmoid,
+        formula=lambda x: -mp.log1p(mp.exp(-x)),
+        columns=(REALS,),
+        bounds=(3, 3, 4),
+    ),
+    Primitive(
+        name="tanh",
+        fn=stable.tanh,
+        formula=mp.tanh,
+        columns=(np.concatenate([REALS, 2 * NEAR_ONE]),),
+        bounds=(4, 6, 8),
+        floor=FLUSH,
+    ),
+    Primitive(
+        name="sech2",
+        fn=stable.sech2,
+        formula=lambda x: 1 / mp.cosh(x) ** 2,
+        columns=(np.concatenate([REALS, 2 * NEAR_ONE]),),
+        bounds=(6, 8, 12),
+        conditioned=(False, False, True),
+        floor=FLUSH,
+    ),
+    Primitive(
+        name="log_cosh",
+        fn=stable.log_cosh,
+        formula=lambda x: mp.log(mp.cosh(x)),
+        columns=(np.concatenate([REALS, 2 * NEAR_ONE]),),
+        bounds=(2, 4, 6),
+        floor=FLUSH,
+    ),
+    Primitive(
+        name="log1mexp",
+        fn=stable.log1mexp,
+        formula=lambda x: mp.log1p(-mp.exp(-x)),
+        columns=(np.concatenate([POSITIVE, 1 + NEAR_ONE]),),
+        bounds=(3, 3, 4),
+    ),
+    Primitive(
+        name="sqrt",
+        fn=stable.sqrt,
+        formula=mp.sqrt,
+        columns=(POSITIVE,),
+        bounds=(1, 2, 4),
+    ),
+    *power_cases(),
+    *product_cases(),
+    *row_cases(),
+    *norm_cases(),
+]
+
+
+@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
+def test_accuracy(case):
+    """Value and derivatives are within the stated ulps of the truth."""
+    case.check()
+
+
+@pytest.mark.parametrize(
+    ("fn", "at", "value", "slope"),
+    [
+        (stable.log1p, -1.0, -np.inf, np.inf),
+        (stable.log1p, np.inf, np.inf, 0.0),
+        (stable.expm1, -np.inf, -1.0, 0.0),
+        (stable.sigmoid, np.inf, 1.0, 0.0),
+        (stable.sigmoid, -np.inf, 0.0, 0.0),
+        (stable.softplus, -np.inf, 0.0, 0.0),
+        (stable.softplus, np.inf, np.inf, 1.0),
+        (stable.tanh, np.inf, 1.0, 0.0),
+        (stable.tanh, -np.inf, -1.0, 0.0),
+        (stable.log_cosh, -np.inf, np.inf, -1.0),
+        (stable.log_cosh, 0.0, 0.0, 0.0),
+        (stable.log1mexp, 0.0, -np.inf, np.inf),
+        (stable.log1mexp, np.inf, 0.0, 0.0),
+        (stable.sqrt, 0.0, 0.0, 0.0),
+        (stable.magnitude, 0.0, 0.0, 0.0),
+    ],
+)
+def test_limits(fn, at, value, slope):
+    """The limits of each function are its values at the ends of its domain."""
+    x = jnp.float32(at)
+    assert fn(x) == value
+    assert jax.jit(jax.grad(fn))(x) == slope
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        stable.log1p,
+        stable.expm1,
+        stable.sigmoid,
+        stable.softplus,
+        stable.tanh,
+        stable.log_cosh,
+        stable.log1mexp,
+        stable.sqrt,
+        stable.magnitude,
+    ],
+)
+def test_nan_is_not_swallowed(fn):
+    """NaN in gives NaN out, in the value and in the gradient."""
+    value, slope = jax.value_and_grad(fn)(jnp.float32(np.nan))
+    assert jnp.isnan(value)
+    assert jnp.isnan(slope)
+
+
+@pytest.mark.parametrize("fn", [stable.xlogy, stable.xlog1py])
+def test_zero_times_log_zero(fn):
+    """0 log 0 is 0, with finite derivatives of every order in both arguments."""
+    y = 0.0 if fn is stable.xlogy else -1.0
+    args = (jnp.float32(0), jnp.float32(y))
+    value, slopes = jax.value_and_grad(fn, argnums=(0, 1))(*args)
+    assert value == 0
+    assert slopes == (0, 0)
+    hessian = jax.hessian(fn, argnums=(0, 1))(*args)
+    assert all(jnp.isfinite(h) for h in jax.tree.leaves(hessian))
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize(
+    ("fn", "value"), [(stable.logsumexp, -np.inf), (stable.log_softmax, 0.0)]
+)
+def test_nothing_left_of_a_row(fn, value, mode):
+    """An all-masked row and one of -inf: value -inf or 0, gradient 0, no NaN."""
+    x = jnp.array([[1.0, jnp.nan, 3.0], [-jnp.inf] * 3], jnp.float32)
+    where = jnp.array([[False] * 3, [True] * 3])
+    masked = lambda x: fn(x, where=where)
+    assert jnp.all(masked(x) == value)
+    assert jnp.all(mode(masked)(x) == 0)
+    assert jnp.all(mode(jax.grad(lambda x: jnp.sum(masked(x))))(x) == 0)
+
+
+def test_masked_entries_are_no_classes():
+    """A masked entry changes nothing and has log-probability -inf."""
+    x = jnp.array([1.0, jnp.nan, 3.0], jnp.float32)
+    where = jnp.array([True, False, True])
+    kept = x[where]
+    assert stable.logsumexp(x, where=where) == stable.logsumexp(kept)
+    log_p = stable.log_softmax(x, where=where)
+    assert jnp.all(log_p[where] == stable.log_softmax(kept))
+    assert log_p[1] == -jnp.inf
+    gradient = jax.grad(lambda x: stable.logsumexp(x, where=where))(x)
+    assert gradient[1] == 0
+    assert jnp.all(gradient[where] == stable.softmax(kept))
+
+
+def test_minus_infinity_has_probability_zero():
+    """A -inf logit adds nothing; another one's loss and Hessian are finite."""
+    x = jnp.array([0.0, -jnp.inf, 1.0], jnp.float32)
+    nll = lambda x: stable.softmax_nll(x, jnp.array(0))
+    assert nll(x) == stable.softplus(jnp.float32(1))
+    assert jax.grad(nll)(x)[1] == 0
+    assert jnp.all(jnp.isfinite(jax.hessian(nll)(x)))
+    assert stable.softmax_nll(x, jnp.array(1)) == jnp.inf
+    assert jnp.all(
+        jnp.isfinite(jax.grad(lambda x: stable.softmax_nll(x, jnp.array(1)))(x))
+    )
+
+
+def test_confident_rows_keep_their_tail():
+    """float32 logits [20, 0] lose log1p(exp(-20)) = 2.06e-9, not 0."""
+    x = jnp.array([20.0, 0.0], jnp.float32)
+    value, gradient = jax.value_and_grad(stable.softmax_nll)(x, jnp.array(0))
+    tail = mp.exp(-20) / (1 + mp.exp(-20))
+    assert abs(value - float(mp.log1p(mp.exp(-20)))) < 1e-15
+    assert abs(gradient[1] - float(tail)) < 1e-15
+    assert gradient[0] == -gradient[1]
+
+
+def test_unknown_classes_are_nan():
+    """An id outside the classes gives NaN, in value and gradient: not another class."""
+    x = jnp.zeros((3, 4), jnp.float32)
+    ids = jnp.array([-1, 4, 2])
+    value, pull = jax.vjp(lambda x: stable.softmax_nll(x, ids), x)
+    assert jnp.array_equal(jnp.isnan(value), jnp.array([True, True, False]))
+    (gradient,) = pull(jnp.ones(3, jnp.float32))
+    assert jnp.array_equal(jnp.isnan(gradient).any(axis=1), jnp.isnan(value))
+
+
+@pytest.mark.parametrize("classes", [100, 1000, 32000])
+def test_many_classes(classes):
+    """The value keeps its 4 ulp with the number of classes."""
+    x = 10 * np.random.default_rng(0).normal(size=(4, classes)).astype(np.float32)
+    ids = np.argsort(x, axis=1)[[0, 1, 2, 3], [-1, -1, 0, classes // 2]]
+    with mp.workdps(40):
+        exact = [
+            logsumexp([mp.mpf(float(v)) for v in row]) - mp.mpf(float(row[i]))
+            for row, i in zip(x, ids, strict=True)
+        ]
+    value = jax.jit(stable.softmax_nll)(jnp.asarray(x), jnp.asarray(ids))
+    for a, t in zip(np.asarray(value, np.float64), exact, strict=True):
+        assert abs(mp.mpf(float(a)) - t) <= 4 * t * 2.0**-23
+
+
+@pytest.mark.parametrize("order", [1, 2, 3.0, np.inf])
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_norm_of_zero(order, mode):
+    """At the zero vector a norm is 0 and so are its first two derivatives."""
+    zero = jnp.zeros(3, jnp.float32)
+    norm = lambda x: stable.norm(x, ord=order)
+    assert norm(zero) == 0
+    assert jnp.all(mode(norm)(zero) == 0)
+    assert jnp.all(mode(jax.grad(norm))(zero) == 0)
+
+
+def test_norm_of_infinite_and_nan():
+    """An infinite entry makes the norm infinite, NaN makes it NaN."""
+    assert stable.norm(jnp.array([jnp.inf, 1.0])) == jnp.inf
+    assert jnp.isnan(stable.norm(jnp.array([jnp.nan, 1.0])))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("shape", [(7, 3), (65, 33), (130, 64)])
+def test_identical_rows_are_at_distance_zero(shape, dtype):
+    """Exactly 0 for equal rows with gradient 0, never negative, under jit."""
+    a = np.random.default_rng(0).normal(size=shape) * 100
+    a[1], a[2] = a[0], 0.0
+    a[3] = -a[2]  # -0 equals 0
+    a = jnp.asarray(a, dtype)
+    d = jax.jit(stable.squared_distances)(a, a)
+    same = jnp.all(a[:, None] == a[None], axis=-1)
+    assert jnp.array_equal(d == 0, same)
+    assert jnp.all(d >= 0)
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(stable.distances(a, a[:4])[:4])))(a)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_distances_are_those_of_the_rows():
+    """Within the error stated: a few eps of the squared norms."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(9, 16)), rng.normal(size=(5, 16))
+    a, b = (np.asarray(v, np.float32) for v in (a, b))
+    exact = ((a[:, None].astype(float) - b[None]) ** 2).sum(-1)
+    norms = (a.astype(float) ** 2).sum(-1)[:, None] + (b.astype(float) ** 2).sum(-1)
+    error = np.abs(
+        np.asarray(stable.squared_distances(jnp.asarray(a), jnp.asarray(b))) - exact
+    )
+    assert np.all(error <= 4 * 2.0**-23 * norms)
+    gradient = jax.grad(lambda a: jnp.sum(stable.squared_distances(a, jnp.asarray(b))))(
+        a
+    )
+    by_hand = 2 * (5 * a.astype(float) - b.astype(float).sum(0))
+    np.testing.assert_allclose(gradient, by_hand, rtol=0, atol=2e-5, equal_nan=False)
+
+
+def test_difference_is_exact():
+    """`difference` gives the rounded difference and its error, to the last bit."""
+    rng = np.random.default_rng(0)
+    a = jnp.asarray(
+        rng.normal(size=100) * 10.0 ** rng.integers(-6, 6, 100), jnp.float32
+    )
+    b = jnp.asarray(
+        rng.normal(size=100) * 10.0 ** rng.integers(-6, 6, 100), jnp.float32
+    )
+    d, error = jax.jit(stable.difference)(a, b)
+    exact = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    assert np.array_equal(np.asarray(d, np.float64) + np.asarray(error, float), exact)
+
+
+def test_no_intermediate_nan():
+    """`jax_debug_nans` stays quiet at every edge, forward and backward."""
+    edges = jnp.asarray([0.0, 1.0, -1.0, 1e30, -1e30, jnp.inf, -jnp.inf], jnp.float32)
+    everywhere = [stable.sigmoid, stable.softplus, stable.tanh, stable.log_cosh]
+    with jax.debug_nans(True):
+        for fn in everywhere:
+            jax.grad(lambda x, fn=fn: jnp.sum(fn(x)))(edges)
+        jax.grad(lambda x: jnp.sum(stable.sigmoid_power(x, jnp.float32(0.5))))(edges)
+        jax.grad(lambda x: jnp.sum(stable.unit(x)))(jnp.zeros((2, 3)))
+        jax.grad(lambda x: stable.logsumexp(x))(jnp.full(3, -jnp.inf))
