@@ -1,0 +1,375 @@
+"""One exact gradient and one step, whatever the batch was cut into.
+
+The chain rule is followed across the cut.  The sums of all parts are added first,
+`combine` is differentiated at the sums of the whole batch, and that slope is pulled
+back through each part.  Nothing is ever averaged over parts.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+from jaxloss.train.objective import (
+    Batch,
+    Objective,
+    ObjectiveState,
+    Params,
+    Terms,
+    scalar_and_metrics,
+)
+
+AxisName = Hashable | tuple[Hashable, ...] | None
+
+
+class Evaluation(NamedTuple):
+    """An objective and its gradient at one batch.
+
+    Attributes:
+      loss: The scalar that `combine` returned, at least float32.
+      metrics: The dict that `combine` returned.
+      grads: The gradient, like the parameters in structure, shape and dtype.
+      state: The state of the next step: its count is one higher.
+    """
+
+    loss: jax.Array
+    metrics: dict[str, Any]
+    grads: Params
+    state: ObjectiveState
+
+
+def value_and_grad(
+    objective: Objective,
+    *,
+    microbatches: int = 1,
+    axis_name: AxisName = None,
+    loss_scale: ArrayLike = 1.0,
+) -> Callable[[Params, ObjectiveState, Batch], Evaluation]:
+    r"""The objective and its exact gradient, for any `combine` and any cut.
+
+    .. math:: \nabla_\theta\, C\Big(\sum_p S_p(\theta)\Big)
+       = \sum_p \Big(\frac{\partial S_p}{\partial \theta}\Big)^{\!\top} \nabla C
+
+    with C the combine, S the stats of part p and the gradient of C taken at the sums
+    over *all* parts.  Micro-batches need the sums before the first gradient: if C
+    depends on the parameters only through a linear function of them, XLA removes
+    that extra forward pass; otherwise (a ratio, a root, learnt weights) it stays.
+
+    Args:
+      objective: What to differentiate.
+      microbatches: Into how many parts K the batch is cut, one after the other, to
+        save memory.  The leading axis of every leaf of the batch is cut with stride
+        K, so that a batch sharded over devices stays so in each part.  Pad the last
+        batch with examples of weight 0.
+      axis_name: The mesh axes, one name or a tuple, that the batch is sharded over
+        in `shard_map`, `pmap` or `vmap`; the parameters must be replicated over
+        them.  Everything that comes back is the same on all devices.  Leave it out
+        under plain `jit`, where a sharded batch is one global array.
+      loss_scale: Multiplies the slope of `combine` on its way back, so that float16
+        gradients inside the model do not underflow; a power of two loses nothing.
+        The gradient is divided by it, in float32: it comes back unscaled, and loss
+        and metrics never see the scale.  May be traced, to adapt it.
+
+    Returns:
+      (params, state, batch) -> `Evaluation`.  Gradients of half precision parameters
+      are added up in float32 and rounded to their dtype once, at the end.
+
+    Raises:
+      TypeError: If an argument has the wrong type, or, while tracing, if a parameter
+        is not floating-point.
+      ValueError: If `microbatches` < 1 or `loss_scale` <= 0, or, while tracing, if
+        the leaves of the batch differ in length, `microbatches` does not divide it,
+        or the loss is not a scalar.
+      NameError: While tracing, if `axis_name` is not bound.
+
+    Example:
+      >>> from jaxloss import train
+      >>> def fn(params, batch):
+      ...     losses = (params - batch["y"]) ** 2
+      ...     return {"fit": jaxloss.Mean.of(losses, where=batch["mask"])}
+      >>> fit = train.objective(fn)
+      >>> batch = {"y": jnp.array([1.0, 3.0]), "mask": jnp.array([True, False])}
+      >>> evaluate = train.value_and_grad(fit, microbatches=2)
+      >>> found = evaluate(jnp.array(2.0), fit.init(), batch)
+      >>> found.loss, found.grads
+      (Array(1., dtype=float32), Array(2., dtype=float32))
+    """
+    if not isinstance(objective, Objective):
+        has = f"type {type(objective).__name__}"
+        _checks.wrong_kind("value_and_grad", "objective", has, "a train.Objective")
+    _checks.positive_integer("value_and_grad", microbatches=microbatches)
+    _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
+    _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
+    devices = _Devices(axis_name)
+
+    def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
+        params = jax.tree_util.tree_map_with_path(_parameter, params)
+
+        def stats(params: Params, batch: Batch) -> Terms:
+            found = objective.stats(params, state, batch)
+            return devices.vary(jax.tree.map(_wide_sum, found))
+
+        def combine(totals: Terms) -> tuple[jax.Array, dict]:
+            result = objective.combine(state, totals)
+            return scalar_and_metrics("value_and_grad", result)
+
+        def slope(totals: Terms) -> Terms:
+            slopes, _ = jax.grad(combine, has_aux=True)(totals)
+            scaled = jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
+            return devices.vary(scaled)
+
+        if microbatches == 1:
+            add_up = _whole
+        else:
+            add_up, batch = _in_parts, _cut(batch, microbatches)
+        totals, grads = add_up(stats, slope, devices, devices.vary(params), batch)
+        loss, metrics = combine(totals)
+        grads = jax.tree.map(
+            lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
+        )
+        count = optax.safe_increment(state.count)
+        return Evaluation(loss, metrics, grads, state._replace(count=count))
+
+    return evaluate
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes, in one pytree: donate it, save it, `vmap` over it.
+
+    Attributes:
+      params: The parameters.
+      opt_state: The state of the optax optimiser.
+      objective_state: The state of the objective.
+    """
+
+    params: Params
+    opt_state: Any
+    objective_state: ObjectiveState
+
+    @classmethod
+    def init(
+        cls,
+        objective: Objective,
+        optimizer: optax.GradientTransformation,
+        params: Params,
+    ) -> "TrainState":
+        """The state before the first step, with no buffer in it twice.
+
+        Donating the same buffer twice is an error in JAX, and some optimisers keep
+        the parameters themselves in their state: those are copied here.
+        """
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), params)
+        return _distinct(cls(params, optimizer.init(params), objective.init()))
+
+
+def train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatches: int = 1,
+    axis_name: AxisName = None,
+    loss_scale: ArrayLike = 1.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """One step of training: evaluate, update, apply; jit it and donate the state.
+
+    Args:
+      objective: What to minimise.
+      optimizer: Any optax transformation.  It also receives `value`, the loss, for
+        those that ask for it, such as `optax.contrib.reduce_on_plateau`.
+      microbatches: As in `value_and_grad`.
+      axis_name: As in `value_and_grad`.
+      loss_scale: As in `value_and_grad`.
+
+    Returns:
+      (TrainState, batch) -> (TrainState, metrics): the metrics of the objective,
+      before the update, and under "loss" the scalar that is minimised.
+
+    Raises:
+      TypeError: If `optimizer` is not an optax transformation; see `value_and_grad`.
+      ValueError: See `value_and_grad`.
+
+    Example:
+      >>> import optax
+      >>> from jaxloss import train
+      >>> def fn(params, batch):
+      ...     return {"fit": jaxloss.Mean.of((params * batch["x"] - batch["y"]) ** 2)}
+      >>> fit, optimizer = train.objective(fn), optax.sgd(0.1)
+      >>> step = jax.jit(train.train_step(fit, optimizer), donate_argnums=0)
+      >>> state = train.TrainState.init(fit, optimizer, jnp.array(0.0))
+      >>> batch = {"x": jnp.array([1.0, 2.0]), "y": jnp.array([2.0, 4.0])}
+      >>> for _ in range(50):
+      ...     state, metrics = step(state, batch)
+      >>> state.params
+      Array(2., dtype=float32)
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        has = f"type {type(optimizer).__name__}"
+        expected = "an optax transformation, such as optax.adam(1e-3)"
+        _checks.wrong_kind("train_step", "optimizer", has, expected)
+    evaluate = value_and_grad(
+        objective,
+        microbatches=microbatches,
+        axis_name=axis_name,
+        loss_scale=loss_scale,
+    )
+    update = optax.with_extra_args_support(optimizer).update
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        found = evaluate(state.params, state.objective_state, batch)
+        updates, opt_state = update(
+            found.grads, state.opt_state, state.params, value=found.loss
+        )
+        params = optax.apply_updates(state.params, updates)
+        metrics = {**found.metrics, "loss": found.loss}
+        return TrainState(params, opt_state, found.state), metrics
+
+    return step
+
+
+Stats = Callable[[Params, Batch], Terms]
+Slope = Callable[[Terms], Terms]
+
+
+class _Devices(NamedTuple):
+    """What has to be said to the devices that share a batch; nothing, if alone."""
+
+    axis_name: AxisName
+
+    def vary(self, tree: Any) -> Any:
+        """Marks values as local to a device.
+
+        `shard_map` otherwise adds the gradient of a replicated parameter up by
+        itself, and adding it once more would make it too large by the number of
+        devices, without an error.
+        """
+        names = self.axis_name
+        if names is None:
+            return tree
+        for name in names if isinstance(names, tuple) else (names,):
+            jax.lax.axis_size(name)  # NameError if unbound; psum may only assert
+            tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
+        return tree
+
+    def add(self, tree: Any) -> Any:
+        """The sums over all devices, in one collective."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+
+def _vary(x: jax.Array, name: Hashable) -> jax.Array:
+    if name not in jax.sharding.get_abstract_mesh().manual_axes:
+        return x  # an axis of `vmap`: nothing to mark
+    try:
+        return jax.lax.pcast(x, name, to="varying")
+    except ValueError:  # it varies already
+        return x
+
+
+def _whole(
+    stats: Stats, slope: Slope, devices: _Devices, params: Params, batch: Batch
+) -> tuple[Terms, Params]:
+    """Sums and gradient of a batch in one piece, added over devices."""
+    sums, pull = jax.vjp(lambda params: stats(params, batch), params)
+    totals = devices.add(sums)
+    (grads,) = pull(slope(totals))
+    return totals, devices.add(jax.tree.map(_widened, grads))
+
+
+def _in_parts(
+    stats: Stats, slope: Slope, devices: _Devices, params: Params, parts: Batch
+) -> tuple[Terms, Params]:
+    """The same of a batch in parts: once for the slope, once for the gradient."""
+
+    def sum_stats(sums: Terms, part: Batch) -> tuple[Terms, None]:
+        return _add(sums, stats(params, part)), None
+
+    def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
+        found, pull = jax.vjp(lambda params: stats(params, part), params)
+        (grads,) = pull(slopes)
+        return _add(sums, (found, jax.tree.map(_widened, grads))), None
+
+    like = jax.eval_shape(stats, params, jax.tree.map(lambda x: x[0], parts))
+    no_stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    # `zeros_like` because the gradient is sharded like its parameter.
+    no_grads = jax.tree.map(lambda x: jnp.zeros_like(_widened(x)), params)
+    no_stats, no_grads = devices.vary((no_stats, no_grads))
+    totals, _ = jax.lax.scan(sum_stats, no_stats, parts)
+    slopes = slope(devices.add(totals))
+    # The totals once more, instead of those above: then XLA may drop what no slope
+    # needs of the first pass, which for a mean is the whole forward computation.
+    sums, _ = jax.lax.scan(sum_both, (no_stats, no_grads), parts)
+    return devices.add(sums)
+
+
+def _cut(batch: Batch, count: int) -> Batch:
+    """The parts, along a new leading axis; part k has examples k, k + count, ..."""
+    sizes = _sizes(batch)
+    (size, *others) = sorted(set(sizes.values()))
+    if others:
+        has = f"leaves of different lengths, {sizes}"
+        _checks.fail("value_and_grad", "batch", has, "as many examples in each")
+    if size % count:
+        has = f"the value {count}, which does not divide the {size} examples of `batch`"
+        expected = "a divisor (pad the batch with examples of weight 0)"
+        _checks.fail("value_and_grad", "microbatches", has, expected)
+    # Split as (size / count, count), not the other way round, which would move the
+    # examples of a batch that is sharded over devices.
+    return jax.tree.map(
+        lambda x: x.reshape(size // count, count, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+
+def _sizes(batch: Batch) -> dict[str, int]:
+    """The number of examples in each leaf, by its path in the batch."""
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    shapes = {jax.tree_util.keystr(path): jnp.shape(x) for path, x in leaves}
+    scalars = [path or "its root" for path, shape in shapes.items() if not shape]
+    if scalars or not shapes:
+        has = f"a scalar at {', '.join(scalars)}" if scalars else "no arrays"
+        expected = "arrays with a leading axis of examples"
+        _checks.fail("value_and_grad", "batch", has, expected)
+    return {path: shape[0] for path, shape in shapes.items()}
+
+
+def _parameter(path: tuple, x: Any) -> jax.Array:
+    """An array that can be differentiated; raises `TypeError` at any other leaf."""
+    dtype = jnp.dtype(float) if isinstance(x, float) else getattr(x, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        where = jax.tree_util.keystr(path) or "its root"
+        has = f"{dtype or type(x).__name__} at {where}"
+        expected = "floating-point arrays only (close over what is not trained)"
+        _checks.wrong_kind("value_and_grad", "params", has, expected)
+    return jnp.asarray(x)
+
+
+def _wide_sum(x: ArrayLike) -> jax.Array:
+    """A sum, at least float32: float16 cannot even count to 2049."""
+    return _checks.widened("value_and_grad", stats=x)[0]
+
+
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _like(x: jax.Array, number: ArrayLike) -> jax.Array:
+    return jnp.asarray(number, x.dtype)
+
+
+def _distinct(tree: Any) -> Any:
+    """The same tree without the same array object twice."""
+    seen: set[int] = set()
+
+    def once(x: Any) -> Any:
+        if isinstance(x, jax.Array) and id(x) in seen:
+            return jnp.copy(x)
+        seen.add(id(x))
+        return x
+
+    return jax.tree.map(once, tree)
