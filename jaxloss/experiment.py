@@ -1,0 +1,243 @@
+"""What `python -m jaxloss sweep` trains: losses, their grids, one small network.
+
+One compiled program covers all of it.  Which loss a configuration uses is an integer
+in the state of the objective, its hyperparameters are numbers there, its learning
+rate is a number in the state of the optimiser: everything that differs between
+configurations is an array, and the program is mapped over it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxloss
+from jaxloss import datasets
+
+HIDDEN, BATCH = 32, 128
+
+
+class Loss(NamedTuple):
+    """A loss that can be swept: for which task, and over which hyperparameters."""
+
+    task: str
+    function: Callable[..., jax.Array]
+    hyperparameters: tuple[str, ...] = ()
+
+    def call(self, values: Mapping[str, float] | None = None) -> str:
+        """The line of code that uses this loss with these hyperparameters, or any."""
+        binary = self.task == datasets.BINARY
+        data = "logits, labels" if binary else "predictions, targets"
+        own = [
+            f"{name}={values[name]:g}" if values else f"{name}="
+            for name in self.hyperparameters
+        ]
+        return f"jaxloss.{self.function.__name__}({', '.join([data, *own])})"
+
+
+class Range(NamedTuple):
+    """The values a hyperparameter may take, and those it takes by default."""
+
+    interval: str
+    default: tuple[float, ...]
+
+
+LOSSES = {
+    "cross_entropy": Loss(datasets.BINARY, jaxloss.sigmoid_cross_entropy),
+    "weighted_cross_entropy": Loss(
+        datasets.BINARY, jaxloss.sigmoid_cross_entropy, ("pos_weight",)
+    ),
+    "focal": Loss(datasets.BINARY, jaxloss.sigmoid_focal, ("gamma", "alpha")),
+    "squared": Loss(datasets.REGRESSION, jaxloss.squared_error),
+    "absolute": Loss(datasets.REGRESSION, jaxloss.absolute_error),
+    "huber": Loss(datasets.REGRESSION, jaxloss.huber, ("delta",)),
+    "log_cosh": Loss(datasets.REGRESSION, jaxloss.log_cosh),
+    "pinball": Loss(datasets.REGRESSION, jaxloss.pinball, ("quantile",)),
+}
+
+HYPERPARAMETERS = {
+    "learning_rate": Range("(0, inf)", (0.001, 0.003, 0.01, 0.03)),
+    "gamma": Range("[0, inf)", (0.0, 0.5, 1.0, 2.0, 5.0)),
+    "alpha": Range("(0, 1)", (0.25, 0.5, 0.75, 0.9)),
+    "pos_weight": Range("(0, inf)", (2.0, 5.0, 10.0)),
+    "delta": Range("(0, inf)", (0.1, 0.3, 1.0, 3.0)),
+    "quantile": Range("(0, 1)", (0.1, 0.5, 0.9)),
+}
+
+
+class Configurations(NamedTuple):
+    """The loss and the own hyperparameters of each configuration, as a list.
+
+    `arrays` has the same as arrays of one length, with some valid number where a loss
+    lacks a hyperparameter: a NaN there would reach the gradients of the others.
+    """
+
+    losses: list[str]
+    hyperparameters: list[dict[str, float]]
+    arrays: dict[str, np.ndarray]
+
+
+def configurations(
+    losses: Sequence[str], values: Mapping[str, Sequence[float]]
+) -> Configurations:
+    """Every loss with every combination of its hyperparameters and learning rates."""
+    from jaxloss.train.sweep import grid
+
+    names: list[str] = []
+    rows: list[dict[str, float]] = []
+    for name in losses:
+        own = ("learning_rate", *LOSSES[name].hyperparameters)
+        columns = grid(**{key: values[key] for key in own})
+        for row in zip(*columns.values(), strict=True):
+            names.append(name)
+            rows.append(dict(zip(own, map(float, row), strict=True)))
+    taken = dict.fromkeys(key for row in rows for key in row)
+    arrays = {
+        key: np.array([row.get(key, values[key][0]) for row in rows], np.float32)
+        for key in taken
+    }
+    which = [list(losses).index(name) for name in names]
+    return Configurations(names, rows, {**arrays, "loss": np.array(which, np.float32)})
+
+
+class Standardiser(NamedTuple):
+    """Shift and scale fitted on training rows; a constant column is only shifted."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, x: np.ndarray) -> "Standardiser":
+        # Rounding leaves a constant column of 0.1 with a deviation of 1e-17.
+        scale, noise = x.std(axis=0), 1e-12 * np.abs(x).max(axis=0)
+        return cls(x.mean(axis=0), np.where(scale > noise, scale, 1.0))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return ((x - self.mean) / self.scale).astype(np.float32)
+
+    def undo(self, x: np.ndarray) -> np.ndarray:
+        return x * self.scale + self.mean
+
+
+class HeldOut(NamedTuple):
+    """Rows that were not trained on.
+
+    Attributes:
+      predictions: Shape `(configurations, n)`: logits of a binary task, else in the
+        unit of the target.
+      targets: Shape `(n,)`.
+    """
+
+    predictions: np.ndarray
+    targets: np.ndarray
+
+
+def run(
+    data: datasets.Dataset,
+    chosen: Configurations,
+    *,
+    seeds: int,
+    steps: int,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Iterator[dict[str, HeldOut]]:
+    """Trains all configurations, seed by seed: the weights, the batches and the split.
+
+    Yields:
+      For each seed the `validation` and the `test` rows.
+    """
+    from jaxloss.train.sweep import sweep
+
+    losses = [LOSSES[name] for name in dict.fromkeys(chosen.losses)]
+    init, step, predict = _trainer(data.features.shape[1], losses, chosen.arrays)
+
+    def arrays(seed: int) -> tuple[Any, Any]:
+        parts = datasets.split(data, seed=seed)
+        inputs, outputs = _standardisers(data, parts.train)
+        x = {
+            part: inputs(data.features[rows]) for part, rows in parts._asdict().items()
+        }
+        return (x.pop("train"), outputs(data.targets[parts.train])), x
+
+    blocks = sweep(
+        init,
+        step,
+        lambda state, x: {part: predict(state, rows) for part, rows in x.items()},
+        chosen.arrays,
+        data=arrays,
+        seeds=range(seeds),
+        steps=steps,
+        batch_size=min(BATCH, len(datasets.split(data).train)),
+        chunk=max(1, steps // 20),
+        progress=progress,
+    )
+    for seed, block in enumerate(blocks):
+        parts = datasets.split(data, seed=seed)
+        _, outputs = _standardisers(data, parts.train)
+        yield {
+            part: HeldOut(outputs.undo(x), data.targets[getattr(parts, part)])
+            for part, x in block.items()
+        }
+
+
+def _standardisers(
+    data: datasets.Dataset, train: np.ndarray
+) -> tuple[Standardiser, Standardiser]:
+    """For the features and the targets; the labels of a binary task stay."""
+    inputs = Standardiser.fit(data.features[train])
+    if data.task == datasets.BINARY:
+        return inputs, Standardiser(np.zeros(()), np.ones(()))
+    return inputs, Standardiser.fit(data.targets[train])
+
+
+def _trainer(
+    features: int, losses: Sequence[Loss], hyperparameters: Mapping[str, Any]
+) -> tuple[Callable, Callable, Callable]:
+    """How one configuration begins, makes a step, and predicts."""
+    import optax
+    from flax import nnx
+
+    from jaxloss import train
+
+    def network(key: jax.Array) -> nnx.Module:
+        rngs = nnx.Rngs(key)
+        hidden = nnx.Linear(features, HIDDEN, param_dtype=jnp.float32, rngs=rngs)
+        last = nnx.Linear(HIDDEN, 1, param_dtype=jnp.float32, rngs=rngs)
+        return nnx.Sequential(hidden, nnx.relu, last)
+
+    graph = nnx.graphdef(nnx.eval_shape(lambda: network(jax.random.key(0))))
+
+    def apply(params: nnx.State, inputs: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(inputs)[:, 0]
+
+    def fit(params, batch, *, loss, **values):
+        inputs, targets = batch
+        branches = [_branch(one, targets, values) for one in losses]
+        which, predictions = loss.astype(jnp.int32), apply(params, inputs)
+        return {"fit": jaxloss.Mean.of(jax.lax.switch(which, branches, predictions))}
+
+    ours: dict[str, Any] = {k: 0.0 for k in hyperparameters if k != "learning_rate"}
+    objective = train.objective(fit, **ours)
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
+
+    def init(key, values):
+        params = nnx.state(network(key), nnx.Param)
+        state = train.TrainState.init(objective, optimizer, params)
+        state.opt_state.hyperparams["learning_rate"] = values["learning_rate"]
+        mine = state.objective_state._replace(
+            hyperparameters={name: values[name] for name in ours}
+        )
+        return state._replace(objective_state=mine)
+
+    def predict(state, inputs):
+        return apply(state.params, inputs)
+
+    return init, train.train_step(objective, optimizer), predict
+
+
+def _branch(
+    loss: Loss, targets: jax.Array, values: Mapping[str, jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    own = {name: values[name] for name in loss.hyperparameters}
+    return lambda predictions: loss.function(predictions, targets, **own)
