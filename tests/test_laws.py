@@ -1,0 +1,24 @@
+"""Every loss against every law that applies to it."""
+
+import collections
+
+import pytest
+
+from jaxloss.testing import applicable
+from tests.specs import SPECS
+
+CASES = [(spec, law) for spec in SPECS for law in applicable(spec)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "law"), CASES, ids=[f"{spec.name}-{law.__name__}" for spec, law in CASES]
+)
+def test_law(spec, law):
+    """The loss obeys the law."""
+    law(spec)
+
+
+def test_no_two_specs_share_a_name():
+    """A failure names one loss at one setting."""
+    names = collections.Counter(spec.name for spec in SPECS)
+    assert [name for name, count in names.items() if count > 1] == []
