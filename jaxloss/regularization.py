@@ -1,0 +1,194 @@
+"""Penalties on parameters, and the entropy of what a model predicts.
+
+A penalty is a sum over the arrays of a pytree; how much it weighs against the data is
+the caller's factor.  In an objective it is a `Mean.constant`, counted once however the
+batch is cut.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, stable
+
+
+def l1(params: Any) -> jax.Array:
+    r"""Sum of magnitudes: the penalty that sets parameters to exactly 0.
+
+    .. math:: R(w) = \sum_i |w_i|
+
+    Args:
+      params: Floating array, or a pytree of them.  Leave out what should not shrink,
+        such as biases and normalisation scales.
+
+    Returns:
+      Scalar >= 0, at least float32, in the units of the parameters; 0 of an empty tree.
+
+    Raises:
+      TypeError: If a leaf is not floating; the message gives its path.
+
+    Gradient:
+      `sign(w)`, and 0 at 0.  Convex.
+
+    Reference:
+      Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the
+      Royal Statistical Society B 58, 1996.
+
+    Example:
+      >>> jaxloss.l1({"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])})
+      Array(3.5, dtype=float32)
+    """
+    return _total([jnp.sum(stable.magnitude(w)) for w in _leaves("l1", params)])
+
+
+def l2(params: Any) -> jax.Array:
+    r"""Sum of squares: the penalty that shrinks parameters in proportion.
+
+    .. math:: R(w) = \sum_i w_i^2
+
+    Without the factor 1/2 that some texts have: `0.5 * l2(params)` is theirs.
+
+    Args:
+      params: Floating array, or a pytree of them.  Leave out what should not shrink,
+        such as biases and normalisation scales.
+
+    Returns:
+      Scalar >= 0, at least float32, in the units of the parameters squared; 0 of an
+      empty tree.
+
+    Raises:
+      TypeError: If a leaf is not floating; the message gives its path.
+
+    Gradient:
+      `2 w`.  Convex, smooth.  With an adaptive optimizer this is not weight decay.
+
+    Reference:
+      Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal
+      Problems", Technometrics 12, 1970.
+
+    Example:
+      >>> jaxloss.l2({"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])})
+      Array(5.25, dtype=float32)
+    """
+    return _total([jnp.sum(jnp.square(w)) for w in _leaves("l2", params)])
+
+
+def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
+    r"""Mixture of `l1` and `l2`: sparse, and fair to correlated inputs.
+
+    .. math:: R(w) = \rho \sum_i |w_i| + (1 - \rho) \sum_i w_i^2
+
+    Args:
+      params: Floating array, or a pytree of them.
+      l1_ratio: Share rho of the magnitudes, in [0, 1], a scalar: 1 is `l1`, 0 is `l2`.
+        scikit-learn's of the same name goes with half the squares.
+
+    Returns:
+      Scalar >= 0, at least float32; 0 of an empty tree.
+
+    Raises:
+      TypeError: If a leaf is not floating; the message gives its path.
+      ValueError: If `l1_ratio` is a Python number outside [0, 1] or an array.
+
+    Gradient:
+      `l1_ratio sign(w) + 2 (1 - l1_ratio) w`, and 0 at 0; `l1(w) - l2(w)` with respect
+      to `l1_ratio`.  Convex.
+
+    Reference:
+      Zou and Hastie, "Regularization and Variable Selection via the Elastic Net",
+      Journal of the Royal Statistical Society B 67, 2005.
+
+    Example:
+      >>> jaxloss.elastic_net(jnp.array([1.0, -2.0]), l1_ratio=0.25)
+      Array(4.5, dtype=float32)
+    """
+    leaves = _leaves("elastic_net", params)
+    magnitudes, squares = l1(leaves), l2(leaves)
+    rho = _checks.parameter("elastic_net", squares, "[0, 1]", l1_ratio=l1_ratio)
+    return rho * magnitudes + (1 - rho) * squares
+
+
+def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
+    r"""Entropy of the softmax: how undecided a prediction is.
+
+    .. math:: H = -\sum_j p_j \log p_j, \qquad p = \operatorname{softmax}(z)
+
+    Subtracted from a loss it penalises confidence; in policy gradients it rewards
+    exploration.
+
+    Args:
+      logits: Floating array with the classes along `axis`, or a pytree of them; -inf
+        excludes a class.
+      axis: The class axis.
+      where: Boolean mask of the shape of `logits`, of the classes that count; for a
+        pytree, one of the same structure.
+
+    Returns:
+      Per-example entropies of the shape of `logits` without `axis`, at least float32,
+      in nats, from 0 to log K; 0 where no class counts.  For a pytree, one of them.
+
+    Raises:
+      TypeError: If `logits` is not floating or `where` is not boolean.
+      ValueError: If the shapes differ or `axis` is not an axis of `logits`.
+
+    Gradient:
+      `-p_j (log p_j + H)` with respect to logit j: 0 where all classes are equally
+      likely and, in the limit, where one is certain.  Neither convex nor concave in the
+      logits.
+
+    Reference:
+      Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output
+      Distributions", ICLR workshop, 2017.
+
+    Example:
+      >>> jaxloss.entropy(jnp.array([[0.0, 0.0], [20.0, 0.0]]))
+      Array([6.9314718e-01, 4.3284228e-08], dtype=float32)
+    """
+    if where is None:
+        return jax.tree.map(lambda z: _entropy_along(axis, z, None), logits)
+    return jax.tree.map(lambda z, m: _entropy_along(axis, z, m), logits, where)
+
+
+def _leaves(loss: str, params: Any) -> tuple[jax.Array, ...]:
+    """The leaves in one dtype, at least float32: no sum is in half precision."""
+    named = jax.tree_util.tree_leaves_with_path(params)
+    return _checks.floating(
+        loss, **{f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in named}
+    )
+
+
+def _total(sums: list[jax.Array]) -> jax.Array:
+    return sum(sums[1:], sums[0]) if sums else jnp.zeros((), jnp.float32)
+
+
+def _entropy_along(axis: int, logits: ArrayLike, where: ArrayLike | None) -> jax.Array:
+    (logits,) = _checks.floating("entropy", logits=logits)
+    if where is not None:
+        (where,) = _checks.boolean("entropy", where=where)
+        _checks.same_shape("entropy", logits=logits, where=where)
+        logits = jnp.where(where, logits, -jnp.inf)
+    axis = _checks.one_axis("entropy", axis, logits=logits)
+    return _entropy(jnp.moveaxis(logits, axis, -1))
+
+
+@jax.custom_jvp
+def _entropy(x: jax.Array) -> jax.Array:
+    # No term is negative, so nothing cancels; where p is 0, log p may be -inf.
+    p, log_p = stable.softmax(x), stable.log_softmax(x)
+    return jnp.sum(-p * jnp.where(p == 0, 0, log_p), axis=-1)
+
+
+@_entropy.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    # log p_j + H = x_j - E[x], so the gradient is minus the derivative of the softmax
+    # along x itself: it knows how to center.  Centered roughly beforehand, so that
+    # equal logits give 0 and not a rounding error of their size.
+    largest = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    kept = x != -jnp.inf
+    along = jnp.where(kept, jnp.where(kept, x, 0) - jnp.where(kept, largest, 0), 0)
+    _, slope = jax.jvp(stable.softmax, (x,), (along,))
+    return _entropy(x), -jnp.sum(slope * t, axis=-1)

@@ -1,0 +1,197 @@
+"""Transforms of what a loss compares with: labels in, labels out.
+
+They come before a plain loss, so that no loss needs an option for them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+
+
+def smooth_labels(
+    labels: ArrayLike,
+    *,
+    smoothing: float | jax.Array = 0.1,
+    num_classes: int | None = None,
+) -> jax.Array:
+    r"""Mixes labels with the uniform distribution over the classes.
+
+    .. math:: \tilde y_j = (1 - \varepsilon)\, y_j + \varepsilon / K
+
+    The right one of K classes gets `1 - smoothing + smoothing / K` and each other one
+    `smoothing / K`; fairseq's variant shares `smoothing` among the others alone.
+
+    Args:
+      labels: Floating array `(..., K)`, a distribution along the last axis; or integer
+        class ids `(...)` together with `num_classes`.
+      smoothing: Share epsilon of the uniform distribution, in [0, 1]; a scalar or an
+        array that broadcasts to the result.
+      num_classes: K, for class ids.  `softmax_cross_entropy(label_smoothing=)` smooths
+        ids without building this array.
+
+    Returns:
+      Distributions `(..., K)`, at least float32, with the sums of `labels`; a row of
+      NaN where an id is not a class.
+
+    Raises:
+      TypeError: If `labels` is boolean, `num_classes` is not a Python integer, or
+        `labels` is integer without `num_classes`.
+      ValueError: If distributions come with a `num_classes` other than K, or
+        `smoothing` is a Python number outside [0, 1].
+
+    Gradient:
+      `1 - smoothing` with respect to `labels`, `1 / K - y` to `smoothing`.  Linear in
+      both.
+
+    Reference:
+      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
+      CVPR 2016.
+
+    Example:
+      >>> jaxloss.smooth_labels(jnp.array([1, 0]), num_classes=4, smoothing=0.2)
+      Array([[0.05, 0.85, 0.05, 0.05],
+             [0.85, 0.05, 0.05, 0.05]], dtype=float32)
+    """
+    loss = "smooth_labels"
+    labels = _distributions(loss, labels, num_classes)
+    smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
+    return (1 - smoothing) * labels + smoothing / labels.shape[-1]
+
+
+def smooth_binary_labels(
+    labels: ArrayLike, *, smoothing: float | jax.Array = 0.1
+) -> jax.Array:
+    r"""Draws binary labels towards 1/2.
+
+    .. math:: \tilde y = (1 - \varepsilon)\, y + \varepsilon / 2
+
+    A 1 becomes `1 - smoothing / 2` and a 0 becomes `smoothing / 2`: what
+    `smooth_labels` gives two classes.
+
+    Args:
+      labels: Array of any shape, boolean, integer or floating, in [0, 1].
+      smoothing: Share epsilon of the fair coin, in [0, 1]; a scalar or an array that
+        broadcasts to the shape of `labels`.
+
+    Returns:
+      Labels of the same shape, at least float32, in [0, 1].
+
+    Raises:
+      TypeError: If `labels` is not real.
+      ValueError: If `smoothing` is a Python number outside [0, 1].
+
+    Gradient:
+      `1 - smoothing` with respect to `labels`, `1/2 - y` to `smoothing`.  Linear in
+      both.
+
+    Reference:
+      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
+      CVPR 2016.
+
+    Example:
+      >>> jaxloss.smooth_binary_labels(jnp.array([0, 1]), smoothing=0.5)
+      Array([0.25, 0.75], dtype=float32)
+    """
+    loss = "smooth_binary_labels"
+    (labels,) = _checks.widened(loss, labels=labels)
+    smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
+    return (1 - smoothing) * labels + 0.5 * smoothing
+
+
+def mixup(
+    key: jax.Array, inputs: Any, labels: Any, *, alpha: float | jax.Array = 0.2
+) -> tuple[Any, Any]:
+    r"""Replaces each example by a mixture with another one of the batch.
+
+    .. math::
+       \tilde x_i = \lambda_i x_i + (1 - \lambda_i)\, x_{\pi(i)}, \quad
+       \tilde y_i = \lambda_i y_i + (1 - \lambda_i)\, y_{\pi(i)}, \quad
+       \lambda_i \sim \mathrm{Beta}(\alpha, \alpha)
+
+    Args:
+      key: Random key; the permutation and the ratios follow from it.
+      inputs: Floating array `(n, ...)`, or a pytree of them with one n.
+      labels: Floating array `(n, ...)`, or a pytree of them: distributions over
+        classes (`smooth_labels` of ids with `smoothing=0`) or real-valued targets.
+      alpha: Concentration > 0, a scalar.  Near 0 most ratios are 0 or 1 and little is
+        mixed; 1 draws them uniformly.
+
+    Returns:
+      Mixed inputs and labels, in the structure, shapes and dtypes given.  One ratio
+      and one partner per example, the same for its input and its label.
+
+    Raises:
+      TypeError: If a leaf is not floating.
+      ValueError: If leaves differ in their first axis or have none, or `alpha` is a
+        Python number <= 0 or an array.
+
+    Gradient:
+      Linear in `inputs` and in `labels`: an example collects lambda from its own
+      mixture and 1 - lambda from its partner's.
+
+    Reference:
+      Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; there with
+      one ratio per batch.
+
+    Example:
+      >>> inputs, labels = jnp.array([[0.0], [8.0]]), jnp.eye(2)
+      >>> inputs, labels = jaxloss.mixup(jax.random.key(1), inputs, labels)
+      >>> inputs[:, 0] == 8 * labels[:, 1]
+      Array([ True,  True], dtype=bool)
+    """
+    n = _batch_size({"inputs": inputs, "labels": labels})
+    alpha = _checks.parameter(
+        "mixup", jnp.zeros((), jnp.float32), "(0, inf)", alpha=alpha
+    )
+    for_ratio, for_partner = jax.random.split(key)
+    ratio = jax.random.beta(for_ratio, alpha, alpha, (n,), alpha.dtype)
+    partner = jax.random.permutation(for_partner, n)
+    mix = lambda x: _mixture(jnp.asarray(x), ratio, partner)
+    return jax.tree.map(mix, inputs), jax.tree.map(mix, labels)
+
+
+def _distributions(loss: str, labels: ArrayLike, num_classes: int | None) -> jax.Array:
+    x = jnp.asarray(labels)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        (x,) = _checks.floating(loss, labels=labels)
+        _checks.at_least_1d(loss, labels=x)
+        if num_classes not in (None, x.shape[-1]):
+            _checks.fail(loss, "labels", f"shape {x.shape}", f"(..., {num_classes})")
+        return x
+    if num_classes is None:
+        _checks.wrong_kind(
+            loss,
+            "labels",
+            f"dtype {x.dtype}",
+            "distributions, or ids and `num_classes`",
+        )
+    _checks.positive_integer(loss, num_classes=num_classes)
+    ids = _checks.class_ids(loss, labels=labels)
+    known = (ids >= 0) & (ids < num_classes)
+    one_hot = jax.nn.one_hot(ids, num_classes, dtype=jnp.float32)
+    return jnp.where(known[..., None], one_hot, jnp.nan)
+
+
+def _batch_size(tree: dict[str, Any]) -> int:
+    leaves = {
+        f"{path[0].key}{jax.tree_util.keystr(path[1:])}": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    wide = _checks.floating("mixup", **leaves)
+    _checks.at_least_1d("mixup", **dict(zip(leaves, wide, strict=True)))
+    n = wide[0].shape[0] if wide else 0
+    for name, x in zip(leaves, wide, strict=True):
+        if x.shape[0] != n:
+            _checks.fail("mixup", name, f"shape {x.shape}", f"({n}, ...)")
+    return n
+
+
+def _mixture(x: jax.Array, ratio: jax.Array, partner: jax.Array) -> jax.Array:
+    """`ratio x + (1 - ratio) x[partner]`, computed in float32 or better."""
+    (wide,) = _checks.floating("mixup", x=x)
+    ratio = ratio.astype(wide.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
+    return (ratio * wide + (1 - ratio) * wide[partner]).astype(x.dtype)
