@@ -1,0 +1,296 @@
+"""Which embeddings should be near each other, which far apart."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, _cosine, stable
+
+
+def contrastive(
+    distances: ArrayLike,
+    similar: ArrayLike,
+    *,
+    margin: float | jax.Array = 1.0,
+) -> jax.Array:
+    r"""Contrastive loss: similar pairs together, others a margin apart.
+
+    .. math:: \ell = y\,d^2 + (1 - y) \max(0,\; m - d)^2
+
+    Args:
+      distances: Floating array of any shape; the distance d >= 0 of each pair, such as
+        `stable.norm(first - second)`.
+      similar: Array of the same shape, boolean, integer or floating in [0, 1]; y = 1
+        pulls a pair together.  Some texts label similar pairs 0: pass `1 - y` then.
+      margin: Distance m >= 0 beyond which a dissimilar pair costs nothing.
+
+    Returns:
+      Per-pair losses >= 0 of the same shape, in units of distance squared.
+
+    Raises:
+      TypeError: If `distances` is not floating, or `similar` or `margin` not real.
+      ValueError: If the shapes differ, or `margin` is a Python number < 0.
+
+    Gradient:
+      `2 y d - 2 (1 - y) max(0, m - d)` with respect to `distances`: 0 for a dissimilar
+      pair beyond the margin.  Convex in d, once continuously differentiable.
+
+    Reference:
+      Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping",
+      CVPR 2006 (with a factor of 1/2, and y = 0 for similar pairs).
+
+    Example:
+      >>> jaxloss.contrastive(jnp.array([0.5, 0.25]), jnp.array([True, False]))
+      Array([0.25  , 0.5625], dtype=float32)
+    """
+    name = "contrastive"
+    (distances,) = _checks.floating(name, distances=distances)
+    (similar,) = _checks.real(name, distances, similar=similar)
+    _checks.same_shape(name, distances=distances, similar=similar)
+    margin = _checks.parameter(name, distances, "[0, inf)", margin=margin)
+    return _contrastive(distances, similar, margin)
+
+
+def triplet(
+    positive_distances: ArrayLike,
+    negative_distances: ArrayLike,
+    *,
+    margin: float | jax.Array = 1.0,
+) -> jax.Array:
+    r"""Triplet loss on given distances: the positive nearer by a margin.
+
+    .. math:: \ell = \max(0,\; d_p - d_n + m)
+
+    For distances of any kind, mined in any way; `triplet_margin` takes embeddings.
+
+    Args:
+      positive_distances: Floating array of any shape; from each anchor to its positive.
+      negative_distances: Floating array of the same shape; to its negative.
+      margin: Gap m >= 0 asked for, in the units of the distances.
+
+    Returns:
+      Per-triplet losses >= 0 of the same shape, in the units of the distances.
+
+    Raises:
+      TypeError: If an argument is not floating, or `margin` not a number.
+      ValueError: If the shapes differ, or `margin` is a Python number < 0.
+
+    Gradient:
+      +1 with respect to `positive_distances` and -1 to `negative_distances` where the
+      loss is positive, else 0.  Convex.
+
+    Reference:
+      Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
+      Clustering", CVPR 2015 (on squared distances).
+
+    Example:
+      >>> jaxloss.triplet(jnp.array([0.5, 0.5]), jnp.array([1.0, 2.0]))
+      Array([0.5, 0. ], dtype=float32)
+    """
+    name = "triplet"
+    near, far = _checks.floating(
+        name,
+        positive_distances=positive_distances,
+        negative_distances=negative_distances,
+    )
+    _checks.same_shape(name, positive_distances=near, negative_distances=far)
+    margin = _checks.parameter(name, near, "[0, inf)", margin=margin)
+    return jax.nn.relu(_violation(near, far, margin))
+
+
+def triplet_margin(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    axis: int = -1,
+    margin: float | jax.Array = 1.0,
+    squared: bool = False,
+) -> jax.Array:
+    r"""Triplet loss: anchors nearer positives than negatives, by a margin.
+
+    .. math::
+       \ell = \max(0,\; \|a - p\|_2 - \|a - n\|_2 + m), \qquad
+       \text{squared: } \max(0,\; \|a - p\|_2^2 - \|a - n\|_2^2 + m)
+
+    Args:
+      anchors: Floating array of embeddings a along `axis`.
+      positives: Same shape; p, which should end up near `anchors`.
+      negatives: Same shape; n, which should end up far from `anchors`.
+      axis: The axis of the components.
+      margin: Gap m >= 0 asked for, in the units of the distance or of its square.
+      squared: Whether to compare squared distances.
+
+    Returns:
+      Per-triplet losses >= 0 of the shape of `anchors` without `axis`, in the units
+      of the distance, or of its square.  A negative near the positive keeps its digits.
+
+    Raises:
+      TypeError: If an argument is not floating, or `margin` not a number.
+      ValueError: If the shapes differ or have no `axis`, or `margin` is a Python
+        number < 0.
+
+    Gradient:
+      Where the loss is positive, `u(a-p) - u(a-n)` with respect to `anchors`,
+      `-u(a-p)` to `positives`, `u(a-n)` to `negatives`, with `u(v) = v / |v|` and
+      `u(0) = 0`: a collapsed batch has the loss m and gradient 0, not NaN.  Squared,
+      `2 (n - p)`, `2 (p - a)`, `2 (a - n)`.  Not convex.
+
+    Reference:
+      Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
+      Clustering", CVPR 2015 (squared); Balntas et al., "Learning Local Feature
+      Descriptors with Triplets and Shallow Convolutional Neural Networks", BMVC 2016.
+
+    Example:
+      >>> a, p, n = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([[0.0, 2.0]])
+      >>> jaxloss.triplet_margin(a, p, n)
+      Array([0.41421354], dtype=float32)
+    """
+    name = "triplet_margin"
+    anchors, positives, negatives = _checks.floating(
+        name, anchors=anchors, positives=positives, negatives=negatives
+    )
+    _checks.same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
+    axis = _checks.one_axis(name, axis, anchors=anchors)
+    a, p, n = (jnp.moveaxis(x, axis, -1) for x in (anchors, positives, negatives))
+    gap = jnp.sum(_squared_gap(a, p, n), axis=-1) if squared else _gap(a, p, n)
+    margin = _checks.parameter(name, gap, "[0, inf)", margin=margin)
+    return jax.nn.relu(gap + margin)
+
+
+def cosine_embedding(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    margin: float | jax.Array = 0.0,
+) -> jax.Array:
+    r"""Cosine embedding loss: similar pairs aligned, others below a cosine.
+
+    .. math::
+       \ell = \begin{cases} 1 - \cos(a, b) & y = +1 \\
+                            \max(0,\; \cos(a, b) - m) & y = -1 \end{cases}
+
+    Args:
+      first: Floating array of embeddings a along `axis`.
+      second: Same shape; the other embedding b of each pair.
+      labels: Signed integers or floating, of the shape of `first` without `axis`; +1
+        for similar pairs and -1 for others.  Any other label gives NaN.
+      axis: The axis of the components.
+      margin: Cosine m in [-1, 1] below which a dissimilar pair costs nothing.
+
+    Returns:
+      Per-pair losses in [0, 2] of the shape of `first` without `axis`, without unit:
+      exactly 0 for identical similar embeddings.  A zero vector has cosine 0.
+
+    Raises:
+      TypeError: If an embedding is not floating, `labels` are boolean or unsigned, or
+        `margin` is not a number.
+      ValueError: If the shapes differ or have no `axis`, or `margin` is a Python
+        number outside [-1, 1].
+
+    Gradient:
+      With unit vectors u and v, `-(v - u cos) / |a|` with respect to `first` for
+      similar pairs, minus that for others above the margin, else 0; 0 at a zero
+      vector.  Not convex; does not depend on the lengths, but steeper for short ones.
+
+    Reference:
+      Bromley et al., "Signature Verification using a Siamese Time Delay Neural
+      Network", NIPS 1993; in this form `torch.nn.CosineEmbeddingLoss`.
+
+    Example:
+      >>> a, b = jnp.array([[1.0, 0.0]] * 2), jnp.array([[1.0, 1.0]] * 2)
+      >>> jaxloss.cosine_embedding(a, b, jnp.array([1, -1]))
+      Array([0.2928932, 0.7071068], dtype=float32)
+    """
+    name = "cosine_embedding"
+    first, second = _checks.floating(name, first=first, second=second)
+    _checks.same_shape(name, first=first, second=second)
+    axis = _checks.one_axis(name, axis, first=first)
+    a, b = (jnp.moveaxis(x, axis, -1) for x in (first, second))
+    labels = _checks.signs(name, a, labels=labels)
+    _checks.has_shape(name, a.shape[:-1], "one label per pair", labels=labels)
+    margin = _checks.parameter(name, labels, "[-1, 1]", margin=margin)
+    apart = jax.nn.relu(_cosine.similarity(a, b) - margin)
+    losses = jnp.where(labels == 1, _cosine.distance(a, b), apart)
+    # The logarithm is 0, or NaN if a label is neither -1 nor +1.  A literal NaN behind
+    # a `where` would stop everyone who runs with `jax.debug_nans`.
+    return losses + jnp.log(jnp.where(jnp.abs(labels) == 1, jnp.ones_like(labels), -1))
+
+
+# --- given distances -------------------------------------------------------------
+
+
+def _pulled(d: jax.Array, y: jax.Array) -> jax.Array:
+    """`y d`, and 0, not 0 * inf, for a dissimilar pair infinitely far apart."""
+    return y * jnp.where((y == 0) & jnp.isinf(d), 0, d)
+
+
+def _short(d: jax.Array, margin: jax.Array) -> jax.Array:
+    """What is missing to the margin; of slope 0 where nothing is."""
+    return jax.nn.relu(margin - d)
+
+
+@stable.with_derivatives(
+    lambda d, y, m: 2 * (_pulled(d, y) - (1 - y) * _short(d, m)),
+    lambda d, y, m: (d - _short(d, m)) * (d + _short(d, m)),
+    lambda d, y, m: 2 * (1 - y) * _short(d, m),
+)
+def _contrastive(d: jax.Array, y: jax.Array, m: jax.Array) -> jax.Array:
+    pulled = _pulled(d, y) * jnp.where(y == 0, 0, d)
+    return pulled + (1 - y) * _short(d, m) * _short(d, m)
+
+
+# --- differences of distances ----------------------------------------------------
+
+
+@stable.with_derivatives(
+    lambda near, far, margin: jnp.ones_like(near),
+    lambda near, far, margin: -jnp.ones_like(near),
+    lambda near, far, margin: jnp.ones_like(near),
+)
+def _violation(near: jax.Array, far: jax.Array, margin: jax.Array) -> jax.Array:
+    """`near - far + margin`, to which what the first rounding lost is added back."""
+    gap, lost = stable.difference(near, far)
+    return (gap + margin) + lost
+
+
+@stable.with_derivatives(
+    lambda a, p, n: 2 * (n - p),
+    lambda a, p, n: 2 * (p - a),
+    lambda a, p, n: 2 * (a - n),
+)
+def _squared_gap(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+    """`(a - p)^2 - (a - n)^2`, which cancels less as a product."""
+    return (n - p) * ((a - p) + (a - n))
+
+
+@jax.custom_jvp
+def _gap(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+    """`|a - p| - |a - n|` along the last axis: difference of squares over sum.
+
+    So a negative near the positive, the hard case, costs no digits.
+    """
+    middle = 0.5 * (a - p) + 0.5 * (a - n)
+    return jnp.sum((n - p) * stable.safe_divide(middle, _mean_length(a, p, n)), axis=-1)
+
+
+@_gap.defjvp
+def _(primals, tangents):
+    (a, p, n), (da, dp, dn) = primals, tangents
+    to_p, to_n = stable.unit(a - p), stable.unit(a - n)
+    moving = _turn(a, p, n) * da - to_p * dp + to_n * dn
+    return _gap(a, p, n), jnp.sum(moving, axis=-1)
+
+
+def _turn(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+    """`u(a - p) - u(a - n)`, likewise not by that subtraction."""
+    direction = 0.5 * (stable.unit(a - p) + stable.unit(a - n))
+    across = (n - p) - _gap(a, p, n)[..., None] * direction
+    return stable.safe_divide(across, _mean_length(a, p, n))
+
+
+def _mean_length(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+    mean = 0.5 * stable.norm(a - p) + 0.5 * stable.norm(a - n)
+    return jnp.broadcast_to(mean[..., None], a.shape)
