@@ -213,7 +213,9 @@ def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     u = jnp.square(jnp.where(near, d, 0))
     # What is left out is less than 2^-26 (2^-55 in float64) of the sum at d = 0.6.
     terms = 13 if d.dtype == jnp.float32 else 30
-    small = u * _series(u, [1 / (2 * k * (2 * k - 1)) for k in range(1, terms + 1)])
+    small = u * stable.polynomial(
+        u, [1 / (2 * k * (2 * k - 1)) for k in range(1, terms + 1)]
+    )
     of_q, of_t = (2 * stable.safe_divide(part, s) for part in (q, t))
     large = 0.5 * (stable.xlogy(of_q, of_q) + stable.xlogy(of_t, of_t))
     return 0.5 * s * jnp.where(near, small, large)
@@ -260,14 +262,8 @@ def _excess(x: jax.Array) -> jax.Array:
     near = (x > -1) & (x < 2)
     y = jnp.where(near, x, 0)
     terms = 14 if x.dtype == jnp.float32 else 23
-    series = y * y * _series(y, [1 / math.factorial(k + 2) for k in range(terms)])
+    series = (
+        y * y * stable.polynomial(y, [1 / math.factorial(k + 2) for k in range(terms)])
+    )
     # Beyond every exp that is finite, x no longer counts: inf - inf would be NaN.
     return jnp.where(near, series, jnp.exp(x) - (1 + jnp.minimum(x, 1e3)))
-
-
-def _series(x: jax.Array, coefficients: list[float]) -> jax.Array:
-    """The polynomial with these coefficients, constant first, by Horner's rule."""
-    value = jnp.full_like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value = value * x + c
-    return value

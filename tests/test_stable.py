@@ -475,6 +475,21 @@ def test_distances_are_those_of_the_rows():
     np.testing.assert_allclose(gradient, by_hand, rtol=0, atol=2e-5, equal_nan=False)
 
 
+def test_products_are_rounded_before_they_are_subtracted():
+    """A scaled row has the softmax of the scaled numbers, not of a fused product."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 5)) * 1e9, jnp.float32)
+    together = jax.jit(lambda x, s: stable.softmax(x * s))(x, jnp.float32(1.7))
+    apart = stable.softmax(x * jnp.float32(1.7))
+    assert jnp.array_equal(together, apart)
+
+
+def test_identical_directions_cancel():
+    """The directions of equal vectors are equal under jit, to the last bit."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(50, 7)), jnp.float32)
+    gap = jax.jit(lambda a, b: stable.unit(a) - stable.unit(b))(x, x.copy())
+    assert jnp.all(gap == 0)
+
+
 def test_difference_is_exact():
     """`difference` gives the rounded difference and its error, to the last bit."""
     rng = np.random.default_rng(0)

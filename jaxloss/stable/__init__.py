@@ -17,6 +17,7 @@ derivative as another primitive of this module, whose derivative is again one.
 from jaxloss.stable.derivatives import (
     difference as difference,
     pin as pin,
+    rounded as rounded,
     with_derivatives as with_derivatives,
 )
 from jaxloss.stable.rows import (
@@ -33,6 +34,7 @@ from jaxloss.stable.scalars import (
     log_cosh as log_cosh,
     log_sigmoid as log_sigmoid,
     magnitude as magnitude,
+    polynomial as polynomial,
     safe_divide as safe_divide,
     sech2 as sech2,
     sigmoid as sigmoid,

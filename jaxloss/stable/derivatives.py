@@ -44,23 +44,24 @@ def pin(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x, exponent_bits=bits.nexp, mantissa_bits=bits.nmant)
 
 
+def rounded(x: jax.Array) -> jax.Array:
+    """Returns `x`, past which the compiler cannot fuse the product that `x` may be.
+
+    Else `u * v - max(u * v)` becomes one fused multiply-add, which at the maximum is
+    not 0 but the rounding error of the product: 500 at 1e10, so its exponential is inf.
+    `pin` does not prevent that; a choice between two values does.
+    """
+    return jnp.where(jnp.isnan(x), 2 * x, x)
+
+
 def difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The rounded `a - b` and its rounding error, exactly (Knuth's two-sum).
 
     Without the error, `exp(a - b)` is off by |a - b| / 2 ulp.
     """
-    a, b = _rounded(a), _rounded(b)
+    a, b = rounded(a), rounded(b)
     d = a - b
     finite = jnp.isfinite(d)
     a, b, s = (jnp.where(finite, v, 0) for v in (a, b, d))
     shadow = s - a
     return d, (a - (s - shadow)) - (b + shadow)
-
-
-def _rounded(x: jax.Array) -> jax.Array:
-    """Returns `x`, past which the compiler cannot fuse the product that `x` may be.
-
-    Else `u * v - max(u * v)` becomes one fused multiply-add, which at the maximum is
-    not 0 but the rounding error of the product: 500 at 1e10, so its exponential is inf.
-    """
-    return jnp.where(jnp.isnan(x), 2 * x, x)

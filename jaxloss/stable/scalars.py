@@ -28,7 +28,7 @@ def expm1(x: jax.Array) -> jax.Array:
     y = jnp.where(small, x, 0)
     # (e^y - 1 - y) / y^2 by its Taylor series, as far as it matters for |y| < 1/2.
     terms = 9 if x.dtype == jnp.float32 else 15
-    series = _polynomial(y, [1 / math.factorial(n) for n in range(2, 2 + terms)])
+    series = polynomial(y, [1 / math.factorial(n) for n in range(2, 2 + terms)])
     return jnp.where(small, y + y * y * series, jnp.exp(x) - 1)
 
 
@@ -100,7 +100,7 @@ def log_cosh(x: jax.Array) -> jax.Array:
     a = jnp.abs(x)
     near = jnp.minimum(a, 1)
     if x.dtype == jnp.float32:
-        small = jnp.square(near) * _polynomial(jnp.square(near), _LOG_COSH)
+        small = jnp.square(near) * polynomial(jnp.square(near), _LOG_COSH)
     else:  # cosh(a) - 1 = e^2 / (2 (1 + e)) with e = exp(a) - 1
         e = expm1(near)
         small = log1p(e * e / (2 * (1 + e)))
@@ -234,7 +234,7 @@ def _exp_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
     return leading + leading * expm1(jnp.clip(rest, -1, 1))
 
 
-def _polynomial(x: jax.Array, coefficients: list[float]) -> jax.Array:
+def polynomial(x: jax.Array, coefficients: list[float]) -> jax.Array:
     """The polynomial with these coefficients, constant first, by Horner's rule."""
     value = jnp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable.derivatives import pin
+from jaxloss.stable.derivatives import rounded
 from jaxloss.stable.scalars import magnitude, safe_divide, sqrt
 
 
@@ -46,9 +46,9 @@ def unit(x: jax.Array) -> jax.Array:
     """`x / |x|` along the last axis, and 0 with derivative 0 where x is 0: 3 ulp."""
     y, _ = _scaled(x)
     length = jnp.sqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True))
-    # Pinned, or a later subtraction is fused with the division's multiplication and
+    # Rounded, or a later subtraction is fused with the division's multiplication and
     # the difference of two identical directions is not 0.
-    return pin(jnp.where(length == 0, 0, y / jnp.where(length == 0, 1, length)))
+    return rounded(jnp.where(length == 0, 0, y / jnp.where(length == 0, 1, length)))
 
 
 @unit.defjvp
