@@ -1,5 +1,57 @@
-"""Loss functions for JAX whose numbers can be trusted."""
+"""Loss functions for JAX whose numbers can be trusted.
 
+A loss is a pure function from arrays to one number per example; `mean` and its
+siblings make one scalar of them.  `stable` has the primitives they are built from,
+`testing` the laws they obey, `train` the objectives that use them.
+"""
+
+from jaxloss import stable as stable, testing as testing
+from jaxloss.calibration import (
+    brier as brier,
+    expected_calibration_error as expected_calibration_error,
+    fit_temperature as fit_temperature,
+)
+from jaxloss.classification import (
+    nll as nll,
+    sigmoid_cross_entropy as sigmoid_cross_entropy,
+    softmax_cross_entropy as softmax_cross_entropy,
+    z_loss as z_loss,
+)
+from jaxloss.divergence import (
+    gaussian_kl as gaussian_kl,
+    jensen_shannon as jensen_shannon,
+    kl_divergence as kl_divergence,
+)
+from jaxloss.embedding import (
+    contrastive as contrastive,
+    cosine_embedding as cosine_embedding,
+    triplet as triplet,
+    triplet_margin as triplet_margin,
+)
+from jaxloss.focal import (
+    poly1 as poly1,
+    sigmoid_focal as sigmoid_focal,
+    softmax_focal as softmax_focal,
+)
+from jaxloss.large_margin import (
+    crammer_singer_hinge as crammer_singer_hinge,
+    exponential as exponential,
+    hinge as hinge,
+    logistic as logistic,
+    modified_huber as modified_huber,
+    perceptron as perceptron,
+    squared_hinge as squared_hinge,
+    weston_watkins_hinge as weston_watkins_hinge,
+)
+from jaxloss.logits import (
+    adjust_logits as adjust_logits,
+    temperature as temperature,
+)
+from jaxloss.probabilistic import (
+    gaussian_nll as gaussian_nll,
+    poisson_nll as poisson_nll,
+)
+from jaxloss.ranking import margin_ranking as margin_ranking
 from jaxloss.reduce import (
     Mean as Mean,
     fill as fill,
@@ -7,4 +59,33 @@ from jaxloss.reduce import (
     mean_nonzero as mean_nonzero,
     sum as sum,
     top_k_mean as top_k_mean,
+)
+from jaxloss.regression import (
+    absolute_error as absolute_error,
+    absolute_percentage_error as absolute_percentage_error,
+    cosine_distance as cosine_distance,
+    cosine_similarity as cosine_similarity,
+    expectile as expectile,
+    pinball as pinball,
+    quantile_huber as quantile_huber,
+    squared_error as squared_error,
+    squared_log_error as squared_log_error,
+)
+from jaxloss.regularization import (
+    elastic_net as elastic_net,
+    entropy as entropy,
+    l1 as l1,
+    l2 as l2,
+)
+from jaxloss.robust import (
+    epsilon_insensitive as epsilon_insensitive,
+    general_robust as general_robust,
+    huber as huber,
+    log_cosh as log_cosh,
+    smooth_l1 as smooth_l1,
+)
+from jaxloss.targets import (
+    mixup as mixup,
+    smooth_binary_labels as smooth_binary_labels,
+    smooth_labels as smooth_labels,
 )

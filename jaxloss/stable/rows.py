@@ -5,8 +5,6 @@ the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up withou
 1, so that it keeps its digits when the largest class has all the mass.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -124,7 +122,7 @@ def _masked(x: jax.Array, axis: int, where: jax.Array | None) -> jax.Array:
     return jnp.moveaxis(x if where is None else jnp.where(where, x, -jnp.inf), axis, -1)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+@jax.custom_jvp
 def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)[id]` along the last axis: 4 ulp (derivatives 5, 8).
 
@@ -140,8 +138,8 @@ def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
 
 
 @softmax_nll.defjvp
-def _(ids, primals, tangents):
-    (x,), (t,) = primals, tangents
+def _(primals, tangents):
+    (x, ids), (t, _) = primals, tangents
     at = _is_label(x, ids)
     slope = jnp.where(at, -softmax_complement(x), softmax(x))
     slope = slope + _nan_unless(jnp.any(at, axis=-1, keepdims=True), x)

@@ -1,0 +1,75 @@
+"""What the losses of a residual share: its checks, and what they do beyond a limit.
+
+The slopes are the hand-derived ones: autodiff of `maximum` and `clip` gives half a
+slope where the residual is on the limit, and loses a tiny slope to rounding.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, stable
+
+
+def of(loss: str, predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """`predictions - targets`, checked."""
+    predictions, targets = pair(loss, predictions, targets)
+    return predictions - targets
+
+
+def pair(
+    loss: str, predictions: ArrayLike, targets: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Both as floating arrays of one dtype; raises unless their shapes are equal."""
+    p, t = _checks.floating(loss, predictions=predictions, targets=targets)
+    _checks.same_shape(loss, predictions=p, targets=t)
+    return p, t
+
+
+def _outside(r: jax.Array, limit: jax.Array) -> jax.Array:
+    """`sign(r)` where `|r| > limit`, else 0."""
+    return jnp.where(jnp.abs(r) <= limit, 0, jnp.sign(r))
+
+
+def _is_outside(r: jax.Array, limit: jax.Array) -> jax.Array:
+    return jnp.abs(_outside(r, limit))
+
+
+@stable.with_derivatives(_outside, lambda r, limit: -_is_outside(r, limit))
+def excess(r: jax.Array, limit: jax.Array) -> jax.Array:
+    """`max(0, |r| - limit)`; derivatives 0 at the limit."""
+    return jnp.maximum(jnp.abs(r) - limit, 0)
+
+
+@stable.with_derivatives(lambda r, limit: 1 - _is_outside(r, limit), _outside)
+def clipped(r: jax.Array, limit: jax.Array) -> jax.Array:
+    """`r` between `-limit` and `limit`; slope 1 at the limit."""
+    return jnp.clip(r, -limit, limit)
+
+
+@stable.with_derivatives(clipped, excess)
+def huber(r: jax.Array, delta: jax.Array) -> jax.Array:
+    """`r^2 / 2` up to delta, `delta |r| - delta^2 / 2` beyond it."""
+    inner = clipped(r, delta)
+    return inner * (r - inner / 2)  # the outlier is never squared
+
+
+def _ramp_slope(r: jax.Array, beta: jax.Array) -> jax.Array:
+    inverse = stable.safe_divide(jnp.ones_like(beta), beta)
+    return jnp.where(jnp.abs(r) <= beta, inverse, 0)
+
+
+def _ramp_by_beta(r: jax.Array, beta: jax.Array) -> jax.Array:
+    return -_ramp(r, beta) * _ramp_slope(r, beta)
+
+
+@stable.with_derivatives(_ramp_slope, _ramp_by_beta)
+def _ramp(r: jax.Array, beta: jax.Array) -> jax.Array:
+    """`clip(r / beta, -1, 1)`, and 0 at 0 / 0."""
+    return jnp.where(jnp.abs(r) <= beta, stable.safe_divide(r, beta), jnp.sign(r))
+
+
+@stable.with_derivatives(_ramp, lambda r, beta: -0.5 * jnp.square(_ramp(r, beta)))
+def smooth_l1(r: jax.Array, beta: jax.Array) -> jax.Array:
+    """`huber / beta`; not computed so, for a beta of 1e-30 would square to 0."""
+    return _ramp(r, beta) * (r - clipped(r, beta) / 2)

@@ -1,0 +1,144 @@
+"""Negative log-likelihoods of predicted distributions."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, stable
+
+
+def gaussian_nll(
+    means: ArrayLike, targets: ArrayLike, log_variances: ArrayLike
+) -> jax.Array:
+    r"""Gaussian negative log-likelihood: squared error in predicted units.
+
+    .. math::
+       \ell = \tfrac12 \left(\log 2\pi + s + r^2 e^{-s}\right), \qquad
+       r = \text{mean} - \text{target},\; s = \log \sigma^2
+
+    Args:
+      means: Floating array of any shape.
+      targets: Array of the same shape.
+      log_variances: Array of the same shape; any real number is a valid one, so a
+        network's output needs no activation and the loss no smallest variance.
+
+    Returns:
+      Per-element losses of the same shape, in nats, the constant included: negative
+      where the density exceeds 1.  PyTorch leaves `log(2 pi) / 2` = 0.919 out.
+
+    Raises:
+      TypeError: If an argument is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `r exp(-s)` with respect to `means`, the negative of it to `targets`,
+      `(1 - r^2 exp(-s)) / 2` to `log_variances`: 0 where the variance is the squared
+      error.  Convex in the means and in the log-variances, not in both.
+
+    Reference:
+      Nix and Weigend, "Estimating the Mean and Variance of the Target Probability
+      Distribution", ICNN 1994.
+
+    Example:
+      >>> jaxloss.gaussian_nll(jnp.array([0.0, 3.0]), jnp.zeros(2), jnp.zeros(2))
+      Array([0.9189385, 5.4189386], dtype=float32)
+    """
+    means, targets, log_variances = _checks.floating(
+        "gaussian_nll", means=means, targets=targets, log_variances=log_variances
+    )
+    _checks.same_shape(
+        "gaussian_nll", means=means, targets=targets, log_variances=log_variances
+    )
+    normaliser = 0.5 * (math.log(2 * math.pi) + log_variances)
+    return normaliser + _surprise(means - targets, log_variances)
+
+
+def _precision(r: jax.Array, s: jax.Array) -> jax.Array:
+    return jnp.exp(-s)
+
+
+def _precise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
+    return -_precise(r, s)
+
+
+@stable.with_derivatives(_precision, _precise_by_s)
+def _precise(r: jax.Array, s: jax.Array) -> jax.Array:
+    """`r exp(-s)`."""
+    return _divided_by_exp(r, s, 2)
+
+
+def _surprise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
+    return -_surprise(r, s)
+
+
+@stable.with_derivatives(_precise, _surprise_by_s)
+def _surprise(r: jax.Array, s: jax.Array) -> jax.Array:
+    """`r^2 exp(-s) / 2`, never forming `r^2` or `exp(-s)`, which overflow first."""
+    z = _divided_by_exp(r, s, 4)
+    return 0.5 * z * z
+
+
+def _divided_by_exp(r: jax.Array, s: jax.Array, parts: int) -> jax.Array:
+    """`r exp(-2 s / parts)` by two factors `exp(-s / parts)`, for r = 0 too.
+
+    Each factor is kept finite: where one would not be, the product with any r but 0
+    is beyond the largest number anyway.
+    """
+    limit = math.log(float(jnp.finfo(s.dtype).max)) - 0.2
+    factor = jnp.exp(jnp.clip(-s / parts, -limit, limit))
+    return r * factor * factor
+
+
+def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
+    r"""Poisson negative log-likelihood of counts, from logarithms of rates.
+
+    .. math:: \ell = e^{x} - t x, \qquad x = \text{log rate},\; t = \text{count}
+
+    Args:
+      log_rates: Floating array of any shape; -inf is a rate of 0.
+      counts: Array of the same shape, integers or floating, >= 0; cast to the dtype of
+        `log_rates`.
+
+    Returns:
+      Per-element losses of the same shape, in nats, without `log(t!)`, which does not
+      depend on the prediction; so the least value is `t - t log t`, not 0.  A rate of
+      0 costs 0 if the count is 0, else infinity.
+
+    Raises:
+      TypeError: If `log_rates` is not floating or `counts` is not real.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `exp(x) - t` with respect to `log_rates`, `-x` to `counts`.  Convex, smooth.
+
+    Reference:
+      Nelder and Wedderburn, "Generalized Linear Models", JRSS A 135, 1972.
+
+    Example:
+      >>> jaxloss.poisson_nll(jnp.log(jnp.array([1.0, 2.0])), jnp.array([0, 4]))
+      Array([ 1.       , -0.7725887], dtype=float32)
+    """
+    (log_rates,) = _checks.floating("poisson_nll", log_rates=log_rates)
+    (counts,) = _checks.real("poisson_nll", log_rates, counts=counts)
+    _checks.same_shape("poisson_nll", log_rates=log_rates, counts=counts)
+    return _poisson(log_rates, counts)
+
+
+def _rate(x: jax.Array, t: jax.Array) -> jax.Array:
+    return jnp.exp(x)
+
+
+@stable.with_derivatives(_rate, lambda x, t: -jnp.ones_like(x))
+def _exceeds(x: jax.Array, t: jax.Array) -> jax.Array:
+    """`exp(x) - t`, by the exact difference of t from 1 where the rate is near 1."""
+    near = jnp.abs(x) < 0.5
+    return jnp.where(near, stable.expm1(x) + (1 - t), jnp.exp(x) - t)
+
+
+@stable.with_derivatives(_exceeds, lambda x, t: -x)
+def _poisson(x: jax.Array, t: jax.Array) -> jax.Array:
+    rate = jnp.exp(x)
+    # 0 at a rate of 0 never counted; and an infinite rate outweighs any count.
+    return rate - t * jnp.where((t == 0) | (rate == jnp.inf), 0, x)
