@@ -403,6 +403,15 @@ def test_z_loss_pulls_the_partition_function_to_one():
     assert jnp.array_equal(grad(jnp.float32([[1e30, 0]])), jnp.float32([[2e30, 0]]))
 
 
+def test_a_compiled_loss_can_be_differentiated():
+    """`grad` outside of `jit`, with ids that are traced too: the same gradient."""
+    x, ids, _ = draw()
+    loss = lambda x, ids: jnp.sum(classification.softmax_cross_entropy(x, ids))
+    slope = jax.grad(loss)(x, ids)
+    for fn in (jax.grad(jax.jit(loss)), jax.jit(jax.grad(jax.jit(loss)))):
+        assert_close(fn(x, ids), slope, jnp.float32)
+
+
 # --- labels that are no class, classes that do not exist ---------------------------
 
 
