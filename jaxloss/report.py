@@ -64,7 +64,7 @@ def metrics(
     Binary predictions are logits.  A configuration whose predictions are not all
     finite has diverged, and each of its metrics is NaN.
     """
-    finite = np.isfinite(predictions).all(axis=1)
+    finite = np.all(np.isfinite(predictions), axis=1)
     measure = _binary if task == datasets.BINARY else _regression
     measured = measure(np.where(finite[:, None], predictions, 0), targets)
     return {name: np.where(finite, x, np.nan) for name, x in measured.items()}

@@ -12,6 +12,7 @@ import sklearn.datasets
 
 import jaxloss
 from jaxloss import calibration as cal, logits, regression, stable
+from jaxloss.testing import tolerance
 from tests.accuracy import Case
 
 
@@ -157,7 +158,7 @@ def test_bins_are_closed_on_the_right(dtype):
     p = jnp.array([0.2, 0.15, 0.25], dtype)
     y = jnp.array([0.0, 0.35, 0.25], dtype)  # the first two cancel in one bin
     error = cal.expected_calibration_error(p, y, bins=10)
-    np.testing.assert_allclose(error, 0, atol=4 * jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(error, 0, atol=tolerance(dtype, 4))
 
 
 def test_calibration_error_of_the_calibrated():
@@ -407,7 +408,7 @@ def test_products_are_rounded_before_they_are_subtracted():
     for beta in (1.1, 1e3, 1e9):
         expected = stable.softmax(jnp.float32(beta) * z)
         got = fused(jnp.float32(beta))
-        np.testing.assert_allclose(got, expected, rtol=4 * jnp.finfo(z.dtype).eps)
+        np.testing.assert_allclose(got, expected, rtol=tolerance(z.dtype, 4))
 
 
 @functools.cache

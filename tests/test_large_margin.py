@@ -9,6 +9,7 @@ import pytest
 
 import jaxloss
 from jaxloss import classification, large_margin as lm, margins
+from jaxloss.testing import tolerance
 from tests.accuracy import EDGES, Case, decades, line, pairs, rows
 from tests.test_margins import FORMULAS
 
@@ -162,7 +163,7 @@ def test_logistic_is_sigmoid_cross_entropy():
     np.testing.assert_allclose(
         lm.logistic(s, 2 * y - 1),
         classification.sigmoid_cross_entropy(s, y),
-        rtol=4 * jnp.finfo(s.dtype).eps,
+        rtol=tolerance(s.dtype, 4),
     )
 
 
@@ -180,7 +181,7 @@ def test_agrees_with_optax():
     np.testing.assert_allclose(
         lm.crammer_singer_hinge(s, ids),
         optax.losses.multiclass_hinge_loss(s, ids),
-        atol=4 * jnp.finfo(s.dtype).eps,
+        atol=tolerance(s.dtype, 4),
     )
 
 

@@ -115,7 +115,7 @@ AMOUNTS = np.concatenate(
 def log_cases():
     p, t = pairs(AMOUNTS, AMOUNTS)
     close = np.array([3.0, 1e-3, 500.0, -0.5])
-    far = np.array([1e30, -1 + 2**-23, 1e-30, 1e30])
+    far = np.array([1e36, -1 + 2**-23, 1e-30, 1e30])
     columns = np.append(p, close * (1 + 2.0**-9)), np.append(t, close)
     for argument, name in enumerate(("predictions", "targets")):
         for halves, (a, b) in ((True, columns), (False, (far, far[[1, 0, 3, 2]]))):

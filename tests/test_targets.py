@@ -8,6 +8,7 @@ import pytest
 
 import jaxloss
 from jaxloss import classification, targets
+from jaxloss.testing import tolerance
 from tests.accuracy import Case, pairs
 
 LABELS, SHARES = pairs(
@@ -60,7 +61,7 @@ def test_the_values_of_smoothed_labels():
     for labels in (np.eye(k)[[2, 0]], np.array([2, 0]), np.array([2, 0], np.int8)):
         given = None if labels.ndim == 2 else k
         got = targets.smooth_labels(labels, smoothing=e, num_classes=given)
-        np.testing.assert_allclose(got, expected, rtol=2 * jnp.finfo(got.dtype).eps)
+        np.testing.assert_allclose(got, expected, rtol=tolerance(got.dtype, 2))
     got = targets.smooth_binary_labels(jnp.array([0.0, 1.0]), smoothing=e)
     np.testing.assert_allclose(got, [e / 2, 1 - e / 2], rtol=1e-15)
 
@@ -105,7 +106,7 @@ def test_smoothing_is_what_cross_entropy_does():
     np.testing.assert_allclose(
         classification.softmax_cross_entropy(z, labels.astype(z.dtype)),
         classification.softmax_cross_entropy(z, ids, label_smoothing=0.1),
-        rtol=4 * jnp.finfo(labels.dtype).eps,
+        rtol=tolerance(labels.dtype, 4),
     )
 
 
@@ -181,7 +182,7 @@ def test_mixes_inputs_and_labels_alike():
 def test_mixing_preserves_sums():
     """Distributions stay distributions, and a constant batch stays itself."""
     inputs, labels = mixed_indices()
-    eps = jnp.finfo(jnp.float32).eps
+    eps = tolerance(jnp.float32, 1)
     np.testing.assert_allclose(jnp.sum(labels, axis=1), 1, rtol=eps)
     constant = jnp.full((5, 2), 3.0)
     inputs, _ = targets.mixup(jax.random.key(0), constant, constant)

@@ -12,6 +12,11 @@ from tests.specs import common
 INF = np.inf
 
 
+def setting(params):
+    """Hyperparameters as they are written in a call."""
+    return ", ".join(f"{k}={np.asarray(v).tolist()}" for k, v in params.items())
+
+
 # --- one logit a decision ----------------------------------------------------------
 
 
@@ -60,7 +65,7 @@ def binary_minimum(y, pos_weight=1):
 def binary(sample, **params):
     refused = functools.partial(common.refused, "sigmoid_cross_entropy")
     return LossSpec(
-        name=f"sigmoid_cross_entropy({params or 'hard labels'})",
+        name=f"sigmoid_cross_entropy({setting(params)})",
         fn=classification.sigmoid_cross_entropy,
         sample=sample,
         params=params,

@@ -6,7 +6,14 @@ import numpy as np
 from jaxloss import focal
 from jaxloss.testing import LossSpec
 from tests.specs import classification, common
-from tests.specs.classification import distribution, dot, log_probs, sigmoid, softplus
+from tests.specs.classification import (
+    distribution,
+    dot,
+    log_probs,
+    setting,
+    sigmoid,
+    softplus,
+)
 
 
 def focal_bound(gamma):
@@ -44,7 +51,7 @@ def binary(sample, **params):
     loss = "sigmoid_focal"
     refused = lambda **bad: common.refused(loss, *bad, *np.ones((2, 3)), **bad)
     return LossSpec(
-        name=f"{loss}({params})",
+        name=f"{loss}({setting(params)})",
         fn=focal.sigmoid_focal,
         sample=sample,
         params=params,
@@ -124,11 +131,11 @@ def poly_slope(v, j, epsilon):
 
 def rows(loss, kind, sample, edges, value, slope, name="", **more):
     ids = np.zeros(3, int)
-    params = more["params"]
+    params, labels = more["params"], ("ids", "distributions")[kind]
     bad = {"gamma": -0.5, "alpha": np.ones(3), "epsilon": -1.5}
     x = np.ones((3, 4))
     return LossSpec(
-        name=f"{loss.__name__}({'distributions' if kind else 'ids'}, {params}{name})",
+        name=f"{loss.__name__}({labels}, {setting(params)}{name})",
         fn=loss,
         sample=sample,
         event_ndim=1,
