@@ -212,8 +212,8 @@ def _binary_by_weight(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     _binary_curve, _binary_twist, lambda x, y, v: -y * stable.sigmoid(-x)
 )
 def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    # Near x = 0 a soft label cancels the probability: 1/2 - y is exact, and what is
-    # left of the difference keeps its digits.
+    # Near x = 0 a soft label cancels the probability: 1/2 - y is exact for y >= 1/4,
+    # so what is left of the difference keeps its digits.
     near = (0.5 - y) - 0.5 * (v - 1) * y
     near += 0.5 * ((1 - y) + v * y) * stable.tanh(0.5 * jnp.clip(x, -2, 2))
     far = (1 - y) * stable.sigmoid(x) - v * y * stable.sigmoid(-x)

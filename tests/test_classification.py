@@ -69,8 +69,10 @@ def binary_cases():
 
 
 def distributions(count, classes):
-    """Even and uneven ones, a hard one, and one nearly so: `row_cases` has its logits
-    nearly as sure, so that p sum(w) - w is a difference of two small numbers."""
+    """Even and uneven ones, a hard one, and one nearly as sure as its logits are.
+
+    There p sum(w) - w is a difference of two small numbers.
+    """
     w = np.random.default_rng(1).dirichlet(0.5 * np.ones(classes), size=count)
     w[0], w[-3] = np.eye(classes)[0], 1e-8
     w[-3, 0] = 1 - 1e-8 * (classes - 1)
