@@ -1,0 +1,192 @@
+"""Facts about the reductions that the laws of each loss do not reach."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss import Mean
+
+LOSSES = jnp.array([1.0, 2.0, 4.0, 8.0])
+WEIGHTS = jnp.array([1.0, 0.0, 2.0, 3.0])
+WHERE = jnp.array([True, True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("denominator", "expected"),
+    [("weights", 9 / 3), ("valid", 9 / 3), ("count", 9 / 4)],
+)
+def test_denominators(denominator, expected):
+    """Sum of w l over the sum of weights, the number kept, or the number of all."""
+    weights = jnp.array([1.0, 0.0, 2.0, 3.0])  # kept: 1 1 + 0 2 + 2 4 = 9
+    value = jaxloss.mean(LOSSES, weights=weights, where=WHERE, denominator=denominator)
+    assert value == expected
+
+
+def test_weights_and_valid_differ():
+    """Weights 1 and 3: over 4 copies, not over 2 examples."""
+    losses, weights = jnp.array([2.0, 6.0]), jnp.array([1.0, 3.0])
+    assert jaxloss.mean(losses, weights=weights) == 20 / 4
+    assert jaxloss.mean(losses, weights=weights, denominator="valid") == 20 / 2
+    assert jaxloss.mean(losses, weights=weights, denominator="count") == 20 / 2
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 1)])
+def test_axis(axis):
+    """Along an axis, each slice has its own weights and its own count."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(3, 4)), rng.random((3, 4))
+    m = rng.random((3, 4)) < 0.6
+    expected = (x * w * m).sum(axis) / (w * m).sum(axis)
+    value = jaxloss.mean(x, weights=w, where=m, axis=axis)
+    np.testing.assert_allclose(value, expected, rtol=1e-14, equal_nan=False)
+    total = jaxloss.sum(x, weights=w, where=m, axis=axis)
+    np.testing.assert_allclose(
+        total, (x * w * m).sum(axis), rtol=1e-13, equal_nan=False
+    )
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        jaxloss.mean,
+        jaxloss.sum,
+        jaxloss.mean_nonzero,
+        lambda x, where: jaxloss.top_k_mean(x, 2, where=where),
+    ],
+)
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_nothing_selected(reduction, transform):
+    """Nothing to reduce is 0 with gradient 0, even if all of it is NaN."""
+    none = jnp.zeros(3, bool)
+    f = transform(jax.value_and_grad(lambda x: reduction(x, where=none)))
+    value, gradient = f(jnp.full(3, jnp.nan))
+    assert value == 0
+    assert jnp.all(gradient == 0)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_what_is_masked_reaches_nothing(bad):
+    """A NaN or infinity behind the mask is in neither value nor gradient."""
+    dirty = LOSSES.at[3].set(bad)
+    for reduction in (jaxloss.mean, jaxloss.sum, jaxloss.mean_nonzero):
+        value, gradient = jax.value_and_grad(reduction)(dirty, where=WHERE)
+        clean = reduction(LOSSES[:3])
+        assert value == clean
+        assert jnp.all(jnp.isfinite(gradient))
+        assert gradient[3] == 0
+
+
+def test_fill_protects_the_loss_before_it():
+    """Masking a loss afterwards multiplies 0 by its NaN slope; `fill` does not."""
+    predictions, keep = jnp.array([4.0, -1.0]), jnp.array([True, False])
+    loss = lambda p: jnp.sqrt(p)  # NaN, with NaN slope, at -1
+    after = jax.grad(lambda p: jaxloss.mean(loss(p), where=keep))(predictions)
+    before = jax.grad(
+        lambda p: jaxloss.mean(loss(*jaxloss.fill(keep, p, value=1.0)), where=keep)
+    )(predictions)
+    assert jnp.isnan(after[1])
+    assert jnp.array_equal(before, jnp.array([0.25, 0.0]))
+
+
+def test_fill_has_a_mask_over_leading_axes():
+    """One flag an example clears all of its entries, and keeps dtypes."""
+    keep = jnp.array([True, False])
+    x, ids = jaxloss.fill(keep, jnp.full((2, 3), jnp.nan), jnp.array([5, -100]))
+    assert jnp.all(jnp.isnan(x[0]))
+    assert jnp.all(x[1] == 0)
+    assert ids.dtype == jnp.array([5]).dtype
+    assert jnp.array_equal(ids, jnp.array([5, 0]))
+
+
+def test_weight_zero_removes_nan_but_keeps_its_own_gradient():
+    """0 NaN is 0 here; and a learnt weight of 0 still has the slope of its loss."""
+    losses, weights = jnp.array([3.0, 5.0, jnp.nan]), jnp.array([1.0, 0.0, 0.0])
+    f = lambda w: jaxloss.sum(losses, weights=w)
+    value, gradient = jax.value_and_grad(f)(weights)
+    assert value == 3
+    assert jnp.array_equal(gradient, jnp.array([3.0, 5.0, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_can_count(dtype):
+    """Ones beyond 256 or 2048 are counted, and 70000 of them do not overflow."""
+    ones = jnp.ones(70_000, dtype)
+    assert jaxloss.mean(ones) == 1
+    assert jaxloss.sum(ones) == 70_000
+    assert jaxloss.sum(ones).dtype == jnp.float32
+    assert jax.grad(jaxloss.mean)(ones).dtype == dtype
+
+
+def test_means_add_where_means_of_means_do_not():
+    """Two Means added are the Mean of both parts, whatever their sizes and masks."""
+    parts = [Mean.of(LOSSES, weights=WEIGHTS, where=WHERE), Mean.of(LOSSES[:1])]
+    both = sum(parts)
+    assert isinstance(both, Mean)
+    assert both.compute() == (1 + 8 + 1) / (1 + 2 + 1)
+    naive = (parts[0].compute() + parts[1].compute()) / 2
+    assert naive != both.compute()
+
+
+def test_a_constant_is_counted_once():
+    """The sum of equal constants is the constant: a penalty per batch, not per part."""
+    total = sum([Mean.constant(0.7)] * 8)
+    assert isinstance(total, Mean)
+    np.testing.assert_allclose(total.compute(), 0.7, rtol=2**-22)
+
+
+def test_mean_is_a_pytree():
+    """A Mean passes through jit, vmap and scan."""
+    rows = jnp.arange(6.0).reshape(2, 3)
+    mapped = jax.jit(jax.vmap(Mean.of))(rows)
+    assert jnp.array_equal(mapped.compute(), rows.mean(axis=1))
+    start = Mean(jnp.zeros(()), jnp.zeros(()))
+    total, _ = jax.lax.scan(lambda m, row: (m + Mean.of(row), None), start, rows)
+    assert total.compute() == rows.mean()
+
+
+def test_mean_nonzero():
+    """Zeros leave the denominator too; NaN comes out instead of vanishing."""
+    losses = jnp.array([0.0, 3.0, 0.0, 5.0])
+    value, gradient = jax.value_and_grad(jaxloss.mean_nonzero)(losses)
+    assert value == 4
+    assert jnp.array_equal(gradient, jnp.array([0.0, 0.5, 0.0, 0.5]))
+    assert jnp.isnan(jaxloss.mean_nonzero(losses.at[0].set(jnp.nan)))
+
+
+def test_top_k_mean():
+    """The k largest that count, with their weights; all, where fewer count."""
+    losses = jnp.array([[1.0, 9.0, 5.0], [4.0, 2.0, 8.0]])
+    assert jaxloss.top_k_mean(losses, 2) == (9 + 8) / 2
+    by_row = jaxloss.top_k_mean(losses, 2, axis=1)
+    assert jnp.array_equal(by_row, jnp.array([7.0, 6.0]))
+    by_column = jaxloss.top_k_mean(losses, 1, axis=0)
+    assert jnp.array_equal(by_column, jnp.array([4.0, 9.0, 8.0]))
+    where = jnp.array([[True, False, False], [True, True, False]])
+    assert jaxloss.top_k_mean(losses, 5, where=where) == (1 + 4 + 2) / 3
+    weights = jnp.array([[1.0, 3.0, 1.0], [1.0, 1.0, 1.0]])
+    assert jaxloss.top_k_mean(losses, 2, weights=weights) == (3 * 9 + 8) / 4
+    gradient = jax.grad(lambda x: jaxloss.top_k_mean(x, 2))(losses)
+    assert jnp.array_equal(gradient, jnp.array([[0, 0.5, 0], [0, 0, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: jaxloss.mean(LOSSES, weights=WEIGHTS[:, None]), ValueError, "weights"),
+        (lambda: jaxloss.mean(LOSSES, where=WHERE[:3]), ValueError, "where"),
+        (lambda: jaxloss.mean(LOSSES, where=WEIGHTS), TypeError, "where"),
+        (lambda: jaxloss.mean(LOSSES, axis=1), ValueError, "axis"),
+        (lambda: jaxloss.mean(LOSSES, axis=(0, 1)), ValueError, "axis"),
+        (lambda: jaxloss.mean(LOSSES, denominator="n"), ValueError, "denominator"),
+        (lambda: jaxloss.mean(jnp.ones(2, complex)), TypeError, "losses"),
+        (lambda: jaxloss.top_k_mean(LOSSES, 0), ValueError, "k"),
+        (lambda: jaxloss.fill(WHERE, jnp.ones((3, 4))), ValueError, "arrays"),
+        (lambda: jaxloss.fill(WEIGHTS, LOSSES), TypeError, "where"),
+    ],
+)
+def test_misuse_is_refused(call, error, message):
+    """The message names the function and the argument as the caller wrote it."""
+    with pytest.raises(error, match=rf"^\w+: .*`{message}`"):
+        call()
