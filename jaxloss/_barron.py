@@ -178,9 +178,10 @@ def _lag(k: jax.Array) -> jax.Array:
 def _chi(s: jax.Array) -> jax.Array:
     """`(exp(-s) - 1 + s) / s^2` for s >= -1, by its Taylor series below 1."""
     small, large = jnp.clip(s, -1, 1), jnp.maximum(s, 1)
-    series = jnp.zeros_like(s)
-    for n in reversed(range(11 if s.dtype == jnp.float32 else 19)):
-        series = 1 / math.factorial(n + 2) - small * series
+    terms = 11 if s.dtype == jnp.float32 else 19
+    series = stable.polynomial(
+        -small, [1 / math.factorial(n + 2) for n in range(terms)]
+    )
     closed = (stable.expm1(-large) + large) / (large * large)
     return jnp.where(s < 1, series, closed)
 

@@ -131,8 +131,7 @@ def _nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
     NaN.  Overflow makes one only of what is not 0 (in both directions, hence the
     palindrome), so an example dropped by `jaxloss.mean(..., where=)` is harmless.
     """
-    # Not a literal NaN, at which `jax.debug_nans` would always stop.
-    return losses + jnp.log(jnp.where(known, 1, -1).astype(losses.dtype))
+    return losses + stable.nan_unless(known, losses)
 
 
 @_nan_unless.defjvp

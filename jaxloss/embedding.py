@@ -214,9 +214,7 @@ def cosine_embedding(
     margin = _checks.parameter(name, labels, "[-1, 1]", margin=margin)
     apart = jax.nn.relu(_cosine.similarity(a, b) - margin)
     losses = jnp.where(labels == 1, _cosine.distance(a, b), apart)
-    # The logarithm is 0, or NaN if a label is neither -1 nor +1.  A literal NaN behind
-    # a `where` would stop everyone who runs with `jax.debug_nans`.
-    return losses + jnp.log(jnp.where(jnp.abs(labels) == 1, jnp.ones_like(labels), -1))
+    return losses + stable.nan_unless(jnp.abs(labels) == 1, losses)
 
 
 # --- given distances -------------------------------------------------------------

@@ -13,6 +13,7 @@ from tests import accuracy
 from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs
 from tests.specs.classification import distribution, dot, log_probs, sigmoid, softplus
 from tests.specs.focal import focal_bound, term
+from tests.test_classification import draw, one_hot
 
 INF = jnp.inf
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 5.0]
@@ -160,18 +161,6 @@ def test_accuracy(case):
 
 
 # --- published numbers and identities ----------------------------------------------
-
-
-def draw(seed=0, shape=(8, 5)):
-    """Logits, ids, and distributions."""
-    rng = np.random.default_rng(seed)
-    x = jnp.float32(3 * rng.normal(size=shape))
-    w = jnp.float32(rng.dirichlet(np.ones(shape[-1]), size=shape[:-1]))
-    return x, jnp.asarray(rng.integers(shape[-1], size=shape[:-1])), w
-
-
-def one_hot(ids, classes=5):
-    return jnp.asarray(np.eye(classes)[np.asarray(ids)], jnp.float32)
 
 
 def test_the_worked_example():

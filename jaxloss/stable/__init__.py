@@ -34,6 +34,7 @@ from jaxloss.stable.scalars import (
     log_cosh as log_cosh,
     log_sigmoid as log_sigmoid,
     magnitude as magnitude,
+    nan_unless as nan_unless,
     polynomial as polynomial,
     safe_divide as safe_divide,
     sech2 as sech2,

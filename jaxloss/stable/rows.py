@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss.stable.derivatives import difference
-from jaxloss.stable.scalars import log1p
+from jaxloss.stable.scalars import log1p, nan_unless
 
 
 def _row(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -134,7 +134,7 @@ def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
     at = _is_label(x, ids)
     pick = lambda v: jnp.sum(jnp.where(at, v, 0), axis=-1)
     nll = (log1p(rest[..., 0]) - pick(error)) - pick(d)
-    return nll + _nan_unless(jnp.any(at, axis=-1), x)
+    return nll + nan_unless(jnp.any(at, axis=-1), x)
 
 
 @softmax_nll.defjvp
@@ -142,14 +142,9 @@ def _(primals, tangents):
     (x, ids), (t, _) = primals, tangents
     at = _is_label(x, ids)
     slope = jnp.where(at, -softmax_complement(x), softmax(x))
-    slope = slope + _nan_unless(jnp.any(at, axis=-1, keepdims=True), x)
+    slope = slope + nan_unless(jnp.any(at, axis=-1, keepdims=True), x)
     return softmax_nll(x, ids), jnp.sum(slope * t, axis=-1)
 
 
 def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
     return lax.broadcasted_iota(ids.dtype, x.shape, x.ndim - 1) == ids[..., None]
-
-
-def _nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
-    """0, or NaN where not `known`; a literal NaN would stop `jax.debug_nans` always."""
-    return jnp.log(jnp.where(known, 1, -1).astype(like.dtype))

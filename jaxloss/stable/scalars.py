@@ -240,3 +240,11 @@ def polynomial(x: jax.Array, coefficients: list[float]) -> jax.Array:
     for c in coefficients[-2::-1]:
         value = value * x + c
     return value
+
+
+def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
+    """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
+
+    As a logarithm, for a literal NaN behind a `where` always stops `jax.debug_nans`.
+    """
+    return jnp.log(jnp.where(known, 1, -1).astype(like.dtype))
