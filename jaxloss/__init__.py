@@ -19,8 +19,10 @@ from jaxloss.classification import (
 )
 from jaxloss.divergence import (
     gaussian_kl as gaussian_kl,
+    generalized_kl_divergence as generalized_kl_divergence,
     jensen_shannon as jensen_shannon,
     kl_divergence as kl_divergence,
+    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
 )
 from jaxloss.embedding import (
     contrastive as contrastive,

@@ -56,6 +56,99 @@ def kl_divergence(
     return jnp.sum(_kl_term(log_predictions, targets), axis=axis)
 
 
+def kl_divergence_with_log_targets(
+    log_predictions: ArrayLike, log_targets: ArrayLike, *, axis: int = -1
+) -> jax.Array:
+    r"""Kullback-Leibler divergence, of two sets of log-probabilities.
+
+    .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j e^{\log t_j} (\log t_j - \log q_j)
+
+    `kl_divergence` of targets too small to be represented, such as a teacher's.
+
+    Args:
+      log_predictions: Floating array of log-probabilities log q along `axis`, such as
+        `stable.log_softmax(logits)`; -inf is probability 0.
+      log_targets: Floating array of the same shape; log t, likewise.
+      axis: The axis of the classes.
+
+    Returns:
+      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with
+      t = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  Never negative if both
+      sides sum to 1, but for rounding, and exactly 0 where the arguments are equal.
+
+    Raises:
+      TypeError: If an argument is not floating.
+      ValueError: If the shapes differ or have no `axis`.
+
+    Gradient:
+      `-t` with respect to `log_predictions`, `t (log t - log q + 1)` with respect to
+      `log_targets`, 0 where t = 0.
+
+    Reference:
+      Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
+      Statistics 22, 1951; as `torch.nn.KLDivLoss(log_target=True)`.
+
+    Example:
+      >>> q, t = jnp.array([0.5, 0.25, 0.25]), jnp.array([1.0, 0.0, 0.0])
+      >>> jaxloss.kl_divergence_with_log_targets(jnp.log(q), jnp.log(t))
+      Array(0.6931472, dtype=float32)
+    """
+    name = "kl_divergence_with_log_targets"
+    log_q, log_t = _checks.floating(
+        name, log_predictions=log_predictions, log_targets=log_targets
+    )
+    _checks.same_shape(name, log_predictions=log_q, log_targets=log_t)
+    axis = _checks.one_axis(name, axis, log_predictions=log_q)
+    present = log_t != -jnp.inf
+    log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
+    return jnp.sum(jnp.where(present, jnp.exp(log_t), 0) * (log_t - log_q), axis=axis)
+
+
+def generalized_kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
+) -> jax.Array:
+    r"""Kullback-Leibler divergence of intensities that need not sum to 1.
+
+    .. math:: D(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j) - t_j + q_j
+
+    Also called I-divergence; the Bregman divergence of `x log x - x`, and the Poisson
+    negative log-likelihood less that of a perfect prediction.
+
+    Args:
+      log_predictions: Floating array of logarithms log q of intensities along `axis`;
+        -inf is intensity 0.
+      targets: Intensities t >= 0 of the same shape, boolean, integer or floating, cast
+        to the dtype of `log_predictions`.
+      axis: The axis of the classes.
+
+    Returns:
+      Losses >= 0 of the shape of `log_predictions` without `axis`, in nats: every
+      class adds a term >= 0 which is 0 only at q = t, around which it keeps its
+      digits.  t = 0 adds q; t > 0 where q = 0 gives inf.
+
+    Raises:
+      TypeError: If `log_predictions` is not floating or `targets` not real.
+      ValueError: If the shapes differ or have no `axis`.
+
+    Gradient:
+      `q - t` with respect to `log_predictions`; `log t - log q` with respect to
+      `targets`, taken as 0 where t = 0.  Convex.
+
+    Reference:
+      Csiszár, "Why Least Squares and Maximum Entropy?", Annals of Statistics 19, 1991.
+
+    Example:
+      >>> q, t = jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0])
+      >>> jaxloss.generalized_kl_divergence(jnp.log(q), t)
+      Array(0.30685282, dtype=float32)
+    """
+    name = "generalized_kl_divergence"
+    log_predictions, targets, axis = _distributions(
+        name, log_predictions, targets, axis
+    )
+    return jnp.sum(_bregman_term(log_predictions, targets), axis=axis)
+
+
 def jensen_shannon(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -179,6 +272,39 @@ def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
 )
 def _kl_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(t == 0, 0, _log_ratio(log_q, t) + 1)
+
+
+# --- t (log t - log q) - t + q ---------------------------------------------------
+#
+# With x = log q - log t this is t (exp(x) - 1 - x), and its slope t (exp(x) - 1).
+
+
+@stable.with_derivatives(
+    lambda log_q, t: jnp.exp(log_q), lambda log_q, t: -jnp.ones_like(t)
+)
+def _surplus(log_q: jax.Array, t: jax.Array) -> jax.Array:
+    """`q - t`, with the digits that the logarithm of q has near t."""
+    x = -_log_ratio(log_q, t)
+    near = (jnp.abs(x) < 1) & (t != 0)
+    return jnp.where(near, t * stable.expm1(jnp.where(near, x, 0)), jnp.exp(log_q) - t)
+
+
+@stable.with_derivatives(
+    # The mixed derivative is -1 at t = 0 too: that of `q - t`, the other slope.
+    lambda log_q, t: -jnp.ones_like(t),
+    lambda log_q, t: stable.safe_divide(jnp.ones_like(t), t),
+)
+def _bregman_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
+    return _log_ratio(log_q, t)
+
+
+@stable.with_derivatives(_surplus, _bregman_slope)
+def _bregman_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
+    x = -_log_ratio(log_q, t)
+    near = (x > -1) & (x < 2) & (t != 0)
+    # As in `_excess`: where q = inf, x no longer counts.
+    far = jnp.exp(log_q) - t * (1 + jnp.minimum(x, 1e3))
+    return jnp.where(near, t * _excess(jnp.where(near, x, 0)), far)
 
 
 # --- (q log(q/m) + t log(t/m)) / 2 -----------------------------------------------

@@ -17,6 +17,7 @@ def smooth_labels(
     *,
     smoothing: float | jax.Array = 0.1,
     num_classes: int | None = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Mixes labels with the uniform distribution over the classes.
 
@@ -32,16 +33,18 @@ def smooth_labels(
         array that broadcasts to the result.
       num_classes: K, for class ids.  `softmax_cross_entropy(label_smoothing=)` smooths
         ids without building this array.
+      where: Boolean mask of the shape of the result; a masked class gets 0, and the
+        uniform distribution is over the others, K of them.
 
     Returns:
-      Distributions `(..., K)`, at least float32, with the sums of `labels`; a row of
+      Distributions `(..., K)`, at least float32, which sum to 1 as `labels` do; a row of
       NaN where an id is not a class.
 
     Raises:
-      TypeError: If `labels` is boolean, `num_classes` is not a Python integer, or
-        `labels` is integer without `num_classes`.
-      ValueError: If distributions come with a `num_classes` other than K, or
-        `smoothing` is a Python number outside [0, 1].
+      TypeError: If `labels` or `where` has another dtype, `num_classes` is not a Python
+        integer, or `labels` is integer without `num_classes`.
+      ValueError: If distributions come with a `num_classes` other than K, `where` has
+        another shape, or `smoothing` is a Python number outside [0, 1].
 
     Gradient:
       `1 - smoothing` with respect to `labels`, `1 / K - y` to `smoothing`.  Linear in
@@ -59,7 +62,14 @@ def smooth_labels(
     loss = "smooth_labels"
     labels = _distributions(loss, labels, num_classes)
     smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
-    return (1 - smoothing) * labels + smoothing / labels.shape[-1]
+    if where is None:
+        return (1 - smoothing) * labels + smoothing / labels.shape[-1]
+    (where,) = _checks.boolean(loss, where=where)
+    _checks.same_shape(loss, labels=labels, where=where)
+    size = jnp.sum(where, axis=-1, keepdims=True, dtype=labels.dtype)
+    uniform = smoothing / jnp.maximum(size, 1)
+    kept = jnp.where(where, labels, 0)
+    return jnp.where(where, (1 - smoothing) * kept + uniform, 0)
 
 
 def smooth_binary_labels(

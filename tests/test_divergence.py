@@ -15,7 +15,11 @@ from tests.accuracy import Case
 from tests.specs.divergence import entropic
 
 LN2 = np.log(2.0)
-OF_PROBABILITIES = [divergence.kl_divergence, divergence.jensen_shannon]
+OF_PROBABILITIES = [
+    divergence.kl_divergence,
+    divergence.generalized_kl_divergence,
+    divergence.jensen_shannon,
+]
 
 
 # --- accuracy ----------------------------------------------------------------------
@@ -31,6 +35,15 @@ def js(log_q, t):
         q = mpmath.exp(x)
         total += (entropic(q) + entropic(y)) / 2 - entropic((q + y) / 2)
     return total
+
+
+def kl_of_logs(log_q, log_t):
+    pairs = zip(log_q, log_t, strict=True)
+    return mpmath.fsum(mpmath.exp(y) * (y - x) for x, y in pairs)
+
+
+def generalized(log_q, t):
+    return kl(log_q, t) + mpmath.fsum(map(mpmath.exp, log_q)) - mpmath.fsum(t)
 
 
 def gaussian(means, log_variances):
@@ -53,6 +66,11 @@ def distributions(nearest):
 RARE = (
     np.array([[-1e-7, -16.0, -69.0], [-69.0, -1e-30, -50.0], [-0.3, -1.3, -80.0]]),
     np.array([[1.0, 1e-7, 1e-30], [1e-30, 1.0, 1e-20], [1e-30, 0.7, 0.3]]),
+)
+# Far apart in both directions, 1e-3 apart, and rare.
+INTENSITIES = (
+    np.log(np.array([[2.0, 0.3], [1e-9, 40.0], [3.0, 7.0], [1.001, 0.25], [1e-20, 9]])),
+    np.array([[1.0, 0.4], [5.0, 1e-3], [30.0, 0.5], [1.0, 0.2501], [1e-3, 1e-4]]),
 )
 MEANS = np.array([[0.3, -2.0], [1e-3, 1e-4], [50.0, 3.0], [0.0, 1e-3]])
 LOG_VARIANCES = np.array([[0.7, -0.2], [1e-4, -1e-3], [-1.01, 1.99], [-9.0, 9.0]])
@@ -82,6 +100,28 @@ def cases():
                     conditioned=(True, True, True),
                     halves=halves,
                 )
+    log_q, t = distributions(1e-6)
+    for argument, what in enumerate(("log_predictions", "log_targets")):
+        yield Case(
+            name=f"kl_divergence_with_log_targets in {what}",
+            fn=divergence.kl_divergence_with_log_targets,
+            formula=kl_of_logs,
+            columns=(log_q, np.log(t)),
+            argument=argument,
+            bounds=(2, 2, 2),
+            conditioned=(True, True, True),
+        )
+    for argument, what in enumerate(("log_predictions", "targets")):
+        yield Case(
+            name=f"generalized_kl_divergence in {what}",
+            fn=divergence.generalized_kl_divergence,
+            formula=generalized,
+            columns=INTENSITIES,
+            argument=argument,
+            bounds=(4, 4, 2),
+            # As exact as the given logarithm of q, whose digits are those of log q.
+            conditioned=(True, True, False),
+        )
     for argument, what in enumerate(("means", "log_variances")):
         yield Case(
             name=f"gaussian_kl in {what}",
@@ -182,6 +222,58 @@ def test_kl_ignores_a_class_without_target():
         value, slopes = jax.value_and_grad(divergence.kl_divergence, (0, 1))(log_q, t)
         assert value == 2
         np.testing.assert_array_equal(slopes, [[0, -1], [0, 3]])
+
+
+# --- on logarithms, and of intensities ---------------------------------------------
+
+
+def test_kl_of_log_targets_goes_where_probabilities_underflow():
+    """Both forms agree; and only one of them sees a class of probability e^-200."""
+    logits, t = random_pair()
+    log_q, log_t = stable.log_softmax(logits), jnp.log(t)
+    value = divergence.kl_divergence_with_log_targets(log_q, log_t)
+    np.testing.assert_allclose(
+        value, divergence.kl_divergence(log_q, t), rtol=tolerance(np.float64, 256)
+    )
+    assert jnp.all(divergence.kl_divergence_with_log_targets(log_t, log_t) == 0)
+    rare = lambda log_t: divergence.kl_divergence_with_log_targets(
+        jnp.float32([-1.0, -201.0]), log_t
+    )
+    impossible = jnp.float32([0.0, -jnp.inf])
+    np.testing.assert_array_equal(rare(impossible), 1.0)
+    np.testing.assert_array_equal(jax.grad(rare)(impossible), [2.0, 0.0])
+    assert rare(jnp.float32([0.0, -200.0])) == 1.0
+
+
+def test_generalized_kl_extends_kl():
+    """Of distributions it is KL; of intensities, Poisson deviance / 2; 0 at t = q."""
+    logits, t = random_pair()
+    log_q = stable.log_softmax(logits)
+    np.testing.assert_allclose(
+        divergence.generalized_kl_divergence(log_q, t),
+        divergence.kl_divergence(log_q, t),
+        rtol=tolerance(np.float64, 64),
+    )
+    counts, rates = jnp.array([0.0, 3.0, 7.0]), jnp.array([0.5, 2.5, 9.0])
+    deviance = 2 * jnp.array([0.5, 3 * np.log(1.2) - 0.5, 7 * np.log(7 / 9) + 2])
+    got = 2 * divergence.generalized_kl_divergence(
+        jnp.log(rates)[:, None], counts[:, None]
+    )
+    np.testing.assert_allclose(got, deviance, rtol=tolerance(np.float64, 32))
+    value, slopes = jax.value_and_grad(divergence.generalized_kl_divergence, (0, 1))(
+        jnp.log(rates), rates
+    )
+    assert value == 0
+    np.testing.assert_array_equal(slopes, np.zeros((2, 3)))
+
+
+def test_generalized_kl_at_zero_and_infinity():
+    """An intensity without target costs itself; an excluded target costs infinity."""
+    fn = divergence.generalized_kl_divergence
+    assert fn(jnp.array([-jnp.inf, 0.0]), jnp.array([0.0, 1.0])) == 0
+    np.testing.assert_allclose(fn(jnp.array([np.log(3.0)]), jnp.array([0.0])), 3.0)
+    assert fn(jnp.array([-jnp.inf]), jnp.array([2.0])) == jnp.inf
+    assert fn(jnp.array([jnp.inf]), jnp.array([2.0])) == jnp.inf
 
 
 # --- Jensen-Shannon ----------------------------------------------------------------

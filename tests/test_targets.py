@@ -54,6 +54,23 @@ def test_is_accurate(case):
 # --- smoothing -------------------------------------------------------------------
 
 
+def test_smoothing_under_a_mask_stays_among_the_classes_that_exist():
+    """As if the masked classes were not there; all zeros where none is, not NaN."""
+    y = jnp.array(
+        [[0.0, 1.0, 0.0, jnp.nan], [0.7, 0.0, 0.3, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    )
+    where = jnp.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+    smooth = lambda y: targets.smooth_labels(y, smoothing=0.2, where=where)
+    expected = [[0.1, 0.9, 0, 0], [0.61, 0.05, 0.29, 0.05], [0, 0, 0, 0]]
+    np.testing.assert_allclose(smooth(y), expected, rtol=tolerance(np.float64))
+    slopes = jax.grad(lambda y: jnp.sum(smooth(y)))(y)
+    np.testing.assert_allclose(slopes, 0.8 * where, rtol=tolerance(np.float64))
+    with pytest.raises(ValueError, match="^smooth_labels: `where` has shape"):
+        targets.smooth_labels(y, where=where[0])
+    with pytest.raises(TypeError, match="^smooth_labels: `where` has dtype"):
+        targets.smooth_labels(y, where=y)
+
+
 def test_the_values_of_smoothed_labels():
     """The right class gets 1 - e + e/K, each other e/K; a binary 1 gets 1 - e/2."""
     e, k = 0.1, 4

@@ -8,6 +8,7 @@ from jaxloss.testing import LossSpec
 from tests.specs import common
 
 LOG2 = mpmath.log(2)
+ROW = np.log(np.full((3, 4), 0.25))
 
 
 def distributions(rng, shape):
@@ -57,11 +58,13 @@ def bad_calls(loss):
     )
 
 
-@common.exact_rows(1, 1)
-def kl_reference(log_q, t):
+def kl_terms(log_q, t):
     return mpmath.fsum(
         entropic(y) - (x * y if y else 0) for x, y in zip(log_q, t, strict=True)
     )
+
+
+kl_reference = common.exact_rows(1, 1)(kl_terms)
 
 
 @common.exact_rows(1, 1)
@@ -84,6 +87,102 @@ kl_divergence = LossSpec(
     fill=0.25,
     extremes=edges,
     bad_calls=bad_calls("kl_divergence"),
+)
+
+
+def log_distributions(rng, shape):
+    """Log-probabilities on both sides, over four classes."""
+    log_q, t = distributions(rng, shape)
+    return log_q, np.log(t)
+
+
+def log_edges(dtype):
+    """As `edges`, on a logarithmic scale, down to what no float can represent."""
+    inf, big = np.inf, common.big(dtype)
+    ((log_q, _),) = edges(dtype)
+    log_t = [
+        [0.0, -inf, -inf, -inf],
+        [0.0, -big, -inf, -inf],
+        [-inf, -0.7, -inf, -0.7],
+        [-0.9, -1.2, -1.6, -2.3],
+        [0.0, -inf, -80.0, -inf],
+        [0.0, -inf, -inf, -inf],
+    ]
+    return [(log_q, np.array(log_t))]
+
+
+@common.exact_rows(1, 1)
+def kl_of_logs_reference(log_q, log_t):
+    pairs = [(x, y) for x, y in zip(log_q, log_t, strict=True) if y != -mpmath.inf]
+    return mpmath.fsum(mpmath.exp(y) * (y - x) for x, y in pairs)
+
+
+@common.exact_rows(1, 1)
+def kl_of_logs_gradient(log_q, log_t):
+    slope = lambda x, y: (
+        mpmath.exp(y) * (y - x + 1) if y != -mpmath.inf else mpmath.mpf(0)
+    )
+    pairs = zip(log_q, log_t, strict=True)
+    return [-mpmath.exp(y) for y in log_t], [slope(x, y) for x, y in pairs]
+
+
+kl_divergence_with_log_targets = LossSpec(
+    name="kl_divergence_with_log_targets",
+    fn=divergence.kl_divergence_with_log_targets,
+    sample=log_distributions,
+    event_ndim=1,
+    differentiable=(0, 1),
+    reference=kl_of_logs_reference,
+    gradient=kl_of_logs_gradient,
+    minimiser=lambda log_t: log_t,
+    convex=True,
+    fill=0.25,
+    extremes=log_edges,
+    bad_calls=(
+        common.refused("kl_divergence_with_log_targets", "log_targets", ROW, ROW[:2]),
+        common.refused(
+            "kl_divergence_with_log_targets",
+            "log_targets",
+            ROW,
+            ROW.astype(int),
+            error=TypeError,
+        ),
+        common.refused("kl_divergence_with_log_targets", "axis", ROW, ROW, axis=2),
+    ),
+)
+
+
+def intensities(rng, shape):
+    """Logarithms of positive intensities, and positive intensities."""
+    log_q, t = rng.normal(size=(*shape, 4)), rng.normal(size=(*shape, 4))
+    return log_q, np.exp(t)
+
+
+@common.exact_rows(1, 1)
+def generalized_reference(log_q, t):
+    return kl_terms(log_q, t) + mpmath.fsum(map(mpmath.exp, log_q)) - mpmath.fsum(t)
+
+
+@common.exact_rows(1, 1)
+def generalized_gradient(log_q, t):
+    slope = lambda x, y: mpmath.log(y) - x if y else mpmath.mpf(0)
+    pairs = list(zip(log_q, t, strict=True))
+    return [mpmath.exp(x) - y for x, y in pairs], [slope(x, y) for x, y in pairs]
+
+
+generalized_kl_divergence = LossSpec(
+    name="generalized_kl_divergence",
+    fn=divergence.generalized_kl_divergence,
+    sample=intensities,
+    event_ndim=1,
+    differentiable=(0, 1),
+    reference=generalized_reference,
+    gradient=generalized_gradient,
+    minimiser=lambda t: np.log(t),
+    convex=True,
+    fill=0.25,
+    extremes=edges,
+    bad_calls=bad_calls("generalized_kl_divergence"),
 )
 
 
@@ -175,4 +274,10 @@ gaussian_kl = LossSpec(
     ),
 )
 
-SPECS = [kl_divergence, jensen_shannon, gaussian_kl]
+SPECS = [
+    kl_divergence,
+    kl_divergence_with_log_targets,
+    generalized_kl_divergence,
+    jensen_shannon,
+    gaussian_kl,
+]
