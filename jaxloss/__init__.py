@@ -30,6 +30,11 @@ from jaxloss.embedding import (
     triplet as triplet,
     triplet_margin as triplet_margin,
 )
+from jaxloss.fenchel import (
+    entmax15 as entmax15,
+    fenchel_young as fenchel_young,
+    sparsemax as sparsemax,
+)
 from jaxloss.focal import (
     poly1 as poly1,
     sigmoid_focal as sigmoid_focal,
@@ -53,7 +58,10 @@ from jaxloss.probabilistic import (
     gaussian_nll as gaussian_nll,
     poisson_nll as poisson_nll,
 )
-from jaxloss.ranking import margin_ranking as margin_ranking
+from jaxloss.ranking import (
+    listwise_softmax as listwise_softmax,
+    margin_ranking as margin_ranking,
+)
 from jaxloss.reduce import (
     Mean as Mean,
     fill as fill,
@@ -86,6 +94,14 @@ from jaxloss.robust import (
     log_cosh as log_cosh,
     smooth_l1 as smooth_l1,
 )
+from jaxloss.segmentation import (
+    dice as dice,
+    generalized_dice as generalized_dice,
+    jaccard as jaccard,
+    tversky as tversky,
+)
+from jaxloss.sequence import ctc as ctc, ctc_forward as ctc_forward
+from jaxloss.similarity import nt_xent as nt_xent
 from jaxloss.targets import (
     mixup as mixup,
     smooth_binary_labels as smooth_binary_labels,

@@ -1,9 +1,10 @@
 """Losses that ask for an order: which of two scores should be the higher."""
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, margins
+from jaxloss import _checks, _labels, margins
 
 
 def margin_ranking(
@@ -44,3 +45,57 @@ def margin_ranking(
     _checks.same_shape("margin_ranking", higher=higher, lower=lower)
     margin = _checks.parameter("margin_ranking", higher, "[0, inf)", margin=margin)
     return margins.perceptron(higher - lower - margin)
+
+
+def listwise_softmax(
+    scores: ArrayLike,
+    relevance: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    axis: int = -1,
+) -> jax.Array:
+    r"""Softmax loss of lists, as in ListNet: who should be the first of each.
+
+    .. math:: \ell = -\sum_i y_i \log \text{softmax}(s)_i
+
+    Args:
+      scores: Floating array with the items of a list along `axis`; an item of score
+        -inf is never the first.
+      relevance: Array of the same shape, boolean, integer or floating; gains y >= 0.
+        They are not normalised: of ListNet's top-one probabilities pass
+        `jax.nn.softmax(relevance)`.
+      where: Boolean mask of the same shape; a masked item does not exist, whatever its
+        score and its relevance.
+      axis: The axis of the items.
+
+    Returns:
+      One loss >= 0 per list, in nats; 0 if the list has no item or no relevance, +inf
+      if a relevant item has the score -inf.
+
+    Raises:
+      TypeError: If `scores` is not floating, `relevance` not real or `where` not
+        boolean.
+      ValueError: If the shapes differ or `axis` is not an axis of `scores`.
+
+    Gradient:
+      `p sum(y) - y` with respect to the scores, p being their softmax: it sums to 0.
+      `-log p` with respect to the relevance (0 for an item without a probability).
+      Convex, smooth.
+
+    Reference:
+      Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", ICML
+      2007.
+
+    Example:
+      >>> scores, relevance = jnp.array([2.0, 1.0, 3.0]), jnp.array([1, 0, 0])
+      >>> jaxloss.listwise_softmax(scores, relevance)
+      Array(1.4076059, dtype=float32)
+    """
+    name = "listwise_softmax"
+    s, alive = _labels.unlabelled_rows(name, axis, where, scores=scores)
+    (y,) = _checks.real(name, s, relevance=relevance)
+    _checks.same_shape(name, scores=jnp.moveaxis(s, -1, axis), relevance=y)
+    y = y if where is None else jnp.where(jnp.asarray(where), y, 0)
+    known = jnp.ones_like(alive)
+    rows = _labels.Rows(s, jnp.moveaxis(y, axis, -1), alive, known)
+    return rows.finish(_labels.cross_entropy(rows))

@@ -58,14 +58,18 @@ def allowed(name):
     """The first names that modules of one layer may import."""
     if name in ("_checks", "reduce", "stable"):
         return {"_checks", name}
-    if name in ("testing", "_trials"):
-        return {"_checks", "reduce", "testing", "_trials"}
+    if name in ("testing", "_trials", "_decomposable"):
+        return {"_checks", "reduce", "testing", "_trials", "_decomposable"}
     losses = {layer(p) for p in SOURCES} - APPLICATION - {"train", "compat", "testing"}
     if name in ("kernels", "parallel"):
         return losses
     if name in ("train", "compat"):
-        return losses | {"train"}
-    private = {n for n in losses if n.startswith("_")} - {"__init__", "_trials"}
+        return losses | {name}
+    private = {n for n in losses if n.startswith("_")} - {
+        "__init__",
+        "_trials",
+        "_decomposable",
+    }
     return SHARED | private
 
 
@@ -102,7 +106,7 @@ class TestEveryModule:
 
 def test_testing_needs_only_numpy_and_jax():
     """A user of `jaxloss.testing` needs neither pytest nor mpmath."""
-    for name in ("testing.py", "_trials.py"):
+    for name in ("testing.py", "_trials.py", "_decomposable.py"):
         roots = {n.split(".")[0] for n in imports((ROOT / name).read_text())}
         assert roots - sys.stdlib_module_names <= {"jax", "jaxloss", "numpy"}
 

@@ -1,14 +1,18 @@
 """The losses that ask for an order: accuracy and facts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
+import optax
 import pytest
 
 import jaxloss
 from jaxloss import ranking
-from tests.accuracy import Case, decades, line, pairs
+from tests.accuracy import Case, decades, line, pairs, rows
+from tests.specs.classification import dot, log_probs
 from tests.specs.ranking import shortfall
 
 SCORES = np.concatenate([line(-9, 9, points=13), decades(1e-4, 6e4, points=7), [0.0]])
@@ -36,7 +40,25 @@ def cases():
         )
 
 
-ACCURACY = list(cases())
+def list_cases():
+    """Grades that do not sum to 1, for scores near, far apart, and far from 0."""
+    s = rows(3, count=8)
+    y = np.random.default_rng(1).integers(0, 4, size=s.shape).astype(float)
+    y[0], y[1] = [0, 0, 2], [1e-6, 3, 0]
+    case = lambda where, **more: Case(
+        name=f"listwise_softmax in {where}",
+        fn=ranking.listwise_softmax,
+        formula=lambda s, y: -dot(y, log_probs(s)),
+        columns=(s, y),
+        **more,
+    )
+    # Where p sum(y) = y the gradient is 0; its terms are not.
+    yield case("scores", bounds=(4, 4, 4), conditioned=(False, True, False))
+    more = {"bounds": (4, 3, 0), "halves": False}
+    yield case("relevance", argument=1, **more)
+
+
+ACCURACY = [*cases(), *list_cases()]
 
 
 @pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
@@ -104,6 +126,86 @@ def test_orders_a_line():
     step = lambda _, s: s - 0.02 * jax.grad(loss)(s)
     scores = jax.lax.fori_loop(0, 2000, step, start)
     assert jnp.all(-jnp.diff(scores) > 0.9)
+
+
+# --- lists -------------------------------------------------------------------------
+
+
+@jax.jit
+def lists(s, y, where=None):
+    """Losses, and the gradients of their sum."""
+    loss = lambda s, y: ranking.listwise_softmax(s, y, where=where)
+    losses, pull = jax.vjp(loss, s, y)
+    return losses, *pull(jnp.ones_like(losses))
+
+
+def test_worked_list():
+    """The values in optax's documentation: one relevant item, second of three."""
+    s, y = jnp.array([2.0, 1.0, 3.0]), jnp.array([1.0, 0.0, 0.0])
+    found = lists(s, y)[0]
+    np.testing.assert_allclose(found, np.log1p(np.exp(-1) + np.exp(1)), rtol=1e-15)
+    np.testing.assert_allclose(found, 1.4076059, rtol=1e-7)
+    found = lists(s, y, jnp.array([True, False, True]))[0]
+    np.testing.assert_allclose(found, np.log1p(np.e), rtol=1e-15)
+
+
+GRADES = np.random.default_rng(3).integers(0, 4, size=(6, 5))
+LISTS = np.random.default_rng(2).normal(size=(6, 5))
+
+
+def test_listwise_is_cross_entropy_with_weights():
+    """Grades are weights, of any real dtype; one relevant item is a class id."""
+
+    @jax.jit
+    def run(s, y):
+        loss, entropy = ranking.listwise_softmax, jaxloss.softmax_cross_entropy
+        weighed = loss(s, y), loss(s, y.astype(jnp.bfloat16)), loss(s.T, y.T, axis=0)
+        ids = jnp.arange(6) % 5
+        one = loss(s, jax.nn.one_hot(ids, 5, dtype=bool))
+        return weighed, entropy(s, y.astype(s.dtype)), one, entropy(s, ids)
+
+    weighed, expected, one, expected_one = run(LISTS, GRADES)
+    for found in weighed:
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(one, expected_one, rtol=1e-14)
+
+
+def test_agrees_with_optax_on_lists():
+    """Value and gradient, with and without a mask."""
+    theirs = functools.partial(optax.losses.ranking_softmax_loss, reduce_fn=None)
+    mask = np.random.default_rng(6).random((6, 5)) < 0.7
+    for where in (np.ones_like(mask), mask):
+        loss = lambda s, where=where: theirs(s, jnp.asarray(1.0 * GRADES), where=where)
+        found = lists(LISTS, 1.0 * GRADES, where)
+        np.testing.assert_allclose(found[0], loss(LISTS), atol=1e-13)
+        slope = jax.jit(jax.grad(lambda s, loss=loss: jnp.sum(loss(s))))(LISTS)
+        np.testing.assert_allclose(found[1], slope, atol=1e-13)
+
+
+def test_masked_items_do_not_exist():
+    """NaN scores and any relevance behind the mask; a list without items costs 0."""
+    nan = np.nan
+    s = np.array([[1.0, nan, 2.0], [nan, nan, nan]])
+    y = np.array([[1.0, nan, 3.0], [-1.0, 5.0, nan]])
+    where = np.array([[True, False, True], [False] * 3])
+    losses, by_score, by_gain = lists(s, y, where)
+    p = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(losses, [-np.log(1 - p) - 3 * np.log(p), 0], rtol=1e-14)
+    np.testing.assert_allclose(by_score[0], [4 * (1 - p) - 1, 0, 4 * p - 3], rtol=1e-14)
+    np.testing.assert_allclose(by_gain[0], [-np.log(1 - p), 0, -np.log(p)], rtol=1e-14)
+    np.testing.assert_array_equal([by_score[1], by_gain[1]], 0)
+
+
+def test_items_that_are_never_first():
+    """A score of -inf costs nothing if irrelevant and everything if not; a list without
+    relevance, or without any score, costs nothing."""
+    inf = np.inf
+    s = np.array([[-inf, 0.0, 1.0]] * 3 + [[-inf] * 3])
+    y = np.array([[0.0, 2.0, 1.0], [1.0, 0.0, 0.0], [0.0] * 3, [1.0] * 3])
+    losses, by_score, by_gain = lists(s, y)
+    np.testing.assert_allclose(losses, [3 * np.log1p(np.e) - 1, inf, 0, 0], rtol=1e-15)
+    assert np.all(np.isfinite([by_score, by_gain]))
+    np.testing.assert_array_equal(by_score[2:], 0)
 
 
 def test_messages():

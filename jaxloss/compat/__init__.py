@@ -1,0 +1,1 @@
+"""Other libraries' names and signatures for the losses of this one."""

@@ -1,0 +1,128 @@
+"""The segmentation losses of `jaxloss.compat.optax`."""
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, reduce, segmentation, stable
+from jaxloss.compat import _arrays
+
+
+def dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weights: ArrayLike | None = None,
+    smooth: ArrayLike = 1.0,
+    alpha: ArrayLike = 0.5,
+    beta: ArrayLike = 0.5,
+    apply_softmax: bool = True,
+    reduction: str = "mean",
+    ignore_background: bool = False,
+    axis: _checks.Axis = None,
+):
+    """`jaxloss.tversky` per image and class, reduced over the classes.
+
+    With `apply_softmax=False` the predictions are probabilities, under `jit` and `vmap`
+    too; outside them, their values are checked.
+    """
+    name = "dice_loss"
+    _checks.one_of(name, ("mean", "sum", "none"), reduction=reduction)
+    predictions, targets = _with_channel(jnp.asarray(predictions), jnp.asarray(targets))
+    predictions, targets = _arrays.alike(name, predictions=predictions, targets=targets)
+    p, q = _class_probabilities(name, predictions, apply_softmax)
+    losses = segmentation.tversky(
+        p,
+        targets,
+        axis=tuple(range(1, p.ndim - 1)) if axis is None else axis,
+        complements=q,
+        alpha=jnp.asarray(alpha),
+        beta=jnp.asarray(beta),
+        smooth=jnp.asarray(smooth),
+    )
+    if class_weights is not None:
+        losses *= _checks.parameter(
+            name, losses, "[0, inf)", class_weights=class_weights
+        )
+    if ignore_background and losses.shape[-1] > 1:
+        losses = losses[..., 1:]
+    if reduction == "none":
+        return losses
+    return jnp.sum(losses, -1) if reduction == "sum" else jnp.mean(losses, -1)
+
+
+def multiclass_generalized_dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: ArrayLike = 1.0,
+    apply_softmax: bool = True,
+    ignore_background: bool = False,
+):
+    """The mean over the images of `jaxloss.generalized_dice`.
+
+    That is Sudre's ratio of weighted sums, with the weights of each image; optax
+    averages weighted ratios.
+    """
+    name = "multiclass_generalized_dice_loss"
+    predictions, targets = _arrays.alike(name, predictions=predictions, targets=targets)
+    p, q = _class_probabilities(name, predictions, apply_softmax)
+    if ignore_background and p.shape[-1] > 1:
+        p, q, targets = p[..., 1:], q[..., 1:], targets[..., 1:]
+    losses = segmentation.generalized_dice(
+        p,
+        targets,
+        axis=tuple(range(1, p.ndim - 1)),
+        complements=q,
+        # Dice's own smoothing counts twice: 2 TP + s, where `dice_loss` has TP + s.
+        smooth=2 * jnp.asarray(smooth),
+    )
+    return reduce.mean(losses)
+
+
+def binary_dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: ArrayLike = 1.0,
+    apply_sigmoid: bool = True,
+):
+    """`dice_loss` of one class, with or without an axis of one channel."""
+    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
+    if predictions.ndim == targets.ndim and predictions.shape[-1:] != (1,):
+        predictions, targets = predictions[..., None], targets[..., None]
+    return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+
+
+def _with_channel(p: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both with the axis of the one channel that either of them has."""
+    p = p[..., None] if p.ndim == t.ndim - 1 else p
+    return p, t[..., None] if t.ndim == p.ndim - 1 else t
+
+
+def _class_probabilities(
+    name: str, predictions: jax.Array, from_logits: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Probabilities of the last axis and their complements; one class is a sigmoid."""
+    single = predictions.shape[-1] == 1
+    if from_logits and single:
+        return stable.sigmoid(predictions), stable.sigmoid(-predictions)
+    if from_logits:
+        return stable.softmax(predictions), stable.softmax_complement(predictions)
+    if not isinstance(predictions, Tracer):
+        _check(name, predictions, single)
+    return predictions, 1 - predictions
+
+
+def _check(name: str, p: jax.Array, single: bool) -> None:
+    """Catches logits that were passed as probabilities, where values are known."""
+    # bfloat16 probabilities add up to 1 only within 2^-8.
+    off = p - jnp.clip(p, 0, 1) if single else jnp.sum(p, axis=-1) - 1
+    if jnp.any(jnp.abs(off) > 0.01):
+        _checks.fail(
+            name,
+            "predictions",
+            f"values from {jnp.min(p)} to {jnp.max(p)}",
+            "valid probability distributions that sum to 1 over the last axis",
+        )

@@ -1,0 +1,453 @@
+"""Every public name of `optax.losses`, on the losses of this library.
+
+    from jaxloss.compat import optax as losses    # was: from optax import losses
+
+Signatures, defaults, shapes and reductions are those of optax 0.2.8; a test compares
+them with the installed one.  Each function prepares its arguments for one loss of this
+library, which documents formula, gradient and source.  What every one of them changes:
+
+* NaN, wrong zeros and lost digits are gone; `python -m bench.optax_edges` prints them.
+* Losses are at least float32, also of half-precision inputs; gradients keep the dtype.
+* Nothing broadcasts: `(n,)` against `(n, 1)` is an error that names both shapes.
+* `where` has the shape of the first argument, or that of the result, to mask whole
+  examples.  What is masked, labels included, is not there; an example without
+  anything left has loss 0 and gradient 0.
+* A class id that is not a class gives NaN, never the loss of another class.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import (
+    _checks,
+    classification,
+    divergence,
+    embedding,
+    fenchel,
+    focal,
+    large_margin,
+    margins,
+    ranking,
+    reduce,
+    regression,
+    robust,
+    similarity,
+    stable,
+    targets as target_transforms,
+)
+from jaxloss.compat import _arrays
+from jaxloss.compat._segmentation import (
+    binary_dice_loss as binary_dice_loss,
+    dice_loss as dice_loss,
+    multiclass_generalized_dice_loss as multiclass_generalized_dice_loss,
+)
+from jaxloss.compat._sequence import (
+    ctc_loss as ctc_loss,
+    ctc_loss_with_forward_probs as ctc_loss_with_forward_probs,
+)
+
+# --- regression ------------------------------------------------------------------
+
+
+def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None):
+    """`jaxloss.squared_error`; without targets, of `predictions` themselves."""
+    predictions, targets = _residual("squared_error", predictions, targets)
+    return regression.squared_error(predictions, targets)
+
+
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None):
+    """Half of `jaxloss.squared_error`."""
+    predictions, targets = _residual("l2_loss", predictions, targets)
+    return 0.5 * regression.squared_error(predictions, targets)
+
+
+def huber_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike | None = None,
+    *,
+    delta: ArrayLike = 1.0,
+):
+    """`jaxloss.huber`, whose gradient at a small residual is that residual."""
+    predictions, targets = _residual("huber_loss", predictions, targets)
+    return robust.huber(predictions, targets, delta=jnp.asarray(delta))
+
+
+def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None):
+    """`jaxloss.log_cosh`, which is `r^2 / 2` at small residuals, not noise or < 0."""
+    predictions, targets = _residual("log_cosh", predictions, targets)
+    return robust.log_cosh(predictions, targets)
+
+
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.cosine_similarity`, at any scale and 0 at a zero vector.
+
+    `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
+    """
+    a, b, _ = _arrays.rows(
+        "cosine_similarity",
+        axis,
+        where,
+        fills=(0.0, 0.0),
+        predictions=predictions,
+        targets=targets,
+    )
+    return regression.cosine_similarity(a, b) * _clipped(a, b, epsilon)
+
+
+def cosine_distance(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.cosine_distance`: exactly 0 from a vector to itself.
+
+    `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
+    """
+    a, b, _ = _arrays.rows(
+        "cosine_distance",
+        axis,
+        where,
+        fills=(0.0, 0.0),
+        predictions=predictions,
+        targets=targets,
+    )
+    kept = _clipped(a, b, epsilon)
+    return regression.cosine_distance(a, b) * kept + (1 - kept)
+
+
+def _residual(
+    name: str, predictions: ArrayLike, targets: ArrayLike | None
+) -> tuple[jax.Array, ...]:
+    if targets is None:
+        (predictions,) = _checks.floating(name, predictions=predictions)
+        return predictions, jnp.zeros_like(predictions)
+    return _arrays.alike(name, predictions=predictions, targets=targets)
+
+
+def _clipped(a: jax.Array, b: jax.Array, epsilon: ArrayLike) -> jax.Array:
+    """What is left of a cosine when neither norm in it may be below `epsilon`."""
+    epsilon = jnp.asarray(epsilon, a.dtype)
+    divisor = jnp.where(epsilon > 0, epsilon, 1)
+    short = lambda norm: jnp.where(norm < epsilon, norm / divisor, 1)
+    return short(stable.norm(a)) * short(stable.norm(b))
+
+
+# --- two classes -----------------------------------------------------------------
+
+
+def sigmoid_binary_cross_entropy(logits, labels):
+    """`jaxloss.sigmoid_cross_entropy`, also at infinite logits of the right sign."""
+    logits, labels = _arrays.alike(
+        "sigmoid_binary_cross_entropy", logits=logits, labels=labels
+    )
+    return classification.sigmoid_cross_entropy(logits, labels)
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    gamma: ArrayLike = 2.0,
+):
+    """`jaxloss.sigmoid_focal` for labels 0 and 1.
+
+    A soft label has the cross entropy, times the power of `1-p_t = y (1-p) + (1-y) p`,
+    times `y alpha + (1-y) (1-alpha)`; `jaxloss.sigmoid_focal` would mix the two losses.
+    """
+    name = "sigmoid_focal_loss"
+    x, y = _arrays.alike(name, logits=logits, labels=labels)
+    gamma = _checks.parameter(name, x, "[0, inf)", gamma=gamma)
+    if alpha is not None:
+        alpha = _checks.parameter(name, x, "[0, 1]", alpha=alpha)
+    hard = focal.sigmoid_focal(x, y, gamma=gamma, alpha=alpha)
+    certain = (y == 0) | (y == 1)
+    x, y = jnp.where(certain, 0, x), jnp.where(certain, 0.5, y)
+    missing = y * stable.sigmoid(-x) + (1 - y) * stable.sigmoid(x)
+    mixed = classification.sigmoid_cross_entropy(x, y) * missing**gamma
+    if alpha is not None:
+        mixed = mixed * (y * alpha + (1 - y) * (1 - alpha))
+    return jnp.where(certain, hard, mixed)
+
+
+def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
+    """`jaxloss.hinge`."""
+    scores, labels = _arrays.alike(
+        "hinge_loss", predictor_outputs=predictor_outputs, targets=targets
+    )
+    return large_margin.hinge(scores, labels)
+
+
+def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
+    """`jaxloss.perceptron`."""
+    scores, labels = _arrays.alike(
+        "perceptron_loss", predictor_outputs=predictor_outputs, targets=targets
+    )
+    return large_margin.perceptron(scores, labels)
+
+
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike):
+    """A quarter of `jaxloss.modified_huber`; a label other than 0 and 1 gives NaN."""
+    logits, labels = _arrays.alike("sparsemax_loss", logits=logits, labels=labels)
+    losses = margins.modified_huber(jnp.where(labels == 1, logits, -logits)) / 4
+    return losses + stable.nan_unless((labels == 0) | (labels == 1), losses)
+
+
+# --- several classes -------------------------------------------------------------
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.softmax_cross_entropy` of distributions."""
+    logits, labels, _ = _arrays.rows(
+        "softmax_cross_entropy", axis, where, logits=logits, labels=labels
+    )
+    return classification.softmax_cross_entropy(logits, labels)
+
+
+def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
+    """`jaxloss.softmax_cross_entropy` of distributions, which is always safe."""
+    logits, labels = _arrays.alike(
+        "safe_softmax_cross_entropy", logits=logits, labels=labels
+    )
+    return classification.softmax_cross_entropy(logits, labels)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: int | tuple[int, ...] = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.softmax_cross_entropy` of class ids.
+
+    As that of the one-hot labels: where the mask drops the labelled class, the loss
+    is 0.
+    """
+    name = "softmax_cross_entropy_with_integer_labels"
+    x, kept = _arrays.rows(name, axis, where, logits=logits)
+    ids = _checks.class_ids(name, labels=labels)
+    _checks.has_shape(name, x.shape[:-1], "one class id per example", labels=ids)
+    if kept is not None:
+        at_label = jax.nn.one_hot(ids, x.shape[-1], dtype=bool)
+        dropped = jnp.any(at_label & ~kept, axis=-1, keepdims=True)
+        x = jnp.where(dropped, -jnp.inf, x)
+    return classification.softmax_cross_entropy(x, ids)
+
+
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.poly1` of distributions."""
+    logits, labels, _ = _arrays.rows(
+        "poly_loss_cross_entropy", axis, where, logits=logits, labels=labels
+    )
+    return focal.poly1(logits, labels, epsilon=jnp.asarray(epsilon))
+
+
+def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike):
+    """`jaxloss.crammer_singer_hinge`."""
+    return large_margin.crammer_singer_hinge(scores, labels)
+
+
+def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike):
+    """`jaxloss.crammer_singer_hinge` with margin 0."""
+    return large_margin.crammer_singer_hinge(scores, labels, margin=0.0)
+
+
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike):
+    """`jaxloss.sparsemax` of class ids, for any batch shape."""
+    ids = _checks.class_ids("multiclass_sparsemax_loss", labels=labels)
+    return fenchel.sparsemax(scores, ids)
+
+
+def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]):
+    """`jaxloss.fenchel_young` with this `max_fun`, as a function of its own."""
+
+    def fenchel_young_loss(scores, targets, *args, **kwargs):
+        row_max = lambda row: jnp.asarray(max_fun(row, *args, **kwargs))
+        return fenchel.fenchel_young(scores, targets, max_fun=row_max)
+
+    return fenchel_young_loss
+
+
+def smooth_labels(
+    labels: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.smooth_labels`: under a mask, only classes that exist get a share."""
+    name = "smooth_labels"
+    (given,) = _checks.floating(name, labels=labels)
+    rows, where = _arrays.rows(name, axis, where, fills=(0.0,), labels=given)
+    alpha = _checks.parameter(name, rows, "[0, 1]", alpha=alpha)
+    smooth = target_transforms.smooth_labels(rows, smoothing=alpha, where=where)
+    consumed = _arrays.axes(name, axis, labels=given)
+    kept = [given.shape[i] for i in consumed]
+    smooth = smooth.reshape(*smooth.shape[:-1], *kept)
+    return jnp.moveaxis(smooth, range(-len(consumed), 0), consumed)
+
+
+# --- divergences -----------------------------------------------------------------
+
+
+def kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.kl_divergence`."""
+    log_q, t, _ = _arrays.rows(
+        "kl_divergence", axis, where, log_predictions=log_predictions, targets=targets
+    )
+    return divergence.kl_divergence(log_q, t)
+
+
+def kl_divergence_with_log_targets(
+    log_predictions: ArrayLike,
+    log_targets: ArrayLike,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.kl_divergence_with_log_targets`."""
+    log_q, log_t, _ = _arrays.rows(
+        "kl_divergence_with_log_targets",
+        axis,
+        where,
+        fills=(-jnp.inf, -jnp.inf),
+        log_predictions=log_predictions,
+        log_targets=log_targets,
+    )
+    return divergence.kl_divergence_with_log_targets(log_q, log_t)
+
+
+def generalized_kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """`jaxloss.generalized_kl_divergence`."""
+    log_q, t, _ = _arrays.rows(
+        "generalized_kl_divergence",
+        axis,
+        where,
+        log_predictions=log_predictions,
+        targets=targets,
+    )
+    return divergence.generalized_kl_divergence(log_q, t)
+
+
+def convex_kl_divergence(
+    log_predictions: ArrayLike,
+    targets: ArrayLike,
+    axis: _checks.Axis = -1,
+    where: ArrayLike | None = None,
+):
+    """The old name of `generalized_kl_divergence`, deprecated by optax."""
+    warnings.warn(
+        "convex_kl_divergence is deprecated: use generalized_kl_divergence",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return generalized_kl_divergence(log_predictions, targets, axis, where)
+
+
+# --- ranking and embeddings ------------------------------------------------------
+
+
+def ranking_softmax_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduce_fn: Callable[..., ArrayLike] | None = jnp.mean,
+):
+    """`jaxloss.listwise_softmax`; lists without a valid item are left out of the mean.
+
+    `reduce_fn` may be any function of losses and `where=`, of the lists that count.
+    """
+    name = "ranking_softmax_loss"
+    if weights is not None:
+        labels, weights = _arrays.alike(name, weights=weights, labels=labels)[::-1]
+        labels = labels * weights
+    scores, labels, where = _arrays.rows(name, -1, where, logits=logits, labels=labels)
+    losses = ranking.listwise_softmax(scores, labels)
+    if reduce_fn is None:
+        return losses
+    counted = None if where is None else jnp.any(where, axis=-1)
+    reduction = reduce.mean if reduce_fn is jnp.mean else reduce_fn
+    return reduction(losses, where=counted)
+
+
+def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07):
+    """`jaxloss.nt_xent`, averaged over the positive pairs; 0 if there is none."""
+    name = "ntxent"
+    (embeddings,) = _checks.floating(name, embeddings=embeddings)
+    ids = _checks.class_ids(name, labels=labels)
+    losses = similarity.nt_xent(embeddings, ids, temperature=jnp.asarray(temperature))
+    partners = jnp.sum(ids[:, None] == ids[None, :], axis=-1) - 1
+    return reduce.mean(losses, weights=partners)
+
+
+def triplet_margin_loss(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    axis: int = -1,
+    norm_degree: ArrayLike = 2,
+    margin: ArrayLike = 1.0,
+    eps: ArrayLike = 1e-6,
+):
+    """`jaxloss.triplet_margin`, or `jaxloss.triplet` of another p-norm, even infinity.
+
+    `norm_degree` is a Python number.  `eps` keeps optax from a NaN at distance 0 and
+    makes it 0.001 there; nothing needs it here, and no value of it has an effect.
+    """
+    name = "triplet_margin_loss"
+    if not isinstance(norm_degree, (int, float)) or norm_degree < 1:
+        kind = type(norm_degree).__name__
+        _checks.wrong_kind(
+            name, "norm_degree", f"{norm_degree} ({kind})", "a Python number >= 1"
+        )
+    margin = jnp.asarray(margin)
+    given = {"anchors": anchors, "positives": positives, "negatives": negatives}
+    anchors, positives, negatives = _checks.floating(name, **given)
+    _checks.same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
+    if norm_degree == 2:
+        return embedding.triplet_margin(
+            anchors, positives, negatives, axis=axis, margin=margin
+        )
+    axis = _checks.one_axis(name, axis, anchors=anchors)
+    near, far = (
+        stable.norm(anchors - x, axis=axis, ord=norm_degree)
+        for x in (positives, negatives)
+    )
+    return embedding.triplet(near, far, margin=margin)

@@ -1,0 +1,137 @@
+"""Which examples of a batch are alike: in-batch contrastive losses.
+
+Every loss here is a function of one matrix, the similarity of each anchor to each
+candidate, made by one matmul, and of boolean masks that say which candidates are its
+positives and which its negatives.  No array has a batch axis twice and components too.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, _split, stable
+
+
+def nt_xent(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Normalised temperature-scaled cross entropy (NT-Xent), per anchor.
+
+    .. math::
+       \ell_i = \frac{1}{|P_i|} \sum_{j \in P_i} -\log
+       \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N_i} e^{s_{ik}}},
+       \qquad s_{ij} = \cos(x_i, x_j) / \tau
+
+    The positives P of an anchor are the other rows with its label, its negatives N all
+    rows with another one.  A pair competes with the negatives only, not with the other
+    positives.  With two views of each image this is the loss of SimCLR.
+
+    Args:
+      embeddings: Floating array `(..., batch, components)`, of any lengths; all rows
+        of a batch are compared with each other.
+      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      temperature: Temperature tau > 0 of the cosines, published as 0.07 to 0.5; one
+        for all, or one for each anchor.
+      where: Boolean mask of the shape of `labels`, default all true.  A masked row,
+        such as padding, is neither anchor nor candidate.
+
+    Returns:
+      Per-anchor losses >= 0 `(..., batch)`, in nats; 0 for an anchor that is masked or
+      has no positive or no negative.  `jaxloss.mean` of them, with the numbers of
+      positives as weights, is the mean over all pairs that other libraries return.
+      A score has the rounding error of its cosine, a few eps, over the temperature.
+
+    Raises:
+      TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
+        boolean, or `temperature` not a number.
+      ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
+        `temperature` is a Python number <= 0; or if `train.value_and_grad` has cut the
+        batch, whose examples this loss compares.
+
+    Gradient:
+      With L the logsumexp of an anchor's negatives and `q_j = sigmoid(L - s_j) / |P|`,
+      `-q_j` with respect to the score of a positive and `exp(s_k - L) sum(q)` to that
+      of a negative.  At right angles to each embedding, and inversely as its length; 0
+      at a zero vector, whose cosines are 0.  Not convex.
+
+    Reference:
+      Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective",
+      NIPS 2016; Chen et al., "A Simple Framework for Contrastive Learning of Visual
+      Representations", ICML 2020.
+
+    Example:
+      >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+      >>> jaxloss.nt_xent(x, jnp.array([0, 0, 1, 1]), temperature=0.5)
+      Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
+    """
+    name = "nt_xent"
+    _split.needs_whole_batch(name, "jaxloss.parallel.nt_xent")
+    x, labels, valid = _batch(name, embeddings, labels, where)
+    like = jnp.zeros(labels.shape, x.dtype)
+    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    if like.size == 0:
+        return like
+    positive, negative = _pairs(labels, valid)
+    u = stable.unit(x)
+    cosines = _centred(_products(u, u), negative)
+    scores = cosines / jnp.broadcast_to(tau, like.shape)[..., None]
+    # Without negatives this is -inf, the softplus 0, and so are its derivatives.
+    rivals = stable.logsumexp(scores, where=negative)[..., None]
+    losses = stable.softplus(jnp.where(positive, rivals - scores, -jnp.inf))
+    return jnp.sum(losses, axis=-1) / _count(positive, like)
+
+
+def _batch(
+    loss: str, embeddings: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Embeddings, zero where masked; group ids; and the mask: checked."""
+    (x,) = _checks.floating(loss, embeddings=embeddings)
+    if x.ndim < 2:
+        _checks.fail(
+            loss, "embeddings", f"shape {x.shape}", "shape (..., batch, components)"
+        )
+    ids = _checks.class_ids(loss, labels=labels)
+    _checks.has_shape(loss, x.shape[:-1], "one id per embedding", labels=ids)
+    if where is None:
+        return x, ids, jnp.ones(ids.shape, bool)
+    (valid,) = _checks.boolean(loss, where=where)
+    _checks.same_shape(loss, labels=ids, where=valid)
+    return jnp.where(valid[..., None], x, 0), ids, valid
+
+
+def _pairs(labels: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Who is a positive and who a negative of whom, anchors by candidates."""
+    both = valid[..., :, None] & valid[..., None, :]
+    same = labels[..., :, None] == labels[..., None, :]
+    itself = jnp.broadcast_to(jnp.eye(labels.shape[-1], dtype=bool), same.shape)
+    return both & same & ~itself, both & ~same
+
+
+def _products(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The dot product of each row of the first with each row of the second.
+
+    At full precision: by default a GPU keeps 10 bits of each factor and a TPU 8, and a
+    temperature of 0.01 multiplies that error by 100.
+    """
+    precision = lax.Precision.HIGHEST
+    return jnp.matmul(first, jnp.swapaxes(second, -1, -2), precision=precision)
+
+
+def _centred(cosines: jax.Array, mask: jax.Array) -> jax.Array:
+    """The cosines less the largest of each row that the mask keeps, or less -1.
+
+    Only differences within a row count, and those of nearly equal embeddings would be
+    lost in scores near 1 / temperature.
+    """
+    fixed = lax.stop_gradient(cosines)
+    return cosines - jnp.max(fixed, -1, keepdims=True, where=mask, initial=-1)
+
+
+def _count(mask: jax.Array, like: jax.Array) -> jax.Array:
+    """How many candidates a mask keeps for each anchor, but at least 1."""
+    return jnp.maximum(jnp.sum(mask, axis=-1, dtype=like.dtype), 1)
