@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import _trials, reduce
+from jaxloss._decomposable import assert_decomposable as assert_decomposable
 from jaxloss._trials import (
     DOUBLE,
     DTYPES,

@@ -1,11 +1,25 @@
 """From losses to steps: objectives, their exact gradients, and optax updates."""
 
+from jaxloss.train.accumulate import (
+    Accumulator as Accumulator,
+    accumulate as accumulate,
+    evaluate as evaluate,
+    pad_batch as pad_batch,
+)
+from jaxloss.train.combinators import (
+    decayed as decayed,
+    dynamic_weight_average as dynamic_weight_average,
+    elastic_net as elastic_net,
+    l1 as l1,
+    l2 as l2,
+    next_epoch as next_epoch,
+    uncertainty_weighted as uncertainty_weighted,
+    with_targets as with_targets,
+)
 from jaxloss.train.objective import (
     Objective as Objective,
     ObjectiveState as ObjectiveState,
-    l2 as l2,
     objective as objective,
-    uncertainty_weighted as uncertainty_weighted,
     weighted as weighted,
 )
 from jaxloss.train.step import (

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, _split
+from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
     Objective,
     ObjectiveState,
     Params,
-    Terms,
     scalar_and_metrics,
 )
 
@@ -110,7 +110,8 @@ def value_and_grad(
         params = jax.tree_util.tree_map_with_path(_parameter, params)
 
         def stats(params: Params, batch: Batch) -> Terms:
-            found = objective.stats(params, state, batch)
+            with _split.split(in_time=microbatches > 1, axis_name=axis_name):
+                found = objective.stats(params, state, batch)
             return devices.vary(jax.tree.map(_wide_sum, found))
 
         def combine(totals: Terms) -> tuple[jax.Array, dict]:

@@ -1,0 +1,134 @@
+"""How objectives hold settings in their state and put terms together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+from jaxloss.reduce import Mean
+
+if TYPE_CHECKING:
+    from jaxloss.train.objective import Objective, ObjectiveState
+
+Terms = dict[str, Any]
+Values = dict[str, jax.Array]
+Schedule = Callable[[jax.Array], ArrayLike]
+Setting = ArrayLike | Schedule
+# The combinators whose name in the state the caller chooses.
+NAMED = ("objective", "weighted", "l1", "l2", "elastic_net")
+
+
+def settings(
+    function: str,
+    settings: Mapping[str, Setting],
+    prefix: str = "",
+    inner: Objective | None = None,
+) -> tuple[Callable[[], Values], Callable[[ObjectiveState], Values]]:
+    """How numbers enter the state, and how numbers and schedules are read from it."""
+    for name, value in settings.items():
+        if not callable(value):
+            _checks.number(function, name, value, "a number, an array or a schedule")
+    numbers = {name: x for name, x in settings.items() if not callable(x)}
+    # Only shapes: `init` may close over tracers, when an objective is made under jit.
+    taken = jax.eval_shape(inner.init).hyperparameters if inner else {}
+    unused(function, taken, [prefix + name for name in numbers])
+
+    def initial() -> Values:
+        # `array` copies: a donated state must not delete the caller's array, nor
+        # share a buffer with another state.
+        return {prefix + k: jnp.array(x, jnp.float32) for k, x in numbers.items()}
+
+    def current(state: ObjectiveState) -> Values:
+        values = {}
+        for name, setting in settings.items():
+            if callable(setting):
+                values[name] = jnp.asarray(setting(state.count), jnp.float32)
+            elif prefix + name in state.hyperparameters:
+                held = state.hyperparameters[prefix + name]
+                values[name] = jnp.asarray(held, jnp.float32)
+            else:
+                has = f"no hyperparameter {prefix + name!r}"
+                _checks.fail(function, "state", has, "the keys that `init` returns")
+        return values
+
+    return initial, current
+
+
+def also(objective: Objective, initial: Callable[[], Values]) -> Callable:
+    """The `init` of an objective with hyperparameters added."""
+
+    def init() -> ObjectiveState:
+        state = objective.init()
+        return state._replace(hyperparameters=state.hyperparameters | initial())
+
+    return init
+
+
+def terms(function: str, argument: str, stats: Any) -> Terms:
+    """The terms as a dict of their own; raises `TypeError` unless it is a mapping."""
+    if not isinstance(stats, Mapping) or not stats:
+        _checks.wrong_kind(
+            function,
+            argument,
+            f"a result of type {kind(stats)}" if stats is not None else "no result",
+            "a dict of at least one term, such as {'error': jaxloss.Mean.of(losses)}",
+        )
+    return dict(stats)
+
+
+def mean(function: str, argument: str, terms: Terms, term: str) -> None:
+    """Raises unless `term` is known and a `Mean`."""
+    if term not in terms:
+        known = ", ".join(map(repr, terms))
+        _checks.fail(function, argument, f"the term {term!r}", f"one of {known}")
+    if not isinstance(terms[term], Mean):
+        _checks.wrong_kind(
+            function,
+            argument,
+            f"the term {term!r} of type {kind(terms[term])}",
+            "a jaxloss.Mean: the mean of a part of the batch cannot be put together "
+            "with others, its total and weight can (jaxloss.Mean.of)",
+        )
+
+
+def scaled(totals: Terms, factors: Mapping[str, jax.Array]) -> Terms:
+    def scale(mean: Mean, factor: jax.Array) -> Mean:
+        return Mean(mean.total * factor.astype(mean.total.dtype), mean.weight)
+
+    return totals | {term: scale(totals[term], x) for term, x in factors.items()}
+
+
+def total(scalars: Sequence[jax.Array]) -> jax.Array:
+    """The sum in the widest dtype, cast first: strict promotion mixes none."""
+    wide = max((x.dtype for x in scalars), key=lambda dtype: jnp.finfo(dtype).bits)
+    first, *rest = [x.astype(wide) for x in scalars]
+    return sum(rest, first)
+
+
+def join(function: str, theirs: dict, own: dict) -> dict:
+    unused(function, theirs, own)
+    return {**theirs, **own}
+
+
+def unused(function: str, taken: Iterable[str], names: Iterable[str]) -> None:
+    argument = "name" if function in NAMED else "terms"
+    for name in names:
+        if name in taken:
+            has = f"{name!r}, which this objective already has"
+            _checks.fail(function, argument, has, "a name of its own")
+
+
+def without(totals: Terms, names: Sequence[str]) -> Terms:
+    return {name: x for name, x in totals.items() if name not in names}
+
+
+def kind(x: Any) -> str:
+    """The type in an error, with shape and dtype where there are any."""
+    if isinstance(x, jax.Array):
+        return f"{type(x).__name__} {x.dtype}{list(x.shape)}"
+    return type(x).__name__

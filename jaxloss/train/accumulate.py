@@ -1,0 +1,229 @@
+"""Exact sums over batches that come one after the other.
+
+`optax.MultiSteps` averages the gradients of batches, as if each had as many examples
+that count.  Here sums are kept: of the terms, and of their gradients.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend.core import ClosedJaxpr, Literal
+
+from jaxloss import _checks, _split
+from jaxloss.train._terms import Terms
+from jaxloss.train.objective import (
+    Batch,
+    Objective,
+    ObjectiveState,
+    Params,
+    scalar_and_metrics,
+)
+from jaxloss.train.step import AxisName, Evaluation, _Devices, _wide_sum, _widened
+
+
+class Accumulator(NamedTuple):
+    """Sums over the batches so far; a plain pytree.
+
+    Attributes:
+      totals: What the objective's `stats` add up to.
+      slopes: Beside each array of `totals` its gradient, with the array's axes first;
+        None if it does not depend on the parameters, as the weight of a mean.
+    """
+
+    totals: Terms
+    slopes: Any
+
+
+Add = Callable[[Params, ObjectiveState, Batch, Accumulator | None], Accumulator]
+Finish = Callable[[Params, ObjectiveState, Accumulator], Evaluation]
+
+
+def accumulate(
+    objective: Objective, *, axis_name: AxisName = None
+) -> tuple[Add, Finish]:
+    r"""The exact gradient over several batches, for any `combine`: two pure functions.
+
+    .. math:: \nabla_\theta\, C\Big(\sum_b S_b(\theta)\Big)
+       = \sum_k \frac{\partial C}{\partial S_k} \sum_b \nabla S_{b,k}(\theta)
+
+    Keep the parameters fixed from the first `add` to `finish`.  For batches that are
+    in memory together, `value_and_grad(microbatches=)` needs less of it: here every
+    number k that depends on the parameters has a gradient of its own, one per term for
+    means, three per class for a Dice coefficient.
+
+    Args:
+      objective: What to differentiate.
+      axis_name: As in `value_and_grad`; devices are added up once, by `finish`.
+
+    Returns:
+      `add(params, state, batch, sums)` -> `Accumulator`, with `sums=None` for the first
+      batch, and `finish(params, state, sums)` -> `Evaluation`.
+
+    Raises:
+      TypeError: If `objective` is not an `Objective`.
+
+    Example:
+      >>> from jaxloss import train
+      >>> def fn(params, batch):
+      ...     return {"fit": jaxloss.Mean.of((params - batch) ** 2)}
+      >>> fit = train.objective(fn)
+      >>> add, finish = train.accumulate(fit)
+      >>> params, state, sums = jnp.array(0.0), fit.init(), None
+      >>> for batch in (jnp.array([1.0, 2.0, 3.0]), jnp.array([6.0])):
+      ...     sums = add(params, state, batch, sums)
+      >>> finish(params, state, sums).grads  # -2 times the mean of the four
+      Array(-6., dtype=float32)
+    """
+    if not isinstance(objective, Objective):
+        has = f"type {type(objective).__name__}"
+        _checks.wrong_kind("accumulate", "objective", has, "a train.Objective")
+    devices = _Devices(axis_name)
+
+    def add(
+        params: Params,
+        state: ObjectiveState,
+        batch: Batch,
+        sums: Accumulator | None = None,
+    ) -> Accumulator:
+        def stats(params: Params) -> Terms:
+            # A part of what the optimiser sees as one batch, as a micro-batch is.
+            with _split.split(in_time=True, axis_name=axis_name):
+                found = objective.stats(params, state, batch)
+            return devices.vary(jax.tree.map(_wide_sum, found))
+
+        new = _with_slopes(stats, devices.vary(params))
+        return new if sums is None else jax.tree.map(jnp.add, sums, new)
+
+    def finish(params: Params, state: ObjectiveState, sums: Accumulator) -> Evaluation:
+        def combine(totals: Terms) -> tuple[jax.Array, dict]:
+            return scalar_and_metrics("accumulate", objective.combine(state, totals))
+
+        totals = devices.add(sums.totals)
+        loss, metrics = combine(totals)
+        slopes, _ = jax.grad(combine, has_aux=True)(totals)
+        grads = devices.add(_pulled(devices.vary(slopes), sums.slopes, params))
+        grads = jax.tree.map(lambda p, g: g.astype(jnp.asarray(p).dtype), params, grads)
+        count = optax.safe_increment(state.count)
+        return Evaluation(loss, metrics, grads, state._replace(count=count))
+
+    return add, finish
+
+
+def evaluate(
+    objective: Objective,
+    params: Params,
+    state: ObjectiveState,
+    batches: Iterable[Batch],
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Loss and metrics of a whole data set, batch by batch: sums are added, not means.
+
+    Args:
+      objective: Any objective.
+      params: Its parameters.
+      state: Its state.
+      batches: The batches, of one shape, or each shape is compiled: see `pad_batch`.
+
+    Returns:
+      What `combine` makes of the sums: the loss, and the metrics by name.
+
+    Raises:
+      ValueError: If there is no batch.
+
+    Example:
+      >>> from jaxloss import train
+      >>> def fn(params, batch):
+      ...     return {"fit": jaxloss.Mean.of((params - batch) ** 2)}
+      >>> fit, batches = train.objective(fn), (jnp.array([1.0, 1.0]), jnp.array([4.0]))
+      >>> train.evaluate(fit, jnp.array(1.0), fit.init(), batches)[1]
+      {'fit': Array(3., dtype=float32)}
+    """
+    stats = jax.jit(objective.stats)
+    totals = None
+    for batch in batches:
+        found = jax.tree.map(_wide_sum, stats(params, state, batch))
+        totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
+    if totals is None:
+        _checks.fail("evaluate", "batches", "no batch", "at least one")
+    return scalar_and_metrics("evaluate", objective.combine(state, totals))
+
+
+def pad_batch(batch: Batch, size: int) -> tuple[Batch, np.ndarray]:
+    """Fills a ragged last batch up, and says which examples are real.
+
+    Every batch then has the same shape, and a step is compiled once.  What fills it
+    are copies of the first example: valid input, so nothing in the model becomes NaN.
+    Mask it with `Mean.of(..., where=)`.
+
+    Args:
+      batch: A pytree of arrays with a leading axis of examples, at least one.
+      size: How many examples there should be.
+
+    Returns:
+      The batch in NumPy arrays of `size` examples, and a boolean mask `[size]`.
+
+    Raises:
+      TypeError: If `size` is not a Python integer.
+      ValueError: If the leaves differ in length, are empty, or are longer than `size`.
+
+    Example:
+      >>> from jaxloss import train
+      >>> batch, real = train.pad_batch({"x": np.array([3.0, 5.0])}, 4)
+      >>> batch["x"], real
+      (array([3., 5., 3., 3.]), array([ True,  True, False, False]))
+    """
+    _checks.positive_integer("pad_batch", size=size)
+    lengths = sorted({np.shape(x)[:1] for x in jax.tree.leaves(batch)})
+    if len(lengths) != 1 or lengths[0] in ((), (0,)) or lengths[0] > (size,):
+        has = f"leaves of lengths {[n[0] if n else None for n in lengths]}"
+        _checks.fail("pad_batch", "batch", has, f"one length from 1 to size={size}")
+    rows = np.arange(size)
+    real = rows < lengths[0]
+    return jax.tree.map(lambda x: np.asarray(x)[np.where(real, rows, 0)], batch), real
+
+
+def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulator:
+    """The totals of one batch, and the gradient of each number in them."""
+    totals, pull = jax.vjp(stats, params)
+    leaves, structure = jax.tree.flatten(totals)
+
+    def slopes(at: int) -> Params:
+        """Of one array in the totals, its axes first."""
+        shape, size = leaves[at].shape, leaves[at].size
+
+        def one(direction: jax.Array) -> Params:
+            cotangent = [jnp.zeros_like(x) for x in leaves]
+            cotangent[at] += direction
+            return jax.tree.map(_widened, pull(structure.unflatten(cotangent))[0])
+
+        eye = jnp.eye(size, dtype=leaves[at].dtype).reshape(size, *shape)
+        jacobian = jax.vmap(one)(eye)
+        return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), jacobian)
+
+    moving = _depends(jax.make_jaxpr(stats)(params))
+    found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
+    return Accumulator(totals, structure.unflatten(found))
+
+
+def _depends(jaxpr: ClosedJaxpr) -> list[bool]:
+    """For each output of a traced function, whether it may depend on the input."""
+    moving = set(jaxpr.jaxpr.invars)
+    moves = lambda v: not isinstance(v, Literal) and v in moving
+    for equation in jaxpr.jaxpr.eqns:
+        if any(map(moves, equation.invars)):
+            moving.update(equation.outvars)
+    return [moves(v) for v in jaxpr.jaxpr.outvars]
+
+
+def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:
+    """The gradients of all numbers, weighted and added up."""
+    total = jax.tree.map(lambda p: jnp.zeros_like(_widened(jnp.asarray(p))), params)
+    leaves, structure = jax.tree.flatten(weights)
+    for weight, slope in zip(leaves, structure.flatten_up_to(slopes), strict=True):
+        if slope is not None:
+            add = lambda t, g, w=weight: t + jnp.tensordot(w.astype(g.dtype), g, w.ndim)
+            total = jax.tree.map(add, total, slope)
+    return total
