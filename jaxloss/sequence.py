@@ -53,7 +53,8 @@ def ctc(
 
     Gradient:
       `softmax(x_t)_k - P(path is at k in frame t | labels)`: 0 in an invalid frame,
-      and throughout a sequence of infinite loss.  Not convex; smooth.
+      and throughout a sequence of infinite loss.  In float32 it is right to about 1e-4
+      after 2000 frames.  Not convex; smooth.
 
     Reference:
       Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented
@@ -200,7 +201,7 @@ def _scan(seq: _Sequences, blank: int) -> tuple[jax.Array, ...]:
 
     Taken off is the largest one, or the alphas would grow with the number of frames
     and lose the digits that posteriors are made of: in float32 those of 2000 frames
-    are off by 6e-5 so, and by 6e-4 else.
+    are off by about 6e-5 so, and by 6e-4 else.
     """
     to_blank, to_label = _emissions(seq, blank)
     repeats = seq.labels[..., 1:] == seq.labels[..., :-1]
@@ -211,7 +212,7 @@ def _scan(seq: _Sequences, blank: int) -> tuple[jax.Array, ...]:
         to_blank, to_label, valid = frame
         new, largest = _advance(alphas, to_blank, to_label, repeats)
         if valid is not None:
-            # Else XLA:CPU computes both again for each of their uses, at half the speed.
+            # Else XLA:CPU computes them again for each of their uses, at half speed.
             new = lax.optimization_barrier(new)
             keep = lambda a, old: jnp.where(valid[..., None], a, old)
             new = tuple(map(keep, new, alphas))
@@ -287,8 +288,8 @@ def _(primals, tangents):
 def _compare(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Whether `a >= b`, and the exponential of the lesser one over that of the other.
 
-    Not by `abs`, whose slope at a tie is 0: inside a scan JAX 0.10 forgets the rules of
-    `stable` on the way to second derivatives, and these must be right without.
+    Not by `max` and `abs`, whose slopes at a tie are 1/2 and 1, which do not fit: in a
+    scan JAX 0.10 forgets the rule of `_add` on the way to second derivatives.
     """
     both = (a == -jnp.inf) & (b == -jnp.inf)
     gap = jnp.where(both, 0, a) - jnp.where(both, 0, b)  # not NaN

@@ -229,8 +229,8 @@ def alphas(emitted, states):
     ("scale", "posteriors"), [(1.0, 1e-4), (10.0, 3e-4), (100.0, 3e-3)]
 )
 def test_long_alignments_keep_their_digits(scale, posteriors):
-    """2000 frames in float32: the loss to 1e-6, also beyond 1e5, where optax has a
-    ceiling, and posteriors to a tenth of what rounding does to alphas of -6000."""
+    """2000 frames in float32: the loss to 1e-6, also beyond 1e5, and posteriors to a
+    tenth of what rounding does to alphas of -6000."""
     x, y = draw(2000, 20, labels=(50,), scale=scale, dtype=np.float32)
     want, slopes = graves(np.asarray(x, float), np.asarray(y))
     got, slope = value_and_grad(x, y)
