@@ -37,8 +37,8 @@ def smooth_labels(
         uniform distribution is over the others, K of them.
 
     Returns:
-      Distributions `(..., K)`, at least float32, which sum to 1 as `labels` do; a row of
-      NaN where an id is not a class.
+      Distributions `(..., K)`, at least float32, which sum to 1 as `labels` do; a row
+      of NaN where an id is not a class.
 
     Raises:
       TypeError: If `labels` or `where` has another dtype, `num_classes` is not a Python

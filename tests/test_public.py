@@ -21,7 +21,8 @@ from tests.specs import SPECS
 
 # The application and the layers below the losses; every other module is of losses.
 APPLICATION = ("__main__", "cli", "datasets", "experiment", "plot", "report")
-FOUNDATION = ("margins", "reduce", "testing")
+# Functions of `parallel` have the names of those they are the sharded form of.
+FOUNDATION = ("margins", "parallel", "reduce", "testing")
 # Their functions are not one loss per example, so no spec fits all of them.
 WITHOUT_SPEC = ("calibration", "logits", "regularization", "targets")
 WITHOUT_GRADIENT = ("calibration", "logits", "reduce", "targets")

@@ -65,9 +65,9 @@ def test_smoothing_under_a_mask_stays_among_the_classes_that_exist():
     np.testing.assert_allclose(smooth(y), expected, rtol=tolerance(np.float64))
     slopes = jax.grad(lambda y: jnp.sum(smooth(y)))(y)
     np.testing.assert_allclose(slopes, 0.8 * where, rtol=tolerance(np.float64))
-    with pytest.raises(ValueError, match="^smooth_labels: `where` has shape"):
+    with pytest.raises(ValueError, match=r"^smooth_labels: `where` has shape"):
         targets.smooth_labels(y, where=where[0])
-    with pytest.raises(TypeError, match="^smooth_labels: `where` has dtype"):
+    with pytest.raises(TypeError, match=r"^smooth_labels: `where` has dtype"):
         targets.smooth_labels(y, where=y)
 
 

@@ -6,9 +6,6 @@ float64.  Hyperparameters are dyadic, so that float32 holds them exactly.
 
 import doctest
 import functools
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import jax
@@ -631,54 +628,6 @@ def test_a_mapped_axis_is_exact(microbatches):
     expected = jax.jit(train.value_and_grad(objective))(params, state, make_batch())
     for lane in range(4):
         assert_close(jax.tree.map(lambda x, i=lane: x[i], found), expected)
-
-
-SHARDED = """
-    import jax
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 8)
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-    from jaxloss import train
-    from tests import test_train as t
-
-    objective, axes = t.uncertain(), ("a", "b")
-    mesh = jax.make_mesh((4, 2), axes, axis_types=(AxisType.Auto,) * 2)
-    args = t.with_log_variances(t.make_params()), objective.init(), t.make_batch()
-    shardings = [NamedSharding(mesh, spec) for spec in (P(), P(), P(axes))]
-    expected = jax.jit(train.value_and_grad(objective))(*args)
-
-    def shard(check_vma, microbatches):
-        evaluate = train.value_and_grad(
-            objective, microbatches=microbatches, axis_name=axes
-        )
-        return jax.jit(jax.shard_map(
-            evaluate, mesh=mesh, in_specs=(P(), P(), P(axes)), out_specs=P(),
-            check_vma=check_vma,
-        ))
-
-    for check_vma, microbatches in [(True, 1), (True, 2), (False, 1), (False, 2)]:
-        t.assert_close(shard(check_vma, microbatches)(*args), expected)
-        print("exact")
-
-    evaluate = jax.jit(train.value_and_grad(objective, microbatches=2))
-    args = [jax.device_put(*pair) for pair in zip(args, shardings)]
-    compiled = evaluate.lower(*args).compile()
-    t.assert_close(compiled(*args), expected)
-    moves, hlo = ("all-gather", "all-to-all", "permute"), compiled.as_text()
-    print([move for move in moves if move in hlo] or "in place")
-"""
-
-
-def test_eight_devices_are_exact():
-    """`shard_map` does not multiply the gradient by 8; `jit` moves no example."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SHARDED)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout.splitlines() == [*["exact"] * 4, "in place"], done.stderr
 
 
 # -------------------------------------------------------------------------- bad input

@@ -1,0 +1,264 @@
+"""Losses of arrays that are cut over devices, for use inside `jax.shard_map`.
+
+One example of a cross entropy needs every class, and one of an in-batch loss the whole
+batch.  Here each device has a block of them, and tells the others what they need: a
+few sums per example, or its embeddings.  Values and gradients are those of the
+function of the same name on one device.
+
+With `check_vma=True`, the default of `shard_map`, differentiate inside or outside of
+it: both are exact, with respect to what is cut and to what is replicated, and nothing
+is left to be added up.  With `check_vma=False`, differentiate outside.  Inside (as in
+`pmap` and `vmap`) JAX takes the gradient of the sum of all copies of a result: where
+it is `softmax_cross_entropy`, or any `psum`, divide it by `jax.lax.axis_size` of the
+axis first, and `psum` the gradient of what is replicated.  No derivative rule can do
+both, since the same cotangent means another thing in each.
+"""
+
+import functools
+from collections.abc import Hashable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, _contrast, _split, stable
+from jaxloss._labels import Rows
+
+AxisName = Hashable | tuple[Hashable, ...]
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis_name: AxisName,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Cross entropy of class ids, with the classes cut over devices.
+
+    .. math::
+       \ell = -\log p_y, \qquad p = \text{softmax}(\text{logits of all devices})
+
+    Each device has the logits of its own classes, such as those of its columns of a
+    vocabulary's weights.  They stay there: what is exchanged is the largest logit and
+    three sums per example.
+
+    Args:
+      logits: Floating array `(..., classes / devices)`, a block of the K classes on
+        each device, in the order of the axis index; -inf is probability 0.
+      labels: Integer class ids in [0, K), of the shape of `logits` without the last
+        axis; the same on all devices of the axis.
+      axis_name: The mesh axis, or a tuple of them, that the classes are cut over.
+      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
+        if its logit were -inf.
+
+    Returns:
+      One loss >= 0 per example, in nats, the same on all devices of the axis; 0 if no
+      class has a probability, +inf if only the label has none, NaN if the label is not
+      one of the classes.
+
+    Raises:
+      TypeError: If `logits` are not floating, `labels` not integer or `where` not
+        boolean.
+      ValueError: If a shape does not match.
+      NameError: If `axis_name` is not bound.
+
+    Gradient:
+      `p - 1[j = y]` with respect to the logits, as `jaxloss.softmax_cross_entropy`.
+      The module says where to differentiate.  Convex, smooth.
+
+    Reference:
+      Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models
+      Using Model Parallelism", 2019.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> loss = jax.shard_map(
+      ...     functools.partial(parallel.softmax_cross_entropy, axis_name="model"),
+      ...     mesh=Mesh(jax.devices(), ("model",)),
+      ...     in_specs=(P(None, "model"), P()),
+      ...     out_specs=P(),
+      ... )
+      >>> jax.jit(loss)(jnp.zeros((2, 8)), jnp.array([0, 5]))
+      Array([2.0794415, 2.0794415], dtype=float32)
+    """
+    name = "softmax_cross_entropy"
+    (x,) = _checks.floating(name, logits=logits)
+    _checks.at_least_1d(name, logits=x)
+    ids = _checks.class_ids(name, labels=labels)
+    _checks.has_shape(name, x.shape[:-1], "one class id per example", labels=ids)
+    if where is not None:
+        (where,) = _checks.boolean(name, where=where)
+        _checks.same_shape(name, logits=x, where=where)
+        x = jnp.where(where, x, -jnp.inf)
+    first = lax.axis_index(axis_name) * x.shape[-1]
+    classes = lax.axis_size(axis_name) * x.shape[-1]
+    # Without a derivative, for `pmax` has none, and the loss does not depend on it.
+    largest = lax.pmax(_largest(lax.stop_gradient(x)), axis_name)
+    alive = largest != -jnp.inf
+    known = (ids >= 0) & (ids < classes)
+    rows = Rows(
+        scores=jnp.where(alive[..., None], x, 0),
+        labels=jnp.where(known & alive, ids, 0),
+        alive=alive,
+        known=known | ~alive,
+    )
+    local = rows.labels - first.astype(ids.dtype)
+    largest = jnp.where(alive, largest, 0)
+    return rows.finish(_softmax_nll(axis_name, rows.scores, largest, local)[0])
+
+
+def nt_xent(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis_name: AxisName,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""NT-Xent of a batch that is cut over devices, per local anchor.
+
+    .. math::
+       \ell_i = \frac{1}{|P_i|} \sum_{j \in P_i} -\log
+       \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N_i} e^{s_{ik}}},
+       \qquad s_{ij} = \cos(x_i, x_j) / \tau
+
+    The positives P and negatives N of an anchor are among the rows of all devices, as
+    in `jaxloss.similarity.nt_xent` of the whole batch.  Each device gathers all
+    embeddings, and has the scores of its own anchors only.
+
+    Args:
+      embeddings: Floating array `(..., batch / devices, components)`, the rows of this
+        device.
+      labels: Integer group ids `(..., batch / devices)`.
+      axis_name: The mesh axis, or a tuple of them, that the batch is cut over.
+      temperature: Temperature tau > 0 of the cosines; one for all, or one for each
+        local anchor.
+      where: Boolean mask of the shape of `labels`, default all true.  A masked row,
+        such as padding, is neither anchor nor candidate.
+
+    Returns:
+      The losses of the local anchors >= 0 `(..., batch / devices)`, in nats; 0 for an
+      anchor that is masked or has no positive or no negative.
+
+    Raises:
+      TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
+        boolean, or `temperature` not a number.
+      ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
+        `temperature` is a Python number <= 0.
+      NameError: If `axis_name` is not bound.
+
+    Gradient:
+      That of `jaxloss.similarity.nt_xent`.  What the anchors of the other devices add
+      to the gradient of an embedding comes back to it: the gradient of the sum of the
+      local losses is already that of the sum over the batch, with either `check_vma`.
+
+    Reference:
+      Chen et al., "A Simple Framework for Contrastive Learning of Visual
+      Representations", ICML 2020.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> loss = jax.shard_map(
+      ...     functools.partial(parallel.nt_xent, axis_name="data", temperature=0.5),
+      ...     mesh=Mesh(jax.devices(), ("data",)),
+      ...     in_specs=(P("data"), P("data")),
+      ...     out_specs=P("data"),
+      ... )
+      >>> x = jnp.tile(jnp.eye(2), (4, 1))
+      >>> jax.jit(loss)(x, jnp.arange(8) % 2)[:2]
+      Array([0.43265286, 0.43265286], dtype=float32)
+    """
+    name = "nt_xent"
+    _split.needs_whole_batch(name)
+    x, ids, valid = _contrast.batch(name, embeddings, labels, where)
+    like = jnp.zeros(ids.shape, x.dtype)
+    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    first = lax.axis_index(axis_name) * ids.shape[-1]
+    u = stable.unit(x)
+    everyone, others = _gathered(u, axis_name, -2), _gathered(ids, axis_name, -1)
+    same = ids[..., :, None] == others[..., None, :]
+    both = jnp.ones_like(same)
+    if where is not None:
+        every = _gathered(valid, axis_name, -1)
+        both = valid[..., :, None] & every[..., None, :]
+    itself = first + lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 2)
+    itself = lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 1) == itself
+    positive, negative = both & same & ~itself, both & ~same
+    return _contrast.per_anchor(u, everyone, positive, negative, tau)
+
+
+# --- classes over devices ------------------------------------------------------------
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """The largest logit; +inf for NaN, which the `pmax` of some devices would drop."""
+    return jnp.max(jnp.where(jnp.isnan(x), jnp.inf, x), axis=-1, initial=-jnp.inf)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _softmax_nll(
+    axis_name: AxisName, x: jax.Array, largest: jax.Array, ids: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(loss, its gradient, probabilities): `stable.softmax_nll` with sums over devices.
+
+    Together, so that the loss and its gradient need one sum over devices and not two.
+    """
+    largest = largest[..., None]
+    d, error = stable.difference(x, largest)
+    e = jnp.exp(d)
+    e = e + e * error
+    ties, at = x == largest, _is_label(x, ids)
+    # The rounding error of d, at the label, is at most half a unit of the loss.
+    sums = ties.astype(x.dtype), jnp.where(ties, 0, e), jnp.where(at, d, 0)
+    count, rest, label = _totals(sums, axis_name)
+    rest = rest + (count - 1)
+    loss = stable.log1p(rest) - label
+    p = e / (1 + rest)
+    others = jnp.where(ties, rest, 1 + jnp.maximum(rest - e, 0)) / (1 + rest)
+    return loss[..., 0], jnp.where(at, -others, p), p
+
+
+@_softmax_nll.defjvp
+def _(axis_name, primals, tangents):
+    (x, largest, _), (t, *_) = primals, tangents
+    loss, slope, p = _softmax_nll(axis_name, *primals)
+    (moving,) = _totals((slope * t,), axis_name)
+    curve = p * _centered(axis_name, t, x == largest[..., None], p)
+    return (loss, slope, p), (moving[..., 0], curve, curve)
+
+
+def _centered(
+    axis_name: AxisName, t: jax.Array, ties: jax.Array, p: jax.Array
+) -> jax.Array:
+    """`t - sum(p t)`, relative to t at a lone largest class, where p is nearly 1."""
+    count, top = _totals((ties.astype(t.dtype), jnp.where(ties, t, 0)), axis_name)
+    alone = ties & (count == 1)
+    u = jnp.where(alone, 0, t - top / jnp.maximum(count, 1))
+    (mean,) = _totals((jnp.where(alone, 0, p * u),), axis_name)
+    return u - mean
+
+
+def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
+    return lax.broadcasted_iota(ids.dtype, x.shape, x.ndim - 1) == ids[..., None]
+
+
+def _totals(
+    arrays: tuple[jax.Array, ...], axis_name: AxisName
+) -> tuple[jax.Array, ...]:
+    """The sum of each over the classes of all devices, in one exchange."""
+    sums = tuple(jnp.sum(x, axis=-1, keepdims=True) for x in arrays)
+    return lax.psum(sums, axis_name)
+
+
+# --- a batch over devices ------------------------------------------------------------
+
+
+def _gathered(x: jax.Array, axis_name: AxisName, axis: int) -> jax.Array:
+    """The blocks of all devices along an axis, in the order of the axis index."""
+    return lax.all_gather(x, axis_name, axis=x.ndim + axis, tiled=True)
