@@ -38,7 +38,8 @@ def assert_decomposable(
 
     Raises:
       AssertionError: If they differ: what, by how much, in how many parts.
-      ValueError: If no number of parts divides the batch.
+      ValueError: If no number of parts divides the batch, or the state has a carry,
+        which depends on the order of the parts.
 
     Example:
       >>> from jaxloss import testing, train
@@ -48,6 +49,9 @@ def assert_decomposable(
       >>> testing.assert_decomposable(fit, jnp.array(1.0), jnp.arange(8.0))
     """
     state = objective.init() if state is None else state
+    if getattr(state, "carry", None) is not None:
+        has = "a carry from part to part"
+        _checks.fail("assert_decomposable", "state", has, "none")
     leaves = jax.tree.leaves(batch)
     sizes = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in leaves})
     counts = [k for k in parts if len(sizes) == 1 and sizes[0] and sizes[0] % k == 0]

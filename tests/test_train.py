@@ -791,7 +791,7 @@ def test_an_unbound_axis_raises():
 @pytest.mark.parametrize("name", [n for n in vars(train) if callable(vars(train)[n])])
 def test_examples_run_as_printed(name):
     """What a docstring shows is what a reader's session prints."""
-    names = {"jaxloss": jaxloss, "jax": jax, "jnp": jnp}
+    names = {"jaxloss": jaxloss, "jax": jax, "jnp": jnp, "np": np}
     finder = doctest.DocTestFinder(recurse=False)
     (test,) = finder.find(getattr(train, name), name, globs=names)
     with jax.enable_x64(False):

@@ -95,7 +95,8 @@ def test_multi_steps_of_optax_would_fail():
     objective = OBJECTIVES["masked mean"]
     evaluate = train.value_and_grad(objective)
     steps = optax.MultiSteps(optax.sgd(1.0), 2)
-    state, updates = steps.init(PARAMS), PARAMS
+    updates: Any = None
+    state = steps.init(PARAMS)
     for batch in BATCHES[:2]:
         grads = evaluate(PARAMS, objective.init(), batch).grads
         updates, state = steps.update(grads, state, PARAMS)
@@ -133,7 +134,7 @@ def test_devices_are_added_up_once():
     parts = jax.tree.map(lambda x: x.reshape(2, 2, 3, *x.shape[1:]), WHOLE)
 
     def device(batches):
-        sums = None
+        sums: Any = None
         for k in range(2):
             part = jax.tree.map(lambda x, k=k: x[k], batches)
             sums = add(PARAMS, objective.init(), part, sums)

@@ -502,8 +502,6 @@ def test_docstrings_run_as_printed(name):
 @pytest.mark.parametrize("framework", ["plain", "nnx", "linen", "equinox"])
 def test_examples_learn(framework, capsys):
     """Each fits on a screen, runs, and at least halves the loss in 24 steps."""
-    if framework == "equinox":
-        pytest.importorskip("equinox")
     path = EXAMPLES / f"train_{framework}.py"
     source = path.read_text()
     assert len(source.splitlines()) < 40

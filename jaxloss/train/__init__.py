@@ -22,6 +22,11 @@ from jaxloss.train.objective import (
     objective as objective,
     weighted as weighted,
 )
+from jaxloss.train.scaling import (
+    DynamicScale as DynamicScale,
+    ScaledState as ScaledState,
+    scaled_train_step as scaled_train_step,
+)
 from jaxloss.train.step import (
     Evaluation as Evaluation,
     TrainState as TrainState,

@@ -115,6 +115,41 @@ def join(function: str, theirs: dict, own: dict) -> dict:
     return {**theirs, **own}
 
 
+def and_carry(function: str, result: Any) -> tuple[Any, Terms]:
+    """What `fn` returned beside its terms, under the key that is no term."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        has = f"a result of type {kind(result)}"
+        _checks.wrong_kind(function, "fn", has, "a pair (terms, carry)")
+    if isinstance(result[0], Mapping) and "carry" in result[0]:
+        has = "the term 'carry' beside a carry"
+        _checks.fail(function, "fn", has, "another name for it")
+    return result[0], {"carry": result[1]}
+
+
+def apart(function: str, stats: Terms, carry: Any) -> tuple[Terms, Any]:
+    """The terms, which add, and the next carry, which must be like the last one."""
+    if carry is None:
+        return stats, None
+    if not isinstance(stats, Mapping) or "carry" not in stats:
+        _checks.fail(function, "objective", "terms without the carry", "'carry'")
+    old, new = (
+        jax.tree_util.tree_leaves_with_path(tree) for tree in (carry, stats["carry"])
+    )
+    described = [
+        {
+            jax.tree_util.keystr(path): f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+            for path, x in leaves
+        }
+        for leaves in (old, new)
+    ]
+    if described[0] != described[1]:
+        paths = described[0] | described[1]
+        differ = [p for p in paths if described[0].get(p) != described[1].get(p)]
+        has, expected = ({p: d.get(p) for p in differ} for d in described[::-1])
+        _checks.wrong_kind(function, "carry", str(has), f"{expected}, as it was given")
+    return without(dict(stats), ["carry"]), stats["carry"]
+
+
 def unused(function: str, taken: Iterable[str], names: Iterable[str]) -> None:
     argument = "name" if function in NAMED else "terms"
     for name in names:

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Jaxpr, Literal
 
 from jaxloss import _checks, _split
+from jaxloss.train import _terms
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
@@ -65,6 +66,7 @@ def accumulate(
 
     Raises:
       TypeError: If `objective` is not an `Objective`.
+      ValueError: From `add`, if the objective has a carry.
 
     Example:
       >>> from jaxloss import train
@@ -89,6 +91,11 @@ def accumulate(
         batch: Batch,
         sums: Accumulator | None = None,
     ) -> Accumulator:
+        if state.carry is not None:
+            has = "a carry, which cannot be handed from batch to batch"
+            expected = "none (use value_and_grad with microbatches=)"
+            _checks.fail("accumulate", "state", has, expected)
+
         def stats(params: Params) -> Terms:
             # A part of what the optimiser sees as one batch, as a micro-batch is.
             with _split.split(in_time=True, axis_name=axis_name):
@@ -124,7 +131,7 @@ def evaluate(
     Args:
       objective: Any objective.
       params: Its parameters.
-      state: Its state.
+      state: Its state; every batch sees the same carry, and changes to it are dropped.
       batches: The batches, of one shape, or each shape is compiled: see `pad_batch`.
 
     Returns:
@@ -144,7 +151,8 @@ def evaluate(
     stats = jax.jit(objective.stats)
     totals = None
     for batch in batches:
-        found = jax.tree.map(_wide_sum, stats(params, state, batch))
+        found, _ = _terms.apart("evaluate", stats(params, state, batch), state.carry)
+        found = jax.tree.map(_wide_sum, found)
         totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
     if totals is None:
         _checks.fail("evaluate", "batches", "no batch", "at least one")
@@ -203,19 +211,19 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         jacobian = jax.vmap(one)(eye)
         return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), jacobian)
 
-    moving = _depends(jax.make_jaxpr(stats)(params))
+    moving = _depends(jax.make_jaxpr(stats)(params).jaxpr)
     found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
     return Accumulator(totals, structure.unflatten(found))
 
 
-def _depends(jaxpr: ClosedJaxpr) -> list[bool]:
+def _depends(jaxpr: Jaxpr) -> list[bool]:
     """For each output of a traced function, whether it may depend on the input."""
-    moving = set(jaxpr.jaxpr.invars)
+    moving = set(jaxpr.invars)
     moves = lambda v: not isinstance(v, Literal) and v in moving
-    for equation in jaxpr.jaxpr.eqns:
+    for equation in jaxpr.eqns:
         if any(map(moves, equation.invars)):
             moving.update(equation.outvars)
-    return [moves(v) for v in jaxpr.jaxpr.outvars]
+    return [moves(v) for v in jaxpr.outvars]
 
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:

@@ -31,10 +31,13 @@ class ObjectiveState(NamedTuple):
       count: Steps taken, an int32 scalar: what schedules are functions of.
       hyperparameters: float32 arrays by name.  Those of `fn` have their own names,
         those of combinators a prefix: `weights/<term>`, `l2/coefficient`.
+      carry: What one part of a batch hands to the next without being differentiated,
+        such as the running statistics of BatchNorm: any pytree; None if nothing.
     """
 
     count: jax.Array
     hyperparameters: dict[str, jax.Array]
+    carry: Any = None
 
 
 class Objective(NamedTuple):
@@ -43,7 +46,8 @@ class Objective(NamedTuple):
     Attributes:
       init: () -> ObjectiveState, in buffers of its own, which may be donated.
       stats: (params, state, batch) -> {term: Mean, or a pytree of arrays that add}.
-        The sums of a batch must be the sum over its parts, whatever the parts.
+        The sums of a batch must be the sum over its parts, whatever the parts.  If
+        `state.carry` is not None, "carry" is not a term but the next carry.
       combine: (state, totals) -> (loss, metrics): from the sums of the whole batch
         to a scalar and a dict.  It sees no parameters and no data, so nothing in it
         can be counted once per part.
@@ -55,10 +59,11 @@ class Objective(NamedTuple):
 
 
 def objective(
-    fn: Callable[..., Mapping[str, Any]],
+    fn: Callable[..., Mapping[str, Any] | tuple[Mapping[str, Any], Any]],
     combine: Callable[[ObjectiveState, Terms], tuple[jax.Array, dict]] | None = None,
     *,
     weights: Mapping[str, Setting] | None = None,
+    carry: Any = None,
     **hyperparameters: Setting,
 ) -> Objective:
     r"""Makes an objective from a function that returns named means.
@@ -74,6 +79,10 @@ def objective(
       combine: (state, totals) -> (loss, metrics), any differentiable function of the
         totals; default the weighted sum above.
       weights: w by term, as in `weighted`; a term that is not named has weight 1.
+      carry: The first value of what a model changes as it runs, such as the
+        `batch_stats` of Flax Linen: a pytree of arrays.  Then `fn(params, batch,
+        carry=...)` returns a pair, the terms and the next carry.  Micro-batches hand
+        it on; no gradient flows through it.
       **hyperparameters: What else `fn` takes.  A number or an array becomes part of
         the state, as float32: sweep it, replace it, without compiling again.  A
         callable is a schedule: `fn` receives its value at the step count.
@@ -99,18 +108,26 @@ def objective(
       >>> found.loss, found.grads
       (Array(2.5, dtype=float32), Array(-5., dtype=float32))
     """
-    _takes(fn, hyperparameters)
+    _takes(fn, hyperparameters if carry is None else {**hyperparameters, "carry": 0})
     initial, current = _terms.settings("objective", hyperparameters)
 
     def init() -> ObjectiveState:
-        return ObjectiveState(jnp.zeros((), jnp.int32), initial())
+        # Copies, as of numbers: a donated state must not delete the caller's arrays.
+        first = jax.tree.map(lambda x: jnp.array(x, jnp.asarray(x).dtype), carry)
+        return ObjectiveState(jnp.zeros((), jnp.int32), initial(), first)
 
     def stats(params: Params, state: ObjectiveState, batch: Batch) -> Terms:
-        terms = _terms.terms("objective", "fn", fn(params, batch, **current(state)))
+        values = current(state)
+        if carry is None:
+            found, own = fn(params, batch, **values), {}
+        else:
+            found = fn(params, batch, carry=state.carry, **values)
+            found, own = _terms.and_carry("objective", found)
+        terms = _terms.terms("objective", "fn", found)
         if combine is None:
             for term in terms:
                 _terms.mean("objective", "fn", terms, term)
-        return terms
+        return terms | own
 
     def checked(state: ObjectiveState, totals: Terms) -> tuple[jax.Array, dict]:
         result = (combine or _sum_of_means)(state, totals)

@@ -14,6 +14,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _split
+from jaxloss.train import _terms
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
@@ -33,7 +34,8 @@ class Evaluation(NamedTuple):
       loss: The scalar that `combine` returned, at least float32.
       metrics: The dict that `combine` returned.
       grads: The gradient, like the parameters in structure, shape and dtype.
-      state: The state of the next step: its count is one higher.
+      state: The state of the next step: its count is one higher, its carry is that
+        of the last part.
     """
 
     loss: jax.Array
@@ -58,6 +60,10 @@ def value_and_grad(
     over *all* parts.  Micro-batches need the sums before the first gradient: if C
     depends on the parameters only through a linear function of them, XLA removes
     that extra forward pass; otherwise (a ratio, a root, learnt weights) it stays.
+
+    A carry goes from part to part, twice the same way.  Devices start from the same
+    carry and end with the mean of theirs (of what is not floating-point, such as a
+    counter, which should not differ, with the largest).
 
     Args:
       objective: What to differentiate.
@@ -109,10 +115,11 @@ def value_and_grad(
     def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
         params = jax.tree_util.tree_map_with_path(_parameter, params)
 
-        def stats(params: Params, batch: Batch) -> Terms:
+        def stats(params: Params, carry: Any, batch: Batch) -> tuple[Terms, Any]:
             with _split.split(in_time=microbatches > 1, axis_name=axis_name):
-                found = objective.stats(params, state, batch)
-            return devices.vary(jax.tree.map(_wide_sum, found))
+                found = objective.stats(params, state._replace(carry=carry), batch)
+            found, carry = _terms.apart("value_and_grad", found, carry)
+            return devices.vary((jax.tree.map(_wide_sum, found), carry))
 
         def combine(totals: Terms) -> tuple[jax.Array, dict]:
             result = objective.combine(state, totals)
@@ -127,13 +134,15 @@ def value_and_grad(
             add_up = _whole
         else:
             add_up, batch = _in_parts, _cut(batch, microbatches)
-        totals, grads = add_up(stats, slope, devices, devices.vary(params), batch)
+        varying, carry = devices.vary((params, state.carry))
+        totals, grads, carry = add_up(stats, slope, devices, varying, carry, batch)
         loss, metrics = combine(totals)
         grads = jax.tree.map(
             lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
         )
         count = optax.safe_increment(state.count)
-        return Evaluation(loss, metrics, grads, state._replace(count=count))
+        state = state._replace(count=count, carry=devices.agree(carry))
+        return Evaluation(loss, metrics, grads, state)
 
     return evaluate
 
@@ -231,7 +240,7 @@ def train_step(
     return step
 
 
-Stats = Callable[[Params, Batch], Terms]
+Stats = Callable[[Params, Any, Batch], tuple[Terms, Any]]
 Slope = Callable[[Terms], Terms]
 
 
@@ -259,6 +268,20 @@ class _Devices(NamedTuple):
         """The sums over all devices, in one collective."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
 
+    def agree(self, carry: Any) -> Any:
+        """One carry for all devices: the mean, of integers and keys the largest."""
+
+        def one(x: jax.Array) -> jax.Array:
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                data = jax.lax.pmax(jax.random.key_data(x), self.axis_name)
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+            if jnp.issubdtype(x.dtype, jnp.inexact):
+                return jax.lax.pmean(_widened(x), self.axis_name).astype(x.dtype)
+            whole = x.astype(jnp.int32) if x.dtype == bool else x
+            return jax.lax.pmax(whole, self.axis_name).astype(x.dtype)
+
+        return carry if self.axis_name is None else jax.tree.map(one, carry)
+
 
 def _vary(x: jax.Array, name: Hashable) -> jax.Array:
     if name not in jax.sharding.get_abstract_mesh().manual_axes:
@@ -270,39 +293,55 @@ def _vary(x: jax.Array, name: Hashable) -> jax.Array:
 
 
 def _whole(
-    stats: Stats, slope: Slope, devices: _Devices, params: Params, batch: Batch
-) -> tuple[Terms, Params]:
-    """Sums and gradient of a batch in one piece, added over devices."""
-    sums, pull = jax.vjp(lambda params: stats(params, batch), params)
+    stats: Stats,
+    slope: Slope,
+    devices: _Devices,
+    params: Params,
+    carry: Any,
+    batch: Batch,
+) -> tuple[Terms, Params, Any]:
+    """Sums and gradient of a batch in one piece, added over devices; the next carry."""
+    sums, pull, carry = jax.vjp(lambda p: stats(p, carry, batch), params, has_aux=True)
     totals = devices.add(sums)
     (grads,) = pull(slope(totals))
-    return totals, devices.add(jax.tree.map(_widened, grads))
+    return totals, devices.add(jax.tree.map(_widened, grads)), carry
 
 
 def _in_parts(
-    stats: Stats, slope: Slope, devices: _Devices, params: Params, parts: Batch
-) -> tuple[Terms, Params]:
+    stats: Stats,
+    slope: Slope,
+    devices: _Devices,
+    params: Params,
+    carry: Any,
+    parts: Batch,
+) -> tuple[Terms, Params, Any]:
     """The same of a batch in parts: once for the slope, once for the gradient."""
 
-    def sum_stats(sums: Terms, part: Batch) -> tuple[Terms, None]:
-        return _add(sums, stats(params, part)), None
+    def sum_stats(sums: tuple, part: Batch) -> tuple[tuple, None]:
+        totals, carry = sums
+        found, carry = stats(params, carry, part)
+        return (_add(totals, found), carry), None
 
     def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
-        found, pull = jax.vjp(lambda params: stats(params, part), params)
+        both, carry = sums
+        found, pull, carry = jax.vjp(
+            lambda params: stats(params, carry, part), params, has_aux=True
+        )
         (grads,) = pull(slopes)
-        return _add(sums, (found, jax.tree.map(_widened, grads))), None
+        return (_add(both, (found, jax.tree.map(_widened, grads))), carry), None
 
-    like = jax.eval_shape(stats, params, jax.tree.map(lambda x: x[0], parts))
+    part = jax.tree.map(lambda x: x[0], parts)
+    like, _ = jax.eval_shape(stats, params, carry, part)
     no_stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
     # `zeros_like` because the gradient is sharded like its parameter.
     no_grads = jax.tree.map(lambda x: jnp.zeros_like(_widened(x)), params)
     no_stats, no_grads = devices.vary((no_stats, no_grads))
-    totals, _ = jax.lax.scan(sum_stats, no_stats, parts)
+    (totals, _), _ = jax.lax.scan(sum_stats, (no_stats, carry), parts)
     slopes = slope(devices.add(totals))
     # The totals once more, instead of those above: then XLA may drop what no slope
     # needs of the first pass, which for a mean is the whole forward computation.
-    sums, _ = jax.lax.scan(sum_both, (no_stats, no_grads), parts)
-    return devices.add(sums)
+    (sums, carry), _ = jax.lax.scan(sum_both, ((no_stats, no_grads), carry), parts)
+    return *devices.add(sums), carry
 
 
 def _cut(batch: Batch, count: int) -> Batch:

@@ -1,0 +1,186 @@
+"""Flax NNX: modules in, exact gradients and updates out, statistics and all.
+
+An objective of a module is `train.objective(fn)`, with fn(model, batch) -> terms, and
+all combinators apply.  What else the model holds (running statistics of BatchNorm,
+counters of random streams) changes as it runs: it is the carry of the objective.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+from jaxloss.train import _terms, step
+from jaxloss.train.objective import Batch, Objective, ObjectiveState
+from jaxloss.train.step import AxisName, Evaluation
+
+Evaluate = Callable[[Any, ObjectiveState, Batch], Evaluation]
+Step = Callable[
+    [Any, nnx.Optimizer, ObjectiveState, Batch],
+    tuple[ObjectiveState, dict[str, Any]],
+]
+
+
+def value_and_grad(
+    objective: Objective,
+    *,
+    microbatches: int = 1,
+    axis_name: AxisName = None,
+    loss_scale: ArrayLike = 1.0,
+    wrt: Any = nnx.Param,
+) -> Evaluate:
+    """`train.value_and_grad` of an NNX module, which it updates but for `wrt`.
+
+    Micro-batches run one after the other, as as many calls of the model would: each
+    moves the running statistics and has dropout of its own.  No gradient flows from
+    one to the next.  BatchNorm normalises a micro-batch by itself, which is another
+    model than one that sees the whole batch; that is no matter of exactness.
+
+    With `axis_name`, dropout differs between devices, and the running statistics are
+    the mean over devices.  Each device normalises its own examples, unless BatchNorm
+    has the same `axis_name`: then all of them do as one, and the gradient is exact.
+
+    Args:
+      objective: `train.objective(fn)`, where fn receives the module for its
+        parameters, and so does `select` of `l2`: give `train.decayed`, or
+        `lambda model: nnx.state(model, nnx.Param)`; its default would count the
+        running statistics too.
+      microbatches: As in `train.value_and_grad`.
+      axis_name: As in `train.value_and_grad`.
+      loss_scale: As in `train.value_and_grad`.
+      wrt: An NNX filter: which variables to differentiate.
+
+    Returns:
+      (model, state, batch) -> `Evaluation`, whose gradient is an `nnx.State` for
+      `nnx.Optimizer`.  The model keeps its mode: call `model.train()` before.  Inside
+      `nnx.jit`, as `jax.jit` does not hand a changed module back.
+
+    Raises:
+      TypeError: As `train.value_and_grad`; also, while tracing, if the model changes
+        what variables it has, or their shapes or dtypes.
+      ValueError: As `train.value_and_grad`; also if `wrt` matches nothing.
+      NameError: While tracing, if `axis_name` is not bound.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jaxloss import train
+      >>> from jaxloss.train.nnx import value_and_grad
+      >>> def fn(model, batch):
+      ...     return {"fit": jaxloss.Mean.of(model(batch) ** 2)}
+      >>> fit, norm = train.objective(fn), nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+      >>> evaluate = nnx.jit(value_and_grad(fit, microbatches=2))
+      >>> found = evaluate(norm, fit.init(), jnp.array([[1.0], [2.0], [3.0], [4.0]]))
+      >>> round(float(found.grads["scale"][0]), 3)
+      2.0
+      >>> round(float(norm.mean[0]), 4)  # 0.99 * 0.01 * 2 + 0.01 * 3
+      0.0498
+    """
+    if not isinstance(objective, Objective):
+        has = f"type {type(objective).__name__}"
+        _checks.wrong_kind("value_and_grad", "objective", has, "a train.Objective")
+    options: dict[str, Any] = {"axis_name": axis_name, "loss_scale": loss_scale}
+    options["microbatches"] = microbatches
+    step.value_and_grad(objective, **options)  # raises here, not in the first step
+
+    def evaluate(model: Any, state: ObjectiveState, batch: Batch) -> Evaluation:
+        graph, params, keys, rest = nnx.split(model, wrt, nnx.RngKey, ...)
+        if not jax.tree.leaves(params):
+            has = f"the value {wrt!r}, which matches no variable"
+            _checks.fail("value_and_grad", "wrt", has, "a filter of the parameters")
+        own_keys = _of_this_device(keys, axis_name)
+
+        def stats(params: Any, state: ObjectiveState, batch: Batch) -> Any:
+            rest, inner = state.carry
+            # A copy: the variables of `model` belong to another trace.
+            module = nnx.merge(graph, params, own_keys, rest, copy=True)
+            found = objective.stats(module, state._replace(carry=inner), batch)
+            found, inner = _terms.apart("value_and_grad", found, inner)
+            *_, rest = nnx.split(module, wrt, nnx.RngKey, ...)
+            return {**found, "carry": (rest, inner)}
+
+        pure = step.value_and_grad(objective._replace(stats=stats), **options)
+        found = pure(params, state._replace(carry=(rest, state.carry)), batch)
+        rest, inner = found.state.carry
+        nnx.update(model, rest)
+        return found._replace(state=found.state._replace(carry=inner))
+
+    return evaluate
+
+
+def train_step(
+    objective: Objective,
+    *,
+    microbatches: int = 1,
+    axis_name: AxisName = None,
+    loss_scale: ArrayLike = 1.0,
+) -> Step:
+    """One step of training a module; wrap it in `nnx.jit` and donate what changes.
+
+    Args:
+      objective: As in `value_and_grad`.
+      microbatches: As in `train.value_and_grad`.
+      axis_name: As in `train.value_and_grad`.
+      loss_scale: As in `train.value_and_grad`.
+
+    Returns:
+      (model, optimizer, state, batch) -> (state, metrics), with `state` that of the
+      objective and `optimizer` an `nnx.Optimizer`, whose `wrt` says what to train.
+      Model and optimizer are updated in place.  The metrics are those of the
+      objective before the update, and under "loss" what is minimised.
+
+    Raises:
+      TypeError: As `value_and_grad`; also if `optimizer` is not an `nnx.Optimizer`.
+      ValueError: As `value_and_grad`.
+      NameError: While tracing, if `axis_name` is not bound.
+
+    Example:
+      >>> import optax
+      >>> from flax import nnx
+      >>> from jaxloss import train
+      >>> from jaxloss.train.nnx import train_step
+      >>> def fn(model, batch):
+      ...     return {"fit": jaxloss.Mean.of((model(batch["x"]) - batch["y"]) ** 2)}
+      >>> fit, model = train.objective(fn), nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+      >>> step = nnx.jit(train_step(fit), donate_argnums=(0, 1, 2))
+      >>> state, x = fit.init(), jnp.array([[-1.0], [1.0]])
+      >>> for _ in range(80):
+      ...     state, metrics = step(model, optimizer, state, {"x": x, "y": 2 * x})
+      >>> round(float(model.kernel[0, 0]), 3)
+      2.0
+    """
+    options: dict[str, Any] = {"axis_name": axis_name, "loss_scale": loss_scale}
+    options["microbatches"] = microbatches
+    value_and_grad(objective, **options)  # raises here, not in the first step
+
+    def step(
+        model: Any, optimizer: nnx.Optimizer, state: ObjectiveState, batch: Batch
+    ) -> tuple[ObjectiveState, dict[str, Any]]:
+        if not isinstance(optimizer, nnx.Optimizer):
+            has = f"type {type(optimizer).__name__}"
+            expected = "nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
+            _checks.wrong_kind("train_step", "optimizer", has, expected)
+        evaluate = value_and_grad(objective, wrt=optimizer.wrt, **options)
+        found = evaluate(model, state, batch)
+        asks = isinstance(optimizer.tx, optax.GradientTransformationExtraArgs)
+        optimizer.update(model, found.grads, **({"value": found.loss} if asks else {}))
+        return found.state, {**found.metrics, "loss": found.loss}
+
+    return step
+
+
+def _of_this_device(keys: Any, axis_name: AxisName) -> Any:
+    """Random keys of the device's own: the same dropout on each would be correlated."""
+    if axis_name is None:
+        return keys
+    index = jax.lax.axis_index(axis_name)
+
+    def one(key: jax.Array) -> jax.Array:
+        folded = jax.vmap(jax.random.fold_in, (0, None))(key.reshape(-1), index)
+        return folded.reshape(key.shape)
+
+    return jax.tree.map(one, keys)
