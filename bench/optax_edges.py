@@ -212,6 +212,12 @@ EDGES: dict[str, list[Edge]] = {
             2 * math.exp(-64),
             64,  # one rounding of the exponent
         ),
+        Edge(
+            "ntxent(f32([1, 0], [2, 0], [3, 4], [6, 8]), ids(0, 0, 1, 1), "
+            "temperature=0.01)",
+            math.log1p(2 * math.exp(-0.4 / float(np.float32(0.01)))),
+            128,  # one rounding of the cosine, over the temperature
+        ),
         Edge("ntxent(zeros(f32, 0, 2), ids())", 0),
     ],
     "overlap of masks": [

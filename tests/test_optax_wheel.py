@@ -17,6 +17,9 @@ import pytest
 
 from jaxloss.compat import optax as compat
 
+# unittest looks at every module while it waits for a warning, and some then warn.
+pytestmark = pytest.mark.filterwarnings("default")
+
 TESTED = (
     "_classification",
     "_fenchel_young",
