@@ -281,7 +281,9 @@ EDGES: dict[str, list[Edge]] = {
 
 
 def array_of(dtype: Any) -> Callable[..., jax.Array]:
-    return lambda *x: jnp.asarray(x[0] if len(x) == 1 and np.ndim(x) == 1 else x, dtype)
+    """Rows, or numbers; behind a barrier, or XLA would compute before it compiles."""
+    rows = lambda x: x[0] if len(x) == 1 and np.ndim(x) == 1 else x
+    return lambda *x: jax.lax.optimization_barrier(jnp.asarray(rows(x), dtype))
 
 
 def tools(losses: Any) -> dict[str, Any]:
@@ -321,11 +323,12 @@ def tools(losses: Any) -> dict[str, Any]:
     }
 
 
-def value(edge: Edge, losses: Any) -> Any:
+def value(edge: Edge, losses: Any, *, jit: bool = False) -> Any:
     """What the expression gives: an array, or the kind of error it raises."""
+    evaluate = lambda: eval(edge.call, tools(losses))
     with jax.enable_x64(False):
         try:
-            return np.asarray(eval(edge.call, tools(losses)))
+            return np.asarray(jax.jit(evaluate)() if jit else evaluate())
         except (TypeError, ValueError, AttributeError) as error:
             return type(error)
 

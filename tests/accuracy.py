@@ -8,6 +8,7 @@ ours.  `python -m bench.accuracy` prints what the tests bound.
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -275,9 +276,14 @@ class Case:
         return np.array(totals, object)
 
     def check(self) -> None:
-        """Asserts the bounds in float32, both modes, and in half precision."""
-        for mode in ("reverse", "forward"):
-            self._assert_within(self.bounds, jnp.float32, mode)
+        """Asserts the bounds in float32, both modes, and in half precision.
+
+        Of the reverse mode in float32 alone, where `JAXLOSS_CHECKS` is "brief".
+        """
+        self._assert_within(self.bounds, jnp.float32, "reverse")
+        if os.environ.get("JAXLOSS_CHECKS") == "brief":
+            return
+        self._assert_within(self.bounds, jnp.float32, "forward")
         if self.halves:
             # A half-precision gradient is rounded once, from what float32 gave.
             bounds = (self.bounds[0], 0.5 + self.bounds[1] * 2.0**-12)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxloss import stable
+from jaxloss.testing import tolerance
 from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
 
 REALS = np.concatenate([line(), decades(), EDGES])
@@ -514,3 +515,16 @@ def test_no_intermediate_nan():
         jax.grad(lambda x: jnp.sum(stable.sigmoid_power(x, jnp.float32(0.5))))(edges)
         jax.grad(lambda x: jnp.sum(stable.unit(x)))(jnp.zeros((2, 3)))
         jax.grad(lambda x: stable.logsumexp(x))(jnp.full(3, -jnp.inf))
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-30, 1e30])
+def test_lengths_of_compiled_constants(size):
+    """XLA simplifies what it knows: the scale must not get back into the squares."""
+    x = size * jnp.float32([[3, 4], [0, 2]])
+    length = jax.jit(lambda: stable.norm(x))()
+    np.testing.assert_allclose(
+        length, size * np.array([5, 2]), rtol=tolerance(np.float32)
+    )
+    direction = jax.jit(lambda: stable.unit(x))()
+    expected = [[0.6, 0.8], [0, 1]]
+    np.testing.assert_allclose(direction, expected, rtol=tolerance(np.float32))

@@ -26,7 +26,8 @@ def _power_of_two(x: jax.Array) -> jax.Array:
 def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`x` along its last axis brought to magnitude [1, 2), and the exact scale."""
     scale = _power_of_two(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    return x / scale, scale
+    # Rounded, or of a constant x XLA takes the scale out of a sum of squares again.
+    return rounded(x / scale), scale
 
 
 @jax.custom_jvp
