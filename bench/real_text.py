@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, PartitionSpec as P
 
 import jaxloss
 from jaxloss import train
@@ -100,7 +100,7 @@ def ours(check_vma: bool) -> Callable[[Params, Any], Params]:
 
 
 def over_devices(local: Callable, check_vma: bool) -> Callable:
-    mesh = jax.make_mesh((DEVICES,), ("data",))
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
     specs = (P(), P("data"))
     return jax.shard_map(
         local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check_vma
