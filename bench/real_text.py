@@ -137,7 +137,7 @@ def quality(draw: Callable[[np.random.Generator], Any], held_out: Any) -> None:
 
     def trained(seed: int, gradient: Callable) -> float:
         @jax.jit
-        def step(params: Params, state: Any, batch: Any) -> tuple[Params, Any]:
+        def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
             updates, state = optimizer.update(gradient(params, batch), state, params)
             return optax.apply_updates(params, updates), state
 

@@ -281,9 +281,12 @@ class Case:
         """Asserts the bounds: in float32 and reverse mode, and one way more.
 
         That is forward mode, bfloat16 or float16, by the name of the case: each way is
-        another program to compile.  With `JAXLOSS_CHECKS=full` all of them, with
-        `brief` none.
+        another program to compile.  With `JAXLOSS_CHECKS=full` all of them; with
+        `brief` none, and only every other case.
         """
+        code = zlib.crc32(self.name.encode())
+        if CHECKS == "brief" and code % 2:
+            return
         self._assert_within(self.bounds, jnp.float32, "reverse")
         # A half-precision gradient is rounded once, from what float32 gave.
         halves = (self.bounds[0], 0.5 + self.bounds[1] * 2.0**-12)
@@ -292,7 +295,7 @@ class Case:
             ways += [
                 (halves, dtype, "reverse") for dtype in (jnp.bfloat16, jnp.float16)
             ]
-        turn = zlib.crc32(self.name.encode()) % len(ways)
+        turn = code % len(ways)
         chosen = {"full": ways, "brief": []}.get(CHECKS, ways[turn : turn + 1])
         for way in chosen:
             self._assert_within(*way)
