@@ -94,14 +94,7 @@ def cosine_similarity(
 
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
-    a, b, _ = _arrays.rows(
-        "cosine_similarity",
-        axis,
-        where,
-        fills=(0.0, 0.0),
-        predictions=predictions,
-        targets=targets,
-    )
+    a, b = _vectors("cosine_similarity", axis, where, predictions, targets)
     return regression.cosine_similarity(a, b) * _clipped(a, b, epsilon)
 
 
@@ -117,14 +110,7 @@ def cosine_distance(
 
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
-    a, b, _ = _arrays.rows(
-        "cosine_distance",
-        axis,
-        where,
-        fills=(0.0, 0.0),
-        predictions=predictions,
-        targets=targets,
-    )
+    a, b = _vectors("cosine_distance", axis, where, predictions, targets)
     kept = _clipped(a, b, epsilon)
     return regression.cosine_distance(a, b) * kept + (1 - kept)
 
@@ -136,6 +122,19 @@ def _residual(
         (predictions,) = _checks.floating(name, predictions=predictions)
         return predictions, jnp.zeros_like(predictions)
     return _arrays.alike(name, predictions=predictions, targets=targets)
+
+
+def _vectors(
+    name: str,
+    axis: _checks.Axis,
+    where: ArrayLike | None,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
+    """Both with their components last, 0 where they are masked."""
+    given = {"predictions": predictions, "targets": targets}
+    a, b, _ = _arrays.rows(name, axis, where, fills=(0.0, 0.0), **given)
+    return a, b
 
 
 def _clipped(a: jax.Array, b: jax.Array, epsilon: ArrayLike) -> jax.Array:

@@ -96,6 +96,30 @@ def mean(function: str, argument: str, terms: Terms, term: str) -> None:
         )
 
 
+def with_means(
+    function: str, argument: str, objective: Objective, names: Iterable[str]
+) -> Callable[[Any, ObjectiveState, Any], Terms]:
+    """The `stats` of an objective, in which the names are terms and means."""
+
+    def stats(params: Any, state: ObjectiveState, batch: Any) -> Terms:
+        found = terms(function, "objective", objective.stats(params, state, batch))
+        for name in names:
+            mean(function, argument, found, name)
+        return found
+
+    return stats
+
+
+def weighted(
+    objective: Objective, state: ObjectiveState, totals: Terms, factors: Values
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The loss of the weighted terms, and the metrics of the unweighted ones."""
+    loss, _ = objective.combine(state, scaled(totals, factors))
+    # Once more for the metrics; scalars cost nothing.
+    _, metrics = objective.combine(state, totals)
+    return loss, metrics
+
+
 def scaled(totals: Terms, factors: Mapping[str, jax.Array]) -> Terms:
     def scale(mean: Mean, factor: jax.Array) -> Mean:
         return Mean(mean.total * factor.astype(mean.total.dtype), mean.weight)

@@ -222,13 +222,13 @@ def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objectiv
         term: f"log_variance/{term}" for term in _names("uncertainty_weighted", terms)
     }
 
+    stats_of_means = _terms.with_means(
+        "uncertainty_weighted", "terms", objective, names
+    )
+
     def stats(params: Params, state: ObjectiveState, batch: Batch) -> Terms:
         model, s = _model_and_log_variances(params, names)
-        found = _terms.terms(
-            "uncertainty_weighted", "objective", objective.stats(model, state, batch)
-        )
-        for term in names:
-            _terms.mean("uncertainty_weighted", "terms", found, term)
+        found = stats_of_means(model, state, batch)
         own = {name: Mean.constant(s[term]) for term, name in names.items()}
         return _terms.join("uncertainty_weighted", found, own)
 
@@ -236,8 +236,7 @@ def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objectiv
         s = {term: totals[name].compute() for term, name in names.items()}
         theirs = _terms.without(totals, list(names.values()))
         factors = {term: jnp.exp(-s[term]) / 2 for term in names}
-        loss, _ = objective.combine(state, _terms.scaled(theirs, factors))
-        _, metrics = objective.combine(state, theirs)
+        loss, metrics = _terms.weighted(objective, state, theirs, factors)
         halves = [jnp.where(theirs[term].weight != 0, s[term] / 2, 0) for term in names]
         own = {name: s[term] for term, name in names.items()}
         return _terms.total([loss, *halves]), _terms.join(
@@ -300,12 +299,6 @@ def dynamic_weight_average(
         ]
         return initial() | {key: jnp.zeros((), jnp.float32) for key in keys}
 
-    def stats(params: Params, state: ObjectiveState, batch: Batch) -> Terms:
-        found = _terms.terms(name, "objective", objective.stats(params, state, batch))
-        for term in terms:
-            _terms.mean(name, "terms", found, term)
-        return found
-
     def combine(state: ObjectiveState, totals: Terms) -> tuple[jax.Array, dict]:
         held = state.hyperparameters
         last, before = (
@@ -316,13 +309,14 @@ def dynamic_weight_average(
         ratios = jnp.where(before > 0, last / jnp.where(before > 0, before, 1), 1)
         weights = len(terms) * jax.nn.softmax(ratios / current(state)["temperature"])
         factors = dict(zip(terms, weights, strict=True))
-        loss, _ = objective.combine(state, _terms.scaled(totals, factors))
-        _, metrics = objective.combine(state, totals)
+        loss, metrics = _terms.weighted(objective, state, totals, factors)
         own = {f"dynamic/{term}": factors[term] for term in terms}
         return loss, _terms.join(name, metrics, own)
 
     return objective._replace(
-        init=_terms.also(objective, remembered), stats=stats, combine=combine
+        init=_terms.also(objective, remembered),
+        stats=_terms.with_means(name, "terms", objective, terms),
+        combine=combine,
     )
 
 

@@ -79,9 +79,6 @@ def value_and_grad(
       >>> round(float(norm.mean[0]), 4)  # 0.99 * 0.01 * 2 + 0.01 * 3
       0.0498
     """
-    if not isinstance(objective, Objective):
-        has = f"type {type(objective).__name__}"
-        _checks.wrong_kind("value_and_grad", "objective", has, "a train.Objective")
     options: dict[str, Any] = {"axis_name": axis_name, "loss_scale": loss_scale}
     options["microbatches"] = microbatches
     step.value_and_grad(objective, **options)  # raises here, not in the first step

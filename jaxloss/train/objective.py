@@ -203,22 +203,13 @@ def _weighted(
         )
     initial, current = _terms.settings(function, weights, f"{name}/", objective)
 
-    def stats(params: Params, state: ObjectiveState, batch: Batch) -> Terms:
-        terms = _terms.terms(
-            function, "objective", objective.stats(params, state, batch)
-        )
-        for term in weights:
-            _terms.mean(function, "weights", terms, term)
-        return terms
-
     def combine(state: ObjectiveState, totals: Terms) -> tuple[jax.Array, dict]:
-        loss, _ = objective.combine(state, _terms.scaled(totals, current(state)))
-        # Once more for the metrics, which stay unweighted; scalars cost nothing.
-        _, metrics = objective.combine(state, totals)
-        return loss, metrics
+        return _terms.weighted(objective, state, totals, current(state))
 
     return objective._replace(
-        init=_terms.also(objective, initial), stats=stats, combine=combine
+        init=_terms.also(objective, initial),
+        stats=_terms.with_means(function, "weights", objective, weights),
+        combine=combine,
     )
 
 
