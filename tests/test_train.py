@@ -291,6 +291,16 @@ def test_loss_scale_rescues_float16_and_nothing_else(microbatches):
     assert scaled.metrics == plain.metrics
 
 
+def test_a_slope_that_comes_last_keeps_float16_in_range():
+    """A gradient is pulled back at about its own size: 65536 times 1 would overflow."""
+    fn = lambda p, x: {"fit": Mean.of((p * x).astype(jnp.float32))}
+    evaluate = jax.jit(train.value_and_grad(train.objective(fn), microbatches=2))
+    found = evaluate(
+        jnp.float16(1), train.objective(fn).init(), jnp.ones(2**17, jnp.float16)
+    )
+    assert found.grads == 1
+
+
 def test_loss_scale_may_be_traced():
     """One compilation serves every scale, and none changes a float32 gradient."""
     objective, _, _ = CASES["root"]
@@ -592,17 +602,25 @@ def test_the_optimiser_receives_the_loss():
 # ------------------------------------------------------------------ memory and devices
 
 
-@pytest.mark.parametrize(("combine", "extra"), [(None, 0), (root, 3)])
-def test_the_first_pass_costs_nothing_for_a_mean(combine, extra):
-    """XLA drops the 3 products of the extra forward pass, unless a root needs them."""
+def roots(state, totals):
+    return sum(jnp.sqrt(total.compute()) for total in totals.values()), {}
+
+
+@pytest.mark.parametrize(
+    ("combine", "terms", "extra"),
+    [(None, 1, 0), (roots, 1, 0), (None, 2, 0), (roots, 2, 3)],
+)
+def test_the_first_pass_costs_nothing_for_a_mean(combine, terms, extra):
+    """The 3 products of an extra forward pass are there only where the slopes of
+    several numbers need it: not for one number, and XLA drops it for means."""
 
     def fn(params, batch):
         x = batch
         for w in params:
             x = jnp.tanh(x @ w)
-        return {"value": Mean.of(x**2)}
+        return {f"power {k}": Mean.of(x ** (2 + k)) for k in range(terms)}
 
-    objective, w = train.objective(fn, combine), jnp.eye(4)
+    objective, w = train.objective(jax.jit(fn), combine), jnp.eye(4)
     products = []
     with jax.default_device(jax.devices("cpu")[0]):
         for k in (1, 4):

@@ -55,8 +55,8 @@ def relative(found, expected):
 
 
 def gradient(dtype, scale, microbatches=1):
-    """What reaches the optimiser, if the loss has a weight of 2⁻¹²."""
-    objective = train.objective(classify(dtype), weights={"fit": 2.0**-12})
+    """What reaches the optimiser, if the loss has a weight of 2⁻¹⁴."""
+    objective = train.objective(classify(dtype), weights={"fit": 2.0**-14})
     remember = optax.GradientTransformation(
         lambda params: params, lambda updates, state, params=None: (updates, updates)
     )

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import Jaxpr, Literal
 
 from jaxloss import _checks, _split
 from jaxloss.train import _terms
+from jaxloss.train._devices import AxisName, Devices, widened
+from jaxloss.train._parts import reached
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
@@ -23,7 +24,7 @@ from jaxloss.train.objective import (
     Params,
     scalar_and_metrics,
 )
-from jaxloss.train.step import AxisName, Evaluation, _Devices, _wide_sum, _widened
+from jaxloss.train.step import Evaluation, _wide_sum
 
 
 class Accumulator(NamedTuple):
@@ -83,7 +84,7 @@ def accumulate(
     if not isinstance(objective, Objective):
         has = f"type {type(objective).__name__}"
         _checks.wrong_kind("accumulate", "objective", has, "a train.Objective")
-    devices = _Devices(axis_name)
+    devices = Devices(axis_name)
 
     def add(
         params: Params,
@@ -205,30 +206,21 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         def one(direction: jax.Array) -> Params:
             cotangent = [jnp.zeros_like(x) for x in leaves]
             cotangent[at] += direction
-            return jax.tree.map(_widened, pull(structure.unflatten(cotangent))[0])
+            return jax.tree.map(widened, pull(structure.unflatten(cotangent))[0])
 
         eye = jnp.eye(size, dtype=leaves[at].dtype).reshape(size, *shape)
         jacobian = jax.vmap(one)(eye)
         return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), jacobian)
 
-    moving = _depends(jax.make_jaxpr(stats)(params).jaxpr)
+    jaxpr = jax.make_jaxpr(stats)(params).jaxpr
+    moving = reached(jaxpr, jaxpr.invars)
     found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
     return Accumulator(totals, structure.unflatten(found))
 
 
-def _depends(jaxpr: Jaxpr) -> list[bool]:
-    """For each output of a traced function, whether it may depend on the input."""
-    moving = set(jaxpr.invars)
-    moves = lambda v: not isinstance(v, Literal) and v in moving
-    for equation in jaxpr.eqns:
-        if any(map(moves, equation.invars)):
-            moving.update(equation.outvars)
-    return [moves(v) for v in jaxpr.outvars]
-
-
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:
     """The gradients of all numbers, weighted and added up."""
-    total = jax.tree.map(lambda p: jnp.zeros_like(_widened(jnp.asarray(p))), params)
+    total = jax.tree.map(lambda p: jnp.zeros_like(widened(jnp.asarray(p))), params)
     leaves, structure = jax.tree.flatten(weights)
     for weight, slope in zip(leaves, structure.flatten_up_to(slopes), strict=True):
         if slope is not None:

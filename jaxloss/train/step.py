@@ -5,7 +5,7 @@ The chain rule is followed across the cut.  The sums of all parts are added firs
 back through each part.  Nothing is ever averaged over parts.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,8 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _split
 from jaxloss.train import _terms
+from jaxloss.train._devices import AxisName, Devices
+from jaxloss.train._parts import Parts
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
@@ -23,8 +25,6 @@ from jaxloss.train.objective import (
     Params,
     scalar_and_metrics,
 )
-
-AxisName = Hashable | tuple[Hashable, ...] | None
 
 
 class Evaluation(NamedTuple):
@@ -57,9 +57,11 @@ def value_and_grad(
        = \sum_p \Big(\frac{\partial S_p}{\partial \theta}\Big)^{\!\top} \nabla C
 
     with C the combine, S the stats of part p and the gradient of C taken at the sums
-    over *all* parts.  Micro-batches need the sums before the first gradient: if C
-    depends on the parameters only through a linear function of them, XLA removes
-    that extra forward pass; otherwise (a ratio, a root, learnt weights) it stays.
+    over *all* parts.  If a single number in the sums depends on parameters and data,
+    as for one masked mean, whatever C makes of it and of penalties, its gradient is
+    added up with it: in one pass, and in one exchange between devices.  Otherwise the
+    sums are exchanged first, and micro-batches need a forward pass for them, which
+    XLA removes if C is linear in them and keeps for a ratio or learnt weights.
 
     A carry goes from part to part, twice the same way.  Devices start from the same
     carry and end with the mean of theirs (of what is not floating-point, such as a
@@ -110,16 +112,18 @@ def value_and_grad(
     _checks.positive_integer("value_and_grad", microbatches=microbatches)
     _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
     _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
-    devices = _Devices(axis_name)
+    devices = Devices(axis_name)
+
+    def stats(params: Params, state: ObjectiveState, part: Batch) -> tuple[Terms, Any]:
+        with _split.split(in_time=microbatches > 1, axis_name=axis_name):
+            found = objective.stats(params, state, part)
+        found, carry = _terms.apart("value_and_grad", found, state.carry)
+        return jax.tree.map(_wide_sum, found), carry
 
     def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
         params = jax.tree_util.tree_map_with_path(_parameter, params)
-
-        def stats(params: Params, carry: Any, batch: Batch) -> tuple[Terms, Any]:
-            with _split.split(in_time=microbatches > 1, axis_name=axis_name):
-                found = objective.stats(params, state._replace(carry=carry), batch)
-            found, carry = _terms.apart("value_and_grad", found, carry)
-            return devices.vary((jax.tree.map(_wide_sum, found), carry))
+        if microbatches > 1:
+            batch = _cut(batch, microbatches)
 
         def combine(totals: Terms) -> tuple[jax.Array, dict]:
             result = objective.combine(state, totals)
@@ -127,15 +131,10 @@ def value_and_grad(
 
         def slope(totals: Terms) -> Terms:
             slopes, _ = jax.grad(combine, has_aux=True)(totals)
-            scaled = jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
-            return devices.vary(scaled)
+            return jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
 
-        if microbatches == 1:
-            add_up = _whole
-        else:
-            add_up, batch = _in_parts, _cut(batch, microbatches)
-        varying, carry = devices.vary((params, state.carry))
-        totals, grads, carry = add_up(stats, slope, devices, varying, carry, batch)
+        parts = Parts(stats, slope, devices, microbatches)
+        totals, grads, carry = parts.evaluate(params, state, batch)
         loss, metrics = combine(totals)
         grads = jax.tree.map(
             lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
@@ -240,110 +239,6 @@ def train_step(
     return step
 
 
-Stats = Callable[[Params, Any, Batch], tuple[Terms, Any]]
-Slope = Callable[[Terms], Terms]
-
-
-class _Devices(NamedTuple):
-    """What has to be said to the devices that share a batch; nothing, if alone."""
-
-    axis_name: AxisName
-
-    def vary(self, tree: Any) -> Any:
-        """Marks values as local to a device.
-
-        `shard_map` otherwise adds the gradient of a replicated parameter up by
-        itself, and adding it once more would make it too large by the number of
-        devices, without an error.
-        """
-        names = self.axis_name
-        if names is None:
-            return tree
-        for name in names if isinstance(names, tuple) else (names,):
-            jax.lax.axis_size(name)  # NameError if unbound; psum may only assert
-            tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
-        return tree
-
-    def add(self, tree: Any) -> Any:
-        """The sums over all devices, in one collective."""
-        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
-
-    def agree(self, carry: Any) -> Any:
-        """One carry for all devices: the mean, of integers and keys the largest."""
-
-        def one(x: jax.Array) -> jax.Array:
-            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-                data = jax.lax.pmax(jax.random.key_data(x), self.axis_name)
-                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-            if jnp.issubdtype(x.dtype, jnp.inexact):
-                return jax.lax.pmean(_widened(x), self.axis_name).astype(x.dtype)
-            whole = x.astype(jnp.int32) if x.dtype == bool else x
-            return jax.lax.pmax(whole, self.axis_name).astype(x.dtype)
-
-        return carry if self.axis_name is None else jax.tree.map(one, carry)
-
-
-def _vary(x: jax.Array, name: Hashable) -> jax.Array:
-    if name not in jax.sharding.get_abstract_mesh().manual_axes:
-        return x  # an axis of `vmap`: nothing to mark
-    try:
-        return jax.lax.pcast(x, name, to="varying")
-    except ValueError:  # it varies already
-        return x
-
-
-def _whole(
-    stats: Stats,
-    slope: Slope,
-    devices: _Devices,
-    params: Params,
-    carry: Any,
-    batch: Batch,
-) -> tuple[Terms, Params, Any]:
-    """Sums and gradient of a batch in one piece, added over devices; the next carry."""
-    sums, pull, carry = jax.vjp(lambda p: stats(p, carry, batch), params, has_aux=True)
-    totals = devices.add(sums)
-    (grads,) = pull(slope(totals))
-    return totals, devices.add(jax.tree.map(_widened, grads)), carry
-
-
-def _in_parts(
-    stats: Stats,
-    slope: Slope,
-    devices: _Devices,
-    params: Params,
-    carry: Any,
-    parts: Batch,
-) -> tuple[Terms, Params, Any]:
-    """The same of a batch in parts: once for the slope, once for the gradient."""
-
-    def sum_stats(sums: tuple, part: Batch) -> tuple[tuple, None]:
-        totals, carry = sums
-        found, carry = stats(params, carry, part)
-        return (_add(totals, found), carry), None
-
-    def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
-        both, carry = sums
-        found, pull, carry = jax.vjp(
-            lambda params: stats(params, carry, part), params, has_aux=True
-        )
-        (grads,) = pull(slopes)
-        return (_add(both, (found, jax.tree.map(_widened, grads))), carry), None
-
-    part = jax.tree.map(lambda x: x[0], parts)
-    like, _ = jax.eval_shape(stats, params, carry, part)
-    no_stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    # `zeros_like` because the gradient is sharded like its parameter.
-    no_grads = jax.tree.map(lambda x: jnp.zeros_like(_widened(x)), params)
-    no_stats, no_grads = devices.vary((no_stats, no_grads))
-    (totals, _), _ = jax.lax.scan(sum_stats, (no_stats, carry), parts)
-    slopes = slope(devices.add(totals))
-    # The totals once more, instead of those above: then XLA may drop what no slope
-    # needs of the first pass, which for a mean is the whole forward computation.
-    (sums, carry), _ = jax.lax.scan(sum_both, ((no_stats, no_grads), carry), parts)
-    return *devices.add(sums), carry
-
-
 def _cut(batch: Batch, count: int) -> Batch:
     """The parts, along a new leading axis; part k has examples k, k + count, ..."""
     sizes = _sizes(batch)
@@ -388,14 +283,6 @@ def _parameter(path: tuple, x: Any) -> jax.Array:
 def _wide_sum(x: ArrayLike) -> jax.Array:
     """A sum, at least float32: float16 cannot even count to 2049."""
     return _checks.widened("value_and_grad", stats=x)[0]
-
-
-def _widened(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
-
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
 
 
 def _like(x: jax.Array, number: ArrayLike) -> jax.Array:

@@ -1,0 +1,65 @@
+"""What has to be said to the devices that share a batch."""
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+AxisName = Hashable | tuple[Hashable, ...] | None
+
+
+class Devices(NamedTuple):
+    """The mesh axes that a batch is cut over; None for a device that is alone."""
+
+    axis_name: AxisName
+
+    def count(self) -> int:
+        return 1 if self.axis_name is None else jax.lax.psum(1, self.axis_name)
+
+    def vary(self, tree: Any) -> Any:
+        """Marks values as local to a device.
+
+        `shard_map` otherwise adds the gradient of a replicated parameter up by
+        itself, and adding it once more would make it too large by the number of
+        devices, without an error.
+        """
+        names = self.axis_name
+        if names is None:
+            return tree
+        for name in names if isinstance(names, tuple) else (names,):
+            jax.lax.axis_size(name)  # NameError if unbound; psum may only assert
+            tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
+        return tree
+
+    def add(self, tree: Any) -> Any:
+        """The sums over all devices, in one collective."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def agree(self, carry: Any) -> Any:
+        """One carry for all devices: the mean, of integers and keys the largest."""
+
+        def one(x: jax.Array) -> jax.Array:
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                data = jax.lax.pmax(jax.random.key_data(x), self.axis_name)
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+            if jnp.issubdtype(x.dtype, jnp.inexact):
+                return jax.lax.pmean(widened(x), self.axis_name).astype(x.dtype)
+            whole = x.astype(jnp.int32) if x.dtype == bool else x
+            return jax.lax.pmax(whole, self.axis_name).astype(x.dtype)
+
+        return carry if self.axis_name is None else jax.tree.map(one, carry)
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """At least float32, in which gradients are added up."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def _vary(x: jax.Array, name: Hashable) -> jax.Array:
+    if name not in jax.sharding.get_abstract_mesh().manual_axes:
+        return x  # an axis of `vmap`: nothing to mark
+    try:
+        return jax.lax.pcast(x, name, to="varying")
+    except ValueError:  # it varies already
+        return x

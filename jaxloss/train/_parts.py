@@ -1,0 +1,223 @@
+"""The sums of a batch in parts, and their gradient: over micro-batches and devices.
+
+The slope of `combine` is known once the sums of all parts are.  Where it multiplies a
+single number, as for one masked mean, with penalties or without, the gradient of that
+number can be added up before: one pass, one exchange between devices.  Otherwise the
+sums come first.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+
+from jaxloss.train._devices import Devices, widened
+from jaxloss.train._terms import Terms
+from jaxloss.train.objective import Batch, ObjectiveState, Params
+
+
+class Parts(NamedTuple):
+    """How a batch becomes sums, and the sums of the whole batch a slope.
+
+    Attributes:
+      stats: (params, state, part) -> (sums, next carry).
+      slope: From the sums of the whole batch to the gradient of `combine` there.
+      devices: Who has the other parts.
+      count: How many micro-batches follow each other on this device.
+    """
+
+    stats: Callable[[Params, ObjectiveState, Batch], tuple[Terms, Any]]
+    slope: Callable[[Terms], Terms]
+    devices: Devices
+    count: int
+
+    def evaluate(
+        self, params: Params, state: ObjectiveState, batch: Batch
+    ) -> tuple[Terms, Params, Any]:
+        """The sums of the whole batch, its gradient, and this device's next carry.
+
+        With a `count` above 1, the leaves of `batch` have a leading axis of parts.
+        """
+        state = state._replace(carry=self.devices.vary(state.carry))
+        if self.count == 1 and self.devices.axis_name is None:
+            return self._whole(params, state, batch)
+        part = batch if self.count == 1 else jax.tree.map(lambda x: x[0], batch)
+        single = _single(self.stats, params, state, part)
+        if single is not None:
+            return self._one_pass(params, state, batch, part, single)
+        if self.count == 1:
+            return self._whole(params, state, batch)
+        return self._two_passes(params, state, batch)
+
+    def _varying(self, state: ObjectiveState, part: Batch) -> Callable:
+        """The stats of one part as a function of parameters, local to this device."""
+        return lambda params: self.devices.vary(self.stats(params, state, part))
+
+    def _whole(
+        self, params: Params, state: ObjectiveState, batch: Batch
+    ) -> tuple[Terms, Params, Any]:
+        """Of one part per device: the slope is pulled back once the sums are known."""
+        vary, add = self.devices.vary, self.devices.add
+        stats = self._varying(state, batch)
+        sums, pull, carry = jax.vjp(stats, vary(params), has_aux=True)
+        totals = add(sums)
+        (grads,) = pull(vary(self.slope(totals)))
+        return totals, add(jax.tree.map(widened, grads)), carry
+
+    def _two_passes(
+        self, params: Params, state: ObjectiveState, parts: Batch
+    ) -> tuple[Terms, Params, Any]:
+        """Of several parts: once for the slope, once for the gradient."""
+        vary, add = self.devices.vary, self.devices.add
+        params = vary(params)
+
+        def sum_stats(sums: tuple, part: Batch) -> tuple[tuple, None]:
+            totals, carry = sums
+            found, carry = self._varying(state._replace(carry=carry), part)(params)
+            return (_add(totals, found), carry), None
+
+        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
+            both, carry = sums
+            stats = self._varying(state._replace(carry=carry), part)
+            found, pull, carry = jax.vjp(stats, params, has_aux=True)
+            (grads,) = pull(slopes)
+            return (_add(both, (found, jax.tree.map(widened, grads))), carry), None
+
+        zeros = self._zeros(params, state, parts)
+        (totals, _), _ = jax.lax.scan(sum_stats, (zeros[0], state.carry), parts)
+        slopes = vary(self.slope(add(totals)))
+        # The totals once more, instead of those above: then XLA may drop what no slope
+        # needs of the first pass, which for a mean is the whole forward computation.
+        (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
+        return *add(both), carry
+
+    def _one_pass(
+        self,
+        params: Params,
+        state: ObjectiveState,
+        parts: Batch,
+        part: Batch,
+        single: "Single",
+    ) -> tuple[Terms, Params, Any]:
+        """Where one number depends on parameters and data: its slope comes last."""
+        vary, add = self.devices.vary, self.devices.add
+        local = vary(params)
+
+        def of_part(carry: Any, part: Batch) -> tuple[tuple, Any]:
+            stats = self._varying(state._replace(carry=carry), part)
+
+            def number(params: Params) -> tuple[jax.Array, tuple]:
+                found, carry = stats(params)
+                return jax.tree.leaves(found)[single.at], (found, carry)
+
+            _, pull, (found, carry) = jax.vjp(number, local, has_aux=True)
+            # About as large as the slope will be, so that half precision inside of the
+            # model neither overflows nor underflows; a power of two loses nothing.
+            scale = _power_of_two(jax.tree.leaves(self.slope(found))[single.at])
+            (grads,) = pull(vary(scale))
+            unscaled = lambda g: widened(g) / scale.astype(widened(g).dtype)
+            return (found, jax.tree.map(unscaled, grads)), carry
+
+        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
+            found, carry = of_part(sums[1], part)
+            return (_add(sums[0], found), carry), None
+
+        if self.count == 1:
+            both, carry = of_part(state.carry, parts)
+        else:
+            zeros = self._zeros(local, state, parts)
+            (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
+        totals, grads = add(both)
+        slopes = jax.tree.leaves(self.slope(totals))
+        grads = jax.tree.map(lambda g: g * slopes[single.at].astype(g.dtype), grads)
+        if not single.alike:
+            return totals, grads, carry
+
+        # What depends on parameters only is the same in every part.
+        def alike(params: Params) -> list[jax.Array]:
+            found, _ = self.stats(params, state, part)
+            return [jax.tree.leaves(found)[i] for i in single.alike]
+
+        times = self.count * self.devices.count()
+        (more,) = jax.vjp(alike, params)[1]([slopes[i] * times for i in single.alike])
+        return totals, _add(grads, jax.tree.map(widened, more)), carry
+
+    def _zeros(
+        self, params: Params, state: ObjectiveState, parts: Batch
+    ) -> tuple[Terms, Params]:
+        """Sums and gradient before the first part."""
+        part = jax.tree.map(lambda x: x[0], parts)
+        like, _ = jax.eval_shape(self.stats, params, state, part)
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        # `zeros_like` because the gradient is sharded like its parameter.
+        grads = jax.tree.map(lambda x: jnp.zeros_like(widened(x)), params)
+        return self.devices.vary((sums, grads))
+
+
+class Single(NamedTuple):
+    """The leaf of the sums that depends on parameters and data, and those that
+    depend on parameters only."""
+
+    at: int
+    alike: list[int]
+
+
+def _single(
+    stats: Callable, params: Params, state: ObjectiveState, part: Batch
+) -> Single | None:
+    """None if there are several such numbers, or none, or devices mix in between."""
+    free = state._replace(carry=None)
+
+    def sums(params: Params, free: ObjectiveState, carry: Any, part: Batch) -> Terms:
+        return stats(params, free._replace(carry=carry), part)[0]
+
+    closed, like = jax.make_jaxpr(sums, return_shape=True)(
+        params, free, state.carry, part
+    )
+    jaxpr = closed.jaxpr
+    trained, known = len(jax.tree.leaves(params)), len(jax.tree.leaves(free))
+    # What a function closed over may differ from device to device, as the data do.
+    data = {*jaxpr.invars[trained + known :], *jaxpr.constvars}
+    trains = reached(jaxpr, jaxpr.invars[:trained])
+    moves = [a and b for a, b in zip(trains, reached(jaxpr, data), strict=True)]
+    alike = [i for i, trained in enumerate(trains) if trained and not moves[i]]
+    leaves = zip(jax.tree.leaves(like), moves, strict=True)
+    numbers = sum(math.prod(x.shape) for x, moved in leaves if moved)
+    # An effect: the model speaks to other devices itself, as BatchNorm may.  Then their
+    # gradients are mixed, whose scales differ until the common slope is known.
+    if jaxpr.effects or numbers != 1:
+        return None
+    return Single(moves.index(True), alike)
+
+
+def reached(jaxpr: Jaxpr, sources: Iterable[Var]) -> list[bool]:
+    """For each output of a traced function, whether it may depend on the sources."""
+    moving = set(sources)
+    moves = lambda v: not isinstance(v, Literal) and v in moving
+    for equation in jaxpr.eqns:
+        into = [moves(v) for v in equation.invars]
+        inner = equation.params.get("jaxpr")
+        if equation.primitive.name in ("jit", "pjit") and isinstance(
+            inner, ClosedJaxpr
+        ):
+            starts = zip(inner.jaxpr.invars, into, strict=True)
+            out = reached(inner.jaxpr, [v for v, moved in starts if moved])
+            ends = zip(equation.outvars, out, strict=True)
+            moving.update(v for v, moved in ends if moved)
+        elif any(into):
+            moving.update(equation.outvars)
+    return [moves(v) for v in jaxpr.outvars]
+
+
+def _power_of_two(x: jax.Array) -> jax.Array:
+    """One near |x|; 1 where x is 0 or not finite, as for a part without labels."""
+    bits = jnp.finfo(x.dtype)
+    near = jax.lax.reduce_precision(jnp.abs(jax.lax.stop_gradient(x)), bits.nexp, 0)
+    return jnp.where((near > 0) & jnp.isfinite(near), near, 1)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
