@@ -287,6 +287,14 @@ def wrong_kind(loss: str, argument: str, has: str, expected: str) -> NoReturn:
     raise TypeError(f"{loss}: `{argument}` has {has}; expected {expected}.")
 
 
+def unbound_axis(loss: str, axis: object) -> NoReturn:
+    """Raises `NameError`, as JAX does, for an axis that nothing around maps over."""
+    raise NameError(
+        f"{loss}: `axis_name` has the unbound axis name {axis!r}; expected an axis of "
+        "the shard_map, pmap or vmap around the call (leave it out under plain jit)."
+    )
+
+
 def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:
     try:
         return jnp.asarray(x)

@@ -791,10 +791,22 @@ def test_bad_calls_raise_while_tracing(message):
     assert "; expected " in str(raised.value)
 
 
-def test_an_unbound_axis_raises():
+@pytest.mark.parametrize("axis_name", ["dta", ("rows", "dta")])
+def test_an_unbound_axis_raises(axis_name):
     """A misspelt axis is never silently the whole batch."""
-    with pytest.raises(NameError, match="unbound axis name: dta"):
-        run(plain, axis_name="dta")
+    message = (
+        r"^value_and_grad: `axis_name` has the unbound axis name 'dta'; expected an "
+        r"axis of the shard_map, pmap or vmap around the call \(leave it out"
+    )
+    with pytest.raises(NameError, match=message):
+        jax.vmap(lambda _: run(plain, axis_name=axis_name).loss, axis_name="rows")(
+            jnp.arange(2)
+        )
+    add, _ = train.accumulate(plain)
+    sums = add(1.0, plain.init(), jnp.ones(2))
+    _, finish = train.accumulate(plain, axis_name="dta")
+    with pytest.raises(NameError, match="^accumulate: `axis_name` has the unbound"):
+        finish(1.0, plain.init(), sums)
 
 
 @pytest.mark.parametrize("name", [n for n in vars(train) if callable(vars(train)[n])])

@@ -67,6 +67,7 @@ def accumulate(
     Raises:
       TypeError: If `objective` is not an `Objective`.
       ValueError: From `add`, if the objective has a carry.
+      NameError: From either, while tracing, if `axis_name` is not bound.
 
     Example:
       >>> from jaxloss import train
@@ -83,7 +84,7 @@ def accumulate(
     if not isinstance(objective, Objective):
         has = f"type {type(objective).__name__}"
         _checks.wrong_kind("accumulate", "objective", has, "a train.Objective")
-    devices = _Devices(axis_name)
+    devices = _Devices("accumulate", axis_name)
 
     def add(
         params: Params,

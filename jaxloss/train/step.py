@@ -110,7 +110,7 @@ def value_and_grad(
     _checks.positive_integer("value_and_grad", microbatches=microbatches)
     _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
     _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
-    devices = _Devices(axis_name)
+    devices = _Devices("value_and_grad", axis_name)
 
     def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
         params = jax.tree_util.tree_map_with_path(_parameter, params)
@@ -247,6 +247,7 @@ Slope = Callable[[Terms], Terms]
 class _Devices(NamedTuple):
     """What has to be said to the devices that share a batch; nothing, if alone."""
 
+    function: str
     axis_name: AxisName
 
     def vary(self, tree: Any) -> Any:
@@ -256,17 +257,25 @@ class _Devices(NamedTuple):
         itself, and adding it once more would make it too large by the number of
         devices, without an error.
         """
-        names = self.axis_name
-        if names is None:
-            return tree
-        for name in names if isinstance(names, tuple) else (names,):
-            jax.lax.axis_size(name)  # NameError if unbound; psum may only assert
+        for name in self._names():
             tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
         return tree
 
     def add(self, tree: Any) -> Any:
         """The sums over all devices, in one collective."""
-        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+        return jax.lax.psum(tree, self.axis_name) if self._names() else tree
+
+    def _names(self) -> tuple[Hashable, ...]:
+        """The axes, none if alone; raises `NameError` if one is not bound."""
+        if self.axis_name is None:
+            return ()
+        names = self.axis_name if isinstance(self.axis_name, tuple) else [self.axis_name]
+        for name in names:
+            try:
+                jax.lax.axis_size(name)  # psum of an unbound name may only assert
+            except NameError:
+                _checks.unbound_axis(self.function, name)
+        return tuple(names)
 
     def agree(self, carry: Any) -> Any:
         """One carry for all devices: the mean, of integers and keys the largest."""
