@@ -248,7 +248,7 @@ def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
 
 
 def no_integer(loss: str, name: str, value: ArrayLike) -> None:
-    """Raises `TypeError` for an integer or a flag that `fn` would receive as a float."""
+    """Raises `TypeError` for an integer or flag that `fn` would get as a float."""
     try:
         x = jnp.asarray(value)
     except (TypeError, ValueError):

@@ -805,7 +805,7 @@ def test_an_unbound_axis_raises(axis_name):
     add, _ = train.accumulate(plain)
     sums = add(1.0, plain.init(), jnp.ones(2))
     _, finish = train.accumulate(plain, axis_name="dta")
-    with pytest.raises(NameError, match="^accumulate: `axis_name` has the unbound"):
+    with pytest.raises(NameError, match=r"^accumulate: `axis_name` has the unbound"):
         finish(1.0, plain.init(), sums)
 
 

@@ -21,9 +21,10 @@ from jaxloss.train.objective import (
     Objective,
     ObjectiveState,
     Params,
+    expect_objective,
     scalar_and_metrics,
 )
-from jaxloss.train.step import AxisName, Evaluation, _Devices, _wide_sum, _widened
+from jaxloss.train.step import AxisName, Evaluation, _Devices, _wide_sum, widened
 
 
 class Accumulator(NamedTuple):
@@ -81,9 +82,7 @@ def accumulate(
       >>> finish(params, state, sums).grads  # -2 times the mean of the four
       Array(-6., dtype=float32)
     """
-    if not isinstance(objective, Objective):
-        has = f"type {type(objective).__name__}"
-        _checks.wrong_kind("accumulate", "objective", has, "a train.Objective")
+    expect_objective("accumulate", objective)
     devices = _Devices("accumulate", axis_name)
 
     def add(
@@ -206,7 +205,7 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         def one(direction: jax.Array) -> Params:
             cotangent = [jnp.zeros_like(x) for x in leaves]
             cotangent[at] += direction
-            return jax.tree.map(_widened, pull(structure.unflatten(cotangent))[0])
+            return jax.tree.map(widened, pull(structure.unflatten(cotangent))[0])
 
         eye = jnp.eye(size, dtype=leaves[at].dtype).reshape(size, *shape)
         jacobian = jax.vmap(one)(eye)
@@ -229,7 +228,7 @@ def _depends(jaxpr: Jaxpr) -> list[bool]:
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:
     """The gradients of all numbers, weighted and added up."""
-    total = jax.tree.map(lambda p: jnp.zeros_like(_widened(jnp.asarray(p))), params)
+    total = jax.tree.map(lambda p: jnp.zeros_like(widened(jnp.asarray(p))), params)
     leaves, structure = jax.tree.flatten(weights)
     for weight, slope in zip(leaves, structure.flatten_up_to(slopes), strict=True):
         if slope is not None:

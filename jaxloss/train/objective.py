@@ -179,6 +179,13 @@ def weighted(
     return _weighted("weighted", objective, weights, name)
 
 
+def expect_objective(function: str, objective: Any) -> None:
+    """Raises `TypeError` for anything else, such as a bare loss function."""
+    if not isinstance(objective, Objective):
+        has = f"type {type(objective).__name__}"
+        _checks.wrong_kind(function, "objective", has, "a train.Objective")
+
+
 def scalar_and_metrics(function: str, result: Any) -> tuple[jax.Array, dict]:
     """What `combine` returned; raises unless it is a real scalar and a dict."""
     if not isinstance(result, tuple) or len(result) != 2:

@@ -21,6 +21,7 @@ from jaxloss.train.objective import (
     Objective,
     ObjectiveState,
     Params,
+    expect_objective,
     scalar_and_metrics,
 )
 
@@ -104,47 +105,12 @@ def value_and_grad(
       >>> found.loss, found.grads
       (Array(1., dtype=float32), Array(2., dtype=float32))
     """
-    if not isinstance(objective, Objective):
-        has = f"type {type(objective).__name__}"
-        _checks.wrong_kind("value_and_grad", "objective", has, "a train.Objective")
-    _checks.positive_integer("value_and_grad", microbatches=microbatches)
-    _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
-    _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
-    devices = _Devices("value_and_grad", axis_name)
-
-    def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
-        params = jax.tree_util.tree_map_with_path(_parameter, params)
-
-        def stats(params: Params, carry: Any, batch: Batch) -> tuple[Terms, Any]:
-            with _split.split(in_time=microbatches > 1, axis_name=axis_name):
-                found = objective.stats(params, state._replace(carry=carry), batch)
-            found, carry = _terms.apart("value_and_grad", found, carry)
-            return devices.vary((jax.tree.map(_wide_sum, found), carry))
-
-        def combine(totals: Terms) -> tuple[jax.Array, dict]:
-            result = objective.combine(state, totals)
-            return scalar_and_metrics("value_and_grad", result)
-
-        def slope(totals: Terms) -> Terms:
-            slopes, _ = jax.grad(combine, has_aux=True)(totals)
-            scaled = jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
-            return devices.vary(scaled)
-
-        if microbatches == 1:
-            add_up = _whole
-        else:
-            add_up, batch = _in_parts, _cut(batch, microbatches)
-        varying, carry = devices.vary((params, state.carry))
-        totals, grads, carry = add_up(stats, slope, devices, varying, carry, batch)
-        loss, metrics = combine(totals)
-        grads = jax.tree.map(
-            lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
-        )
-        count = optax.safe_increment(state.count)
-        state = state._replace(count=count, carry=devices.agree(carry))
-        return Evaluation(loss, metrics, grads, state)
-
-    return evaluate
+    return differentiated(
+        objective,
+        microbatches=microbatches,
+        axis_name=axis_name,
+        loss_scale=loss_scale,
+    )
 
 
 class TrainState(NamedTuple):
@@ -216,10 +182,7 @@ def train_step(
       >>> state.params
       Array(2., dtype=float32)
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        has = f"type {type(optimizer).__name__}"
-        expected = "an optax transformation, such as optax.adam(1e-3)"
-        _checks.wrong_kind("train_step", "optimizer", has, expected)
+    optax_transformation("train_step", optimizer)
     evaluate = value_and_grad(
         objective,
         microbatches=microbatches,
@@ -240,8 +203,92 @@ def train_step(
     return step
 
 
+def optax_transformation(function: str, optimizer: Any) -> None:
+    """Raises `TypeError` for anything else, such as a learning rate."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        has = f"type {type(optimizer).__name__}"
+        expected = "an optax transformation, such as optax.adam(1e-3)"
+        _checks.wrong_kind(function, "optimizer", has, expected)
+
+
+def differentiated(
+    objective: Objective,
+    split: Callable[[Terms], Terms] | None = None,
+    *,
+    microbatches: int,
+    axis_name: AxisName,
+    loss_scale: ArrayLike,
+) -> Callable[[Params, ObjectiveState, Batch], Evaluation]:
+    """`value_and_grad`; with one gradient for each row that `split` makes of the slope.
+
+    The slope of `combine` is like the totals.  A split has a leading axis of rows, and
+    so have the gradients then.
+    """
+    expect_objective("value_and_grad", objective)
+    _checks.positive_integer("value_and_grad", microbatches=microbatches)
+    _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
+    _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
+    devices = _Devices("value_and_grad", axis_name)
+
+    def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
+        params = jax.tree_util.tree_map_with_path(_parameter, params)
+
+        def stats(params: Params, carry: Any, batch: Batch) -> tuple[Terms, Any]:
+            with _split.split(in_time=microbatches > 1, axis_name=axis_name):
+                found = objective.stats(params, state._replace(carry=carry), batch)
+            found, carry = _terms.apart("value_and_grad", found, carry)
+            return devices.vary((jax.tree.map(_wide_sum, found), carry))
+
+        def combine(totals: Terms) -> tuple[jax.Array, dict]:
+            result = objective.combine(state, totals)
+            return scalar_and_metrics("value_and_grad", result)
+
+        def slope(totals: Terms) -> Terms:
+            slopes, _ = jax.grad(combine, has_aux=True)(totals)
+            scaled = jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
+            return devices.vary(scaled if split is None else split(scaled))
+
+        if microbatches == 1:
+            add_up = _whole
+        else:
+            add_up, batch = _in_parts, _cut(batch, microbatches)
+        varying, carry = devices.vary((params, state.carry))
+        back = _Back(slope, split is not None)
+        totals, grads, carry = add_up(stats, back, devices, varying, carry, batch)
+        loss, metrics = combine(totals)
+        grads = jax.tree.map(
+            lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
+        )
+        count = optax.safe_increment(state.count)
+        state = state._replace(count=count, carry=devices.agree(carry))
+        return Evaluation(loss, metrics, grads, state)
+
+    return evaluate
+
+
 Stats = Callable[[Params, Any, Batch], tuple[Terms, Any]]
-Slope = Callable[[Terms], Terms]
+
+
+class _Back(NamedTuple):
+    """From the totals back to the parameters: one gradient, or one per row."""
+
+    slope: Callable[[Terms], Terms]
+    rows: bool
+
+    def through(self, pull: Callable[[Terms], tuple[Params]], slopes: Terms) -> Params:
+        """The gradients of one part, at least float32."""
+        one = lambda row: jax.tree.map(widened, pull(row)[0])
+        return jax.vmap(one)(slopes) if self.rows else one(slopes)
+
+    def zeros(self, slopes: Terms, params: Params) -> Params:
+        """What the gradients of all parts are added to."""
+        rows = jax.tree.leaves(slopes)[0].shape[:1] if self.rows else ()
+
+        def zero(x: jax.Array) -> jax.Array:
+            # `zeros_like` because the gradient is sharded like its parameter.
+            return jnp.broadcast_to(jnp.zeros_like(widened(x)), rows + x.shape)
+
+        return jax.tree.map(zero, params)
 
 
 class _Devices(NamedTuple):
@@ -269,7 +316,9 @@ class _Devices(NamedTuple):
         """The axes, none if alone; raises `NameError` if one is not bound."""
         if self.axis_name is None:
             return ()
-        names = self.axis_name if isinstance(self.axis_name, tuple) else [self.axis_name]
+        names = (
+            self.axis_name if isinstance(self.axis_name, tuple) else [self.axis_name]
+        )
         for name in names:
             try:
                 jax.lax.axis_size(name)  # psum of an unbound name may only assert
@@ -285,7 +334,7 @@ class _Devices(NamedTuple):
                 data = jax.lax.pmax(jax.random.key_data(x), self.axis_name)
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
             if jnp.issubdtype(x.dtype, jnp.inexact):
-                return jax.lax.pmean(_widened(x), self.axis_name).astype(x.dtype)
+                return jax.lax.pmean(widened(x), self.axis_name).astype(x.dtype)
             whole = x.astype(jnp.int32) if x.dtype == bool else x
             return jax.lax.pmax(whole, self.axis_name).astype(x.dtype)
 
@@ -303,7 +352,7 @@ def _vary(x: jax.Array, name: Hashable) -> jax.Array:
 
 def _whole(
     stats: Stats,
-    slope: Slope,
+    back: _Back,
     devices: _Devices,
     params: Params,
     carry: Any,
@@ -312,13 +361,13 @@ def _whole(
     """Sums and gradient of a batch in one piece, added over devices; the next carry."""
     sums, pull, carry = jax.vjp(lambda p: stats(p, carry, batch), params, has_aux=True)
     totals = devices.add(sums)
-    (grads,) = pull(slope(totals))
-    return totals, devices.add(jax.tree.map(_widened, grads)), carry
+    grads = back.through(pull, back.slope(totals))
+    return totals, devices.add(grads), carry
 
 
 def _in_parts(
     stats: Stats,
-    slope: Slope,
+    back: _Back,
     devices: _Devices,
     params: Params,
     carry: Any,
@@ -336,17 +385,16 @@ def _in_parts(
         found, pull, carry = jax.vjp(
             lambda params: stats(params, carry, part), params, has_aux=True
         )
-        (grads,) = pull(slopes)
-        return (_add(both, (found, jax.tree.map(_widened, grads))), carry), None
+        grads = back.through(pull, slopes)
+        return (_add(both, (found, grads)), carry), None
 
     part = jax.tree.map(lambda x: x[0], parts)
     like, _ = jax.eval_shape(stats, params, carry, part)
     no_stats = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    # `zeros_like` because the gradient is sharded like its parameter.
-    no_grads = jax.tree.map(lambda x: jnp.zeros_like(_widened(x)), params)
-    no_stats, no_grads = devices.vary((no_stats, no_grads))
+    no_stats = devices.vary(no_stats)
     (totals, _), _ = jax.lax.scan(sum_stats, (no_stats, carry), parts)
-    slopes = slope(devices.add(totals))
+    slopes = back.slope(devices.add(totals))
+    no_grads = devices.vary(back.zeros(slopes, params))
     # The totals once more, instead of those above: then XLA may drop what no slope
     # needs of the first pass, which for a mean is the whole forward computation.
     (sums, carry), _ = jax.lax.scan(sum_both, ((no_stats, no_grads), carry), parts)
@@ -399,7 +447,7 @@ def _wide_sum(x: ArrayLike) -> jax.Array:
     return _checks.widened("value_and_grad", stats=x)[0]
 
 
-def _widened(x: jax.Array) -> jax.Array:
+def widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
