@@ -247,6 +247,29 @@ def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
     return x
 
 
+def no_integer(loss: str, name: str, value: ArrayLike) -> None:
+    """Raises `TypeError` for an integer or flag that `fn` would get as a float."""
+    try:
+        x = jnp.asarray(value)
+    except (TypeError, ValueError):
+        return  # no number at all: for `number` to say
+    if x.dtype != bool and not jnp.issubdtype(x.dtype, jnp.integer):
+        return
+    kind = "boolean" if x.dtype == bool else "integer"
+    if isinstance(value, jax.Array) or x.ndim:  # its value may not be known
+        has = f"{kind}s of shape {x.shape}, which would reach `fn` as float32 numbers"
+        number, plain = "an array of floats", "..."
+    else:
+        plain = x.item()
+        has = f"the {kind} {plain}, which would reach `fn` as the float32 number "
+        has, number = f"{has}{plain:.1f}", f"a float ({plain:.1f})"
+    expected = (
+        f"{number}, a schedule (a function of the step count), or functools.partial("
+        f"fn, {name}={plain}) for a size, a count or a flag, which stays as it is"
+    )
+    wrong_kind(loss, name, has, expected)
+
+
 def fail(loss: str, argument: str, has: str, expected: str) -> NoReturn:
     """Raises a `ValueError` in the house's words: what it has, what was expected."""
     raise ValueError(f"{loss}: `{argument}` has {has}; expected {expected}.")
@@ -262,6 +285,14 @@ def nearest(word: str, words: Iterable[str]) -> str:
 def wrong_kind(loss: str, argument: str, has: str, expected: str) -> NoReturn:
     """`fail` for a kind of object or a dtype: raises `TypeError`."""
     raise TypeError(f"{loss}: `{argument}` has {has}; expected {expected}.")
+
+
+def unbound_axis(loss: str, axis: object) -> NoReturn:
+    """Raises `NameError`, as JAX does, for an axis that nothing around maps over."""
+    raise NameError(
+        f"{loss}: `axis_name` has the unbound axis name {axis!r}; expected an axis of "
+        "the shard_map, pmap or vmap around the call (leave it out under plain jit)."
+    )
 
 
 def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:

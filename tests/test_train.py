@@ -343,8 +343,8 @@ def power(params, batch, *, power, scale):
 
 
 def test_numbers_become_float32_state():
-    """Python and NumPy numbers of any kind are float32 arrays in the state."""
-    objective = train.objective(power, power=2, scale=np.float64(0.5))
+    """Python and NumPy floats are float32 arrays in the state."""
+    objective = train.objective(power, power=2.0, scale=np.float64(0.5))
     state = objective.init()
     assert state.count.dtype == jnp.int32
     assert state.hyperparameters == {"power": 2.0, "scale": 0.5}
@@ -375,7 +375,7 @@ def test_schedules_follow_the_step_count():
 def test_hyperparameters_may_be_swept():
     """`vmap` over the state gives, per configuration, what a loop gives."""
     objective = train.l2(
-        train.objective(power, power=1, scale=1, weights={"fit": 1}), 0
+        train.objective(power, power=1.0, scale=1.0, weights={"fit": 1}), 0
     )
     grid = {
         "power": jnp.array([1.0, 2.0, 3.0], jnp.float32),
@@ -703,7 +703,18 @@ BAD_CALLS = {
     "objective: `fn` has the parameters (params, batch, *, gamma); expected one that "
     "can be called as fn(params, batch): missing": lambda: gamma(),
     "objective: `gamma` has type str": lambda: gamma(gamma="2"),
-    "objective: `gamma` has dtype bool": lambda: gamma(gamma=True),
+    "objective: `gamma` has the integer 2, which would reach `fn` as the float32 "
+    "number 2.0; expected a float (2.0), a schedule (a function of the step count), or "
+    "functools.partial(fn, gamma=2) for a size": lambda: gamma(gamma=2),
+    "objective: `gamma` has the integer 3": lambda: gamma(gamma=np.int64(3)),
+    "objective: `gamma` has integers of shape (), which would": lambda: gamma(
+        gamma=jnp.int8(4)
+    ),
+    "objective: `gamma` has the boolean True, which would": lambda: gamma(gamma=True),
+    "objective: `gamma` has integers of shape (2,)": lambda: gamma(gamma=[1, 2]),
+    "objective: `gamma` has integers of shape ()": lambda: jax.eval_shape(
+        lambda traced: gamma(gamma=traced).init(), jnp.int32(1)
+    ),
     "objective: `gamma` has type NoneType": lambda: gamma(gamma=None),
     "objective: `gamma` has dtype complex": lambda: gamma(gamma=1j),
     "objective: `weights` has type float": lambda: untyped.objective(fit, weights=2.0),
@@ -800,10 +811,22 @@ def test_bad_calls_raise_while_tracing(message):
     assert "; expected " in str(raised.value)
 
 
-def test_an_unbound_axis_raises():
+@pytest.mark.parametrize("axis_name", ["dta", ("rows", "dta")])
+def test_an_unbound_axis_raises(axis_name):
     """A misspelt axis is never silently the whole batch."""
-    with pytest.raises(NameError, match="unbound axis name: dta"):
-        run(plain, axis_name="dta")
+    message = (
+        r"^value_and_grad: `axis_name` has the unbound axis name 'dta'; expected an "
+        r"axis of the shard_map, pmap or vmap around the call \(leave it out"
+    )
+    with pytest.raises(NameError, match=message):
+        jax.vmap(lambda _: run(plain, axis_name=axis_name).loss, axis_name="rows")(
+            jnp.arange(2)
+        )
+    add, _ = train.accumulate(plain)
+    sums = add(1.0, plain.init(), jnp.ones(2), None)
+    _, finish = train.accumulate(plain, axis_name="dta")
+    with pytest.raises(NameError, match=r"^accumulate: `axis_name` has the unbound"):
+        finish(1.0, plain.init(), sums)
 
 
 @pytest.mark.parametrize("name", [n for n in vars(train) if callable(vars(train)[n])])

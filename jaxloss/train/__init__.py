@@ -33,3 +33,14 @@ from jaxloss.train.step import (
     train_step as train_step,
     value_and_grad as value_and_grad,
 )
+from jaxloss.train.task_updates import (
+    GradNormState as GradNormState,
+    PCGradState as PCGradState,
+    gradnorm as gradnorm,
+    pcgrad as pcgrad,
+)
+from jaxloss.train.tasks import (
+    TaskEvaluation as TaskEvaluation,
+    task_gradients as task_gradients,
+    task_train_step as task_train_step,
+)

@@ -6,16 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxloss import _checks
+
 AxisName = Hashable | tuple[Hashable, ...] | None
 
 
 class Devices(NamedTuple):
     """The mesh axes that a batch is cut over; None for a device that is alone."""
 
+    function: str
     axis_name: AxisName
 
     def count(self) -> int:
-        return 1 if self.axis_name is None else jax.lax.psum(1, self.axis_name)
+        return jax.lax.psum(1, self.axis_name) if self._names() else 1
 
     def vary(self, tree: Any) -> Any:
         """Marks values as local to a device.
@@ -24,17 +27,13 @@ class Devices(NamedTuple):
         itself, and adding it once more would make it too large by the number of
         devices, without an error.
         """
-        names = self.axis_name
-        if names is None:
-            return tree
-        for name in names if isinstance(names, tuple) else (names,):
-            jax.lax.axis_size(name)  # NameError if unbound; psum may only assert
+        for name in self._names():
             tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
         return tree
 
     def add(self, tree: Any) -> Any:
         """The sums over all devices, in one collective."""
-        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+        return jax.lax.psum(tree, self.axis_name) if self._names() else tree
 
     def agree(self, carry: Any) -> Any:
         """One carry for all devices: the mean, of integers and keys the largest."""
@@ -49,6 +48,19 @@ class Devices(NamedTuple):
             return jax.lax.pmax(whole, self.axis_name).astype(x.dtype)
 
         return carry if self.axis_name is None else jax.tree.map(one, carry)
+
+    def _names(self) -> tuple[Any, ...]:
+        """The axes, none if alone; raises `NameError` if one is not bound."""
+        if self.axis_name is None:
+            return ()
+        names: Any = self.axis_name
+        names = names if isinstance(names, tuple) else (names,)
+        for name in names:
+            try:
+                jax.lax.axis_size(name)  # psum of an unbound name may only assert
+            except NameError:
+                _checks.unbound_axis(self.function, name)
+        return names
 
 
 def widened(x: jax.Array) -> jax.Array:

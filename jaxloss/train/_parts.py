@@ -25,12 +25,15 @@ class Parts(NamedTuple):
     Attributes:
       stats: (params, state, part) -> (sums, next carry).
       slope: From the sums of the whole batch to the gradient of `combine` there.
+      split: None, or from the slope to rows of it, along a new leading axis, each of
+        which gets a gradient of its own.
       devices: Who has the other parts.
       count: How many micro-batches follow each other on this device.
     """
 
     stats: Callable[[Params, ObjectiveState, Batch], tuple[Terms, Any]]
     slope: Callable[[Terms], Terms]
+    split: Callable[[Terms], Terms] | None
     devices: Devices
     count: int
 
@@ -42,12 +45,12 @@ class Parts(NamedTuple):
         With a `count` above 1, the leaves of `batch` have a leading axis of parts.
         """
         state = state._replace(carry=self.devices.vary(state.carry))
-        if self.count == 1 and self.devices.axis_name is None:
-            return self._whole(params, state, batch)
-        part = batch if self.count == 1 else jax.tree.map(lambda x: x[0], batch)
-        single = _single(self.stats, params, state, part)
-        if single is not None:
-            return self._one_pass(params, state, batch, part, single)
+        alone = self.count == 1 and self.devices.axis_name is None
+        if not alone and self.split is None:
+            part = batch if self.count == 1 else jax.tree.map(lambda x: x[0], batch)
+            single = _single(self.stats, params, state, part)
+            if single is not None:
+                return self._one_pass(params, state, batch, part, single)
         if self.count == 1:
             return self._whole(params, state, batch)
         return self._two_passes(params, state, batch)
@@ -64,8 +67,7 @@ class Parts(NamedTuple):
         stats = self._varying(state, batch)
         sums, pull, carry = jax.vjp(stats, vary(params), has_aux=True)
         totals = add(sums)
-        (grads,) = pull(vary(self.slope(totals)))
-        return totals, add(jax.tree.map(widened, grads)), carry
+        return totals, add(self._pulled(pull, self._slopes(totals))), carry
 
     def _two_passes(
         self, params: Params, state: ObjectiveState, parts: Batch
@@ -83,12 +85,13 @@ class Parts(NamedTuple):
             both, carry = sums
             stats = self._varying(state._replace(carry=carry), part)
             found, pull, carry = jax.vjp(stats, params, has_aux=True)
-            (grads,) = pull(slopes)
-            return (_add(both, (found, jax.tree.map(widened, grads))), carry), None
+            return (_add(both, (found, self._pulled(pull, slopes))), carry), None
 
-        zeros = self._zeros(params, state, parts)
-        (totals, _), _ = jax.lax.scan(sum_stats, (zeros[0], state.carry), parts)
-        slopes = vary(self.slope(add(totals)))
+        no_sums = self._no_sums(params, state, parts)
+        (totals, _), _ = jax.lax.scan(sum_stats, (no_sums, state.carry), parts)
+        slopes = self._slopes(add(totals))
+        rows = jax.tree.leaves(slopes)[0].shape[:1] if self.split else ()
+        zeros = no_sums, vary(_zeros(params, rows))
         # The totals once more, instead of those above: then XLA may drop what no slope
         # needs of the first pass, which for a mean is the whole forward computation.
         (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
@@ -128,7 +131,7 @@ class Parts(NamedTuple):
         if self.count == 1:
             both, carry = of_part(state.carry, parts)
         else:
-            zeros = self._zeros(local, state, parts)
+            zeros = self._no_sums(local, state, parts), vary(_zeros(local))
             (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
         totals, grads = add(both)
         slopes = jax.tree.leaves(self.slope(totals))
@@ -145,16 +148,21 @@ class Parts(NamedTuple):
         (more,) = jax.vjp(alike, params)[1]([slopes[i] * times for i in single.alike])
         return totals, _add(grads, jax.tree.map(widened, more)), carry
 
-    def _zeros(
-        self, params: Params, state: ObjectiveState, parts: Batch
-    ) -> tuple[Terms, Params]:
-        """Sums and gradient before the first part."""
+    def _slopes(self, totals: Terms) -> Terms:
+        slopes = self.slope(totals)
+        return self.devices.vary(self.split(slopes) if self.split else slopes)
+
+    def _pulled(self, pull: Callable[[Terms], tuple[Params]], slopes: Terms) -> Params:
+        """The gradient of one part, or one for each row of the slopes."""
+        one = lambda row: jax.tree.map(widened, pull(row)[0])
+        return jax.vmap(one)(slopes) if self.split else one(slopes)
+
+    def _no_sums(self, params: Params, state: ObjectiveState, parts: Batch) -> Terms:
+        """The sums before the first part."""
         part = jax.tree.map(lambda x: x[0], parts)
         like, _ = jax.eval_shape(self.stats, params, state, part)
         sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        # `zeros_like` because the gradient is sharded like its parameter.
-        grads = jax.tree.map(lambda x: jnp.zeros_like(widened(x)), params)
-        return self.devices.vary((sums, grads))
+        return self.devices.vary(sums)
 
 
 class Single(NamedTuple):
@@ -217,6 +225,16 @@ def _power_of_two(x: jax.Array) -> jax.Array:
     bits = jnp.finfo(x.dtype)
     near = jax.lax.reduce_precision(jnp.abs(jax.lax.stop_gradient(x)), bits.nexp, 0)
     return jnp.where((near > 0) & jnp.isfinite(near), near, 1)
+
+
+def _zeros(params: Params, rows: tuple[int, ...] = ()) -> Params:
+    """What the gradients of all parts are added to."""
+
+    def zero(x: jax.Array) -> jax.Array:
+        # `zeros_like` because the gradient is sharded like its parameter.
+        return jnp.broadcast_to(jnp.zeros_like(widened(x)), rows + x.shape)
+
+    return jax.tree.map(zero, params)
 
 
 def _add(a: Any, b: Any) -> Any:

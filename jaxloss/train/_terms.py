@@ -69,6 +69,14 @@ def also(objective: Objective, initial: Callable[[], Values]) -> Callable:
     return init
 
 
+def names(function: str, terms: Sequence[str]) -> list[str]:
+    """The names of terms; raises `TypeError` for a string, whose letters they'd be."""
+    if isinstance(terms, str):
+        has = f"the string {terms!r}"
+        _checks.wrong_kind(function, "terms", has, "a list of names")
+    return list(terms)
+
+
 def terms(function: str, argument: str, stats: Any) -> Terms:
     """The terms as a dict of their own; raises `TypeError` unless it is a mapping."""
     if not isinstance(stats, Mapping) or not stats:
@@ -128,10 +136,15 @@ def scaled(totals: Terms, factors: Mapping[str, jax.Array]) -> Terms:
 
 
 def total(scalars: Sequence[jax.Array]) -> jax.Array:
-    """The sum in the widest dtype, cast first: strict promotion mixes none."""
-    wide = max((x.dtype for x in scalars), key=lambda dtype: jnp.finfo(dtype).bits)
-    first, *rest = [x.astype(wide) for x in scalars]
+    """The sum, in the widest dtype."""
+    first, *rest = widest(scalars)
     return sum(rest, first)
+
+
+def widest(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """All in the widest dtype, cast first: strict promotion mixes none."""
+    wide = max((x.dtype for x in arrays), key=lambda dtype: jnp.finfo(dtype).bits)
+    return [x.astype(wide) for x in arrays]
 
 
 def join(function: str, theirs: dict, own: dict) -> dict:

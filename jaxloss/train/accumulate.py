@@ -22,6 +22,7 @@ from jaxloss.train.objective import (
     Objective,
     ObjectiveState,
     Params,
+    expect_objective,
     scalar_and_metrics,
 )
 from jaxloss.train.step import Evaluation, _wide_sum
@@ -68,6 +69,7 @@ def accumulate(
     Raises:
       TypeError: If `objective` is not an `Objective`.
       ValueError: From `add`, if the objective has a carry.
+      NameError: From either, while tracing, if `axis_name` is not bound.
 
     Example:
       >>> from jaxloss import train
@@ -81,10 +83,8 @@ def accumulate(
       >>> finish(params, state, sums).grads  # -2 times the mean of the four
       Array(-6., dtype=float32)
     """
-    if not isinstance(objective, Objective):
-        has = f"type {type(objective).__name__}"
-        _checks.wrong_kind("accumulate", "objective", has, "a train.Objective")
-    devices = Devices(axis_name)
+    expect_objective("accumulate", objective)
+    devices = Devices("accumulate", axis_name)
 
     def add(
         params: Params,

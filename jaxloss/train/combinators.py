@@ -219,7 +219,8 @@ def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objectiv
       (Array(2., dtype=float32), {'fit': Array(-1.5, dtype=float32)})
     """
     names = {
-        term: f"log_variance/{term}" for term in _names("uncertainty_weighted", terms)
+        term: f"log_variance/{term}"
+        for term in _terms.names("uncertainty_weighted", terms)
     }
 
     stats_of_means = _terms.with_means(
@@ -288,7 +289,7 @@ def dynamic_weight_average(
       (Array(1.124353, dtype=float32), Array(0.87564707, dtype=float32))
     """
     name = "dynamic_weight_average"
-    terms = _names(name, terms)
+    terms = _terms.names(name, terms)
     initial, current = _terms.settings(
         name, {"temperature": temperature}, "dynamic/", objective
     )
@@ -461,13 +462,6 @@ def _wide(x: ArrayLike) -> jax.Array:
 
 
 # --- names -----------------------------------------------------------------------
-
-
-def _names(function: str, terms: Sequence[str]) -> list[str]:
-    if isinstance(terms, str):
-        has = f"the string {terms!r}"
-        _checks.wrong_kind(function, "terms", has, "a list of names")
-    return list(terms)
 
 
 def _model_and_log_variances(

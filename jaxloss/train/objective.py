@@ -83,17 +83,18 @@ def objective(
         `batch_stats` of Flax Linen: a pytree of arrays.  Then `fn(params, batch,
         carry=...)` returns a pair, the terms and the next carry.  Micro-batches hand
         it on; no gradient flows through it.
-      **hyperparameters: What else `fn` takes.  A number or an array becomes part of
-        the state, as float32: sweep it, replace it, without compiling again.  A
-        callable is a schedule: `fn` receives its value at the step count.
+      **hyperparameters: What else `fn` takes.  A float or an array of floats becomes
+        part of the state, as float32: sweep it, replace it, without compiling again.
+        A callable is a schedule: `fn` receives its value at the step count.
 
     Returns:
       An `Objective`.  Its metrics are the unweighted mean of each term, by name.
 
     Raises:
-      TypeError: If a hyperparameter or weight is neither a number nor a schedule
-        (bind a flag, a string or a size with `functools.partial`), or, while
-        tracing, if `fn` does not return a dict of Means.
+      TypeError: If a hyperparameter is neither floating-point nor a schedule (bind a
+        flag, a string, a size or a count with `functools.partial`: it would not stay
+        an integer), a weight neither a number nor a schedule, or, while tracing, if
+        `fn` does not return a dict of Means.
       ValueError: If `fn` does not take a hyperparameter or lacks one, or, while
         tracing, if `weights` names an unknown term.
 
@@ -102,13 +103,16 @@ def objective(
       >>> def fn(params, batch, *, power):
       ...     error = jnp.abs(params * batch["x"] - batch["y"])
       ...     return {"error": jaxloss.Mean.of(error**power)}
-      >>> error = train.objective(fn, power=2)
+      >>> error = train.objective(fn, power=2.0)
       >>> batch = {"x": jnp.array([1.0, 2.0]), "y": jnp.array([2.0, 4.0])}
       >>> found = train.value_and_grad(error)(jnp.array(1.0), error.init(), batch)
       >>> found.loss, found.grads
       (Array(2.5, dtype=float32), Array(-5., dtype=float32))
     """
     _takes(fn, hyperparameters if carry is None else {**hyperparameters, "carry": 0})
+    for name, value in hyperparameters.items():
+        if not callable(value):
+            _checks.no_integer("objective", name, value)
     initial, current = _terms.settings("objective", hyperparameters)
 
     def init() -> ObjectiveState:
@@ -173,6 +177,13 @@ def weighted(
       (Array(2., dtype=float32), {'fit': Array(4., dtype=float32)})
     """
     return _weighted("weighted", objective, weights, name)
+
+
+def expect_objective(function: str, objective: Any) -> None:
+    """Raises `TypeError` for anything else, such as a bare loss function."""
+    if not isinstance(objective, Objective):
+        has = f"type {type(objective).__name__}"
+        _checks.wrong_kind(function, "objective", has, "a train.Objective")
 
 
 def scalar_and_metrics(function: str, result: Any) -> tuple[jax.Array, dict]:

@@ -23,6 +23,7 @@ from jaxloss.train.objective import (
     Objective,
     ObjectiveState,
     Params,
+    expect_objective,
     scalar_and_metrics,
 )
 
@@ -106,44 +107,12 @@ def value_and_grad(
       >>> found.loss, found.grads
       (Array(1., dtype=float32), Array(2., dtype=float32))
     """
-    if not isinstance(objective, Objective):
-        has = f"type {type(objective).__name__}"
-        _checks.wrong_kind("value_and_grad", "objective", has, "a train.Objective")
-    _checks.positive_integer("value_and_grad", microbatches=microbatches)
-    _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
-    _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
-    devices = Devices(axis_name)
-
-    def stats(params: Params, state: ObjectiveState, part: Batch) -> tuple[Terms, Any]:
-        with _split.split(in_time=microbatches > 1, axis_name=axis_name):
-            found = objective.stats(params, state, part)
-        found, carry = _terms.apart("value_and_grad", found, state.carry)
-        return jax.tree.map(_wide_sum, found), carry
-
-    def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
-        params = jax.tree_util.tree_map_with_path(_parameter, params)
-        if microbatches > 1:
-            batch = _cut(batch, microbatches)
-
-        def combine(totals: Terms) -> tuple[jax.Array, dict]:
-            result = objective.combine(state, totals)
-            return scalar_and_metrics("value_and_grad", result)
-
-        def slope(totals: Terms) -> Terms:
-            slopes, _ = jax.grad(combine, has_aux=True)(totals)
-            return jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
-
-        parts = Parts(stats, slope, devices, microbatches)
-        totals, grads, carry = parts.evaluate(params, state, batch)
-        loss, metrics = combine(totals)
-        grads = jax.tree.map(
-            lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
-        )
-        count = optax.safe_increment(state.count)
-        state = state._replace(count=count, carry=devices.agree(carry))
-        return Evaluation(loss, metrics, grads, state)
-
-    return evaluate
+    return differentiated(
+        objective,
+        microbatches=microbatches,
+        axis_name=axis_name,
+        loss_scale=loss_scale,
+    )
 
 
 class TrainState(NamedTuple):
@@ -215,10 +184,7 @@ def train_step(
       >>> state.params
       Array(2., dtype=float32)
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        has = f"type {type(optimizer).__name__}"
-        expected = "an optax transformation, such as optax.adam(1e-3)"
-        _checks.wrong_kind("train_step", "optimizer", has, expected)
+    optax_transformation("train_step", optimizer)
     evaluate = value_and_grad(
         objective,
         microbatches=microbatches,
@@ -237,6 +203,65 @@ def train_step(
         return TrainState(params, opt_state, found.state), metrics
 
     return step
+
+
+def optax_transformation(function: str, optimizer: Any) -> None:
+    """Raises `TypeError` for anything else, such as a learning rate."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        has = f"type {type(optimizer).__name__}"
+        expected = "an optax transformation, such as optax.adam(1e-3)"
+        _checks.wrong_kind(function, "optimizer", has, expected)
+
+
+def differentiated(
+    objective: Objective,
+    split: Callable[[Terms], Terms] | None = None,
+    *,
+    microbatches: int,
+    axis_name: AxisName,
+    loss_scale: ArrayLike,
+) -> Callable[[Params, ObjectiveState, Batch], Evaluation]:
+    """`value_and_grad`; with one gradient for each row that `split` makes of the slope.
+
+    The slope of `combine` is like the totals.  A split has a leading axis of rows, and
+    so have the gradients then.
+    """
+    expect_objective("value_and_grad", objective)
+    _checks.positive_integer("value_and_grad", microbatches=microbatches)
+    _checks.number("value_and_grad", "loss_scale", loss_scale, "a positive number")
+    _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
+    devices = Devices("value_and_grad", axis_name)
+
+    def stats(params: Params, state: ObjectiveState, part: Batch) -> tuple[Terms, Any]:
+        with _split.split(in_time=microbatches > 1, axis_name=axis_name):
+            found = objective.stats(params, state, part)
+        found, carry = _terms.apart("value_and_grad", found, state.carry)
+        return jax.tree.map(_wide_sum, found), carry
+
+    def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
+        params = jax.tree_util.tree_map_with_path(_parameter, params)
+        if microbatches > 1:
+            batch = _cut(batch, microbatches)
+
+        def combine(totals: Terms) -> tuple[jax.Array, dict]:
+            result = objective.combine(state, totals)
+            return scalar_and_metrics("value_and_grad", result)
+
+        def slope(totals: Terms) -> Terms:
+            slopes, _ = jax.grad(combine, has_aux=True)(totals)
+            return jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
+
+        parts = Parts(stats, slope, split, devices, microbatches)
+        totals, grads, carry = parts.evaluate(params, state, batch)
+        loss, metrics = combine(totals)
+        grads = jax.tree.map(
+            lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
+        )
+        count = optax.safe_increment(state.count)
+        state = state._replace(count=count, carry=devices.agree(carry))
+        return Evaluation(loss, metrics, grads, state)
+
+    return evaluate
 
 
 def _cut(batch: Batch, count: int) -> Batch:
