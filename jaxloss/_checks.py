@@ -256,7 +256,7 @@ def no_integer(loss: str, name: str, value: ArrayLike) -> None:
     if x.dtype != bool and not jnp.issubdtype(x.dtype, jnp.integer):
         return
     kind = "boolean" if x.dtype == bool else "integer"
-    if x.ndim or isinstance(x, jax.core.Tracer):
+    if isinstance(value, jax.Array) or x.ndim:  # its value may not be known
         has = f"{kind}s of shape {x.shape}, which would reach `fn` as float32 numbers"
         number, plain = "an array of floats", "..."
     else:

@@ -689,7 +689,9 @@ BAD_CALLS = {
     "number 2.0; expected a float (2.0), a schedule (a function of the step count), or "
     "functools.partial(fn, gamma=2) for a size": lambda: gamma(gamma=2),
     "objective: `gamma` has the integer 3": lambda: gamma(gamma=np.int64(3)),
-    "objective: `gamma` has the integer 4": lambda: gamma(gamma=jnp.int8(4)),
+    "objective: `gamma` has integers of shape (), which would": lambda: gamma(
+        gamma=jnp.int8(4)
+    ),
     "objective: `gamma` has the boolean True, which would": lambda: gamma(gamma=True),
     "objective: `gamma` has integers of shape (2,)": lambda: gamma(gamma=[1, 2]),
     "objective: `gamma` has integers of shape ()": lambda: jax.eval_shape(
@@ -803,7 +805,7 @@ def test_an_unbound_axis_raises(axis_name):
             jnp.arange(2)
         )
     add, _ = train.accumulate(plain)
-    sums = add(1.0, plain.init(), jnp.ones(2))
+    sums = add(1.0, plain.init(), jnp.ones(2), None)
     _, finish = train.accumulate(plain, axis_name="dta")
     with pytest.raises(NameError, match=r"^accumulate: `axis_name` has the unbound"):
         finish(1.0, plain.init(), sums)

@@ -69,7 +69,7 @@ def pcgrad(*, seed: ArrayLike = 0) -> optax.GradientTransformationExtraArgs:
 
     def update(
         updates: Params,
-        state: PCGradState,
+        state: Any,
         params: Params | None = None,
         *,
         rest: Params | None = None,
@@ -174,7 +174,7 @@ def gradnorm(
 
     def update(
         updates: Params,
-        state: GradNormState,
+        state: Any,
         params: Params | None = None,
         *,
         losses: ArrayLike | None = None,
@@ -190,7 +190,8 @@ def gradnorm(
         norms = _norms(updates, select)
         slope = _balance(state.weights, norms, found, first, alpha)
         change, opt_state = optimizer.update(slope, state.opt_state, state.weights)
-        moved = jnp.maximum(optax.apply_updates(state.weights, change), 0)
+        moved: Any = optax.apply_updates(state.weights, change)
+        moved = jnp.maximum(moved, 0)
         total = jnp.sum(moved)
         scaled = tasks * moved / jnp.where(total > 0, total, 1)
         weights = jnp.where(total > 0, scaled, state.weights)
