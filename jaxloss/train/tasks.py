@@ -177,7 +177,7 @@ def task_train_step(
       >>> optimizer = optax.chain(train.pcgrad(seed=0), optax.sgd(0.25))
       >>> step = train.task_train_step(both, optimizer, ["a", "b"])
       >>> state = train.TrainState.init(both, optimizer, jnp.array([1.0, 1.0]))
-      >>> a, b = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
+      >>> a, b = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
       >>> state, metrics = jax.jit(step, donate_argnums=0)(state, {"a": a, "b": b})
       >>> metrics["loss"], state.params
       (Array(1., dtype=float32), Array([0.75, 0.75], dtype=float32))
