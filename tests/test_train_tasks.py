@@ -443,8 +443,9 @@ def toy_rows(params):
 
 def train_toy(optimizer, steps=5):
     """All steps in one program, in two micro-batches, on a mesh of one device."""
+    penalised = train.l2(BOTH, 0.5)  # whose gradient is the parameters themselves
     take = train.task_train_step(
-        BOTH, optimizer, ["loud", "quiet"], microbatches=2, axis_name="data"
+        penalised, optimizer, ["loud", "quiet"], microbatches=2, axis_name="data"
     )
     batch = jax.tree.map(lambda x: x.astype(jnp.float32), TOY)
 
@@ -456,7 +457,7 @@ def train_toy(optimizer, steps=5):
     run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
     params = {"heads": jnp.array([1.0, -0.5]), "shared": jnp.array(0.5)}
     params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    state = train.TrainState.init(BOTH, optimizer, params)
+    state = train.TrainState.init(penalised, optimizer, params)
     return jax.jit(run, donate_argnums=0)(state, batch)
 
 
@@ -469,9 +470,10 @@ def test_pcgrad_trains_in_one_program():
     conflicts = 0
     for t in range(5):
         rows, losses = toy_rows(params)
-        assert metrics["loss"][t] == pytest.approx(losses.sum(), rel=1e-5)
+        loss = losses.sum() + params @ params / 2
+        assert metrics["loss"][t] == pytest.approx(loss, rel=1e-5)
         conflicts += rows[0] @ rows[1] < 0
-        together = projected(rows, 0, [1]) + projected(rows, 1, [0])
+        together = projected(rows, 0, [1]) + projected(rows, 1, [0]) + params
         updates, opt_state = adam.update(jnp.asarray(together), opt_state)
         params = params + np.asarray(updates)
     assert conflicts > 0
@@ -487,7 +489,7 @@ def test_gradnorm_trains_in_one_program():
     params, reference = np.array([0.5, 1.0, -0.5]), Balance(2, 2e-4, 1.5)
     for _ in range(5):
         rows, losses = toy_rows(params)
-        params = params - 1e-4 * reference.step(rows, losses, rows[:, :1])
+        params = params - 1e-4 * (reference.step(rows, losses, rows[:, :1]) + params)
     assert reference.weights[0] < 0.9
     assert_close(state.opt_state[0].weights, reference.weights, 1e-5)
     assert_close(state.params["heads"], params[1:], 1e-5)
