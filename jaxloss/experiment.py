@@ -1,13 +1,12 @@
 """What `python -m jaxloss sweep` trains: losses, their grids, one small network.
 
-One compiled program covers all of it.  Which loss a configuration uses is an integer
-in the state of the objective, its hyperparameters are numbers there, its learning
-rate is a number in the state of the optimiser: everything that differs between
+One compiled program covers all of it.  Which loss a configuration uses is a number,
+as are its hyperparameters and its learning rate: everything that differs between
 configurations is an array, and the program is mapped over it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,9 @@ import numpy as np
 
 import jaxloss
 from jaxloss import datasets
+
+if TYPE_CHECKING:
+    from jaxloss import train
 
 HIDDEN, BATCH = 32, 128
 
@@ -147,37 +149,27 @@ def run(
     Yields:
       For each seed the `validation` and the `test` rows.
     """
-    from jaxloss.train.sweep import sweep
+    from jaxloss.train.sweep import runs
 
     losses = [LOSSES[name] for name in dict.fromkeys(chosen.losses)]
-    init, step, predict = _trainer(data.features.shape[1], losses, chosen.arrays)
-
-    def arrays(seed: int) -> tuple[Any, Any]:
+    batch = min(BATCH, len(datasets.split(data).train))
+    train_all = runs(
+        _trainer(data.features.shape[1], losses, batch),
+        chosen.arrays,
+        steps=steps,
+        chunk=max(1, steps // 20),
+        progress=progress,
+    )
+    for seed in range(seeds):
         parts = datasets.split(data, seed=seed)
         inputs, outputs = _standardisers(data, parts.train)
         x = {
             part: inputs(data.features[rows]) for part, rows in parts._asdict().items()
         }
-        return (x.pop("train"), outputs(data.targets[parts.train])), x
-
-    blocks = sweep(
-        init,
-        step,
-        lambda state, x: {part: predict(state, rows) for part, rows in x.items()},
-        chosen.arrays,
-        data=arrays,
-        seeds=range(seeds),
-        steps=steps,
-        batch_size=min(BATCH, len(datasets.split(data).train)),
-        chunk=max(1, steps // 20),
-        progress=progress,
-    )
-    for seed, block in enumerate(blocks):
-        parts = datasets.split(data, seed=seed)
-        _, outputs = _standardisers(data, parts.train)
+        rows = x.pop("train"), outputs(data.targets[parts.train])
         yield {
-            part: HeldOut(outputs.undo(x), data.targets[getattr(parts, part)])
-            for part, x in block.items()
+            part: HeldOut(outputs.undo(found), data.targets[getattr(parts, part)])
+            for part, found in train_all(jax.random.key(seed), rows, x).items()
         }
 
 
@@ -192,9 +184,9 @@ def _standardisers(
 
 
 def _trainer(
-    features: int, losses: Sequence[Loss], hyperparameters: Mapping[str, Any]
-) -> tuple[Callable, Callable, Callable]:
-    """How one configuration begins, makes a step, and predicts."""
+    features: int, losses: Sequence[Loss], size: int
+) -> Callable[..., "train.Run"]:
+    """How one configuration begins, makes a step with `size` rows, and predicts."""
     import optax
     from flax import nnx
 
@@ -217,23 +209,31 @@ def _trainer(
         which, predictions = loss.astype(jnp.int32), apply(params, inputs)
         return {"fit": jaxloss.Mean.of(jax.lax.switch(which, branches, predictions))}
 
-    ours: dict[str, Any] = {k: 0.0 for k in hyperparameters if k != "learning_rate"}
-    objective = train.objective(fit, **ours)
-    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
-
-    def init(key, values):
-        params = nnx.state(network(key), nnx.Param)
-        state = train.TrainState.init(objective, optimizer, params)
-        state.opt_state.hyperparams["learning_rate"] = values["learning_rate"]
-        mine = state.objective_state._replace(
-            hyperparameters={name: values[name] for name in ours}
+    def train_fn(values, key, rows, held_out):
+        first, order = jax.random.split(key)
+        optimizer = optax.inject_hyperparams(optax.adam)(
+            learning_rate=values["learning_rate"]
         )
-        return state._replace(objective_state=mine)
+        objective = train.objective(
+            fit, **{k: x for k, x in values.items() if k != "learning_rate"}
+        )
+        update = train.train_step(objective, optimizer)
 
-    def predict(state, inputs):
-        return apply(state.params, inputs)
+        def step(state, i):
+            key, count = jax.random.fold_in(order, i), len(rows[1])
+            drawn = jax.random.randint(key, (size,), 0, count)
+            return update(state, jax.tree.map(lambda x: x[drawn], rows))[0]
 
-    return init, train.train_step(objective, optimizer), predict
+        params = nnx.state(network(first), nnx.Param)
+        return train.Run(
+            train.TrainState.init(objective, optimizer, params),
+            step,
+            lambda state: {
+                part: apply(state.params, x) for part, x in held_out.items()
+            },
+        )
+
+    return train_fn
 
 
 def _branch(

@@ -19,7 +19,6 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import jaxloss
 from jaxloss import cli, datasets, experiment, plot, report
-from jaxloss.train import sweep as sweeping
 
 SHORT = ["--seeds", "2", "--steps", "33"]
 ONE = ["--losses", "focal", "--grid", "gamma=2", "alpha=0.25", "learning_rate=0.01"]
@@ -594,83 +593,23 @@ def test_standardiser():
     assert experiment.Standardiser.fit(constant).scale == 1
 
 
-def test_grid_is_the_product():
-    """The last axis varies fastest; every array is as long as the product."""
-    found = sweeping.grid(a=[1, 2], b=[0.5, 1.5, 2.5])
-    np.testing.assert_array_equal(found["a"], [1, 1, 1, 2, 2, 2])
-    np.testing.assert_array_equal(found["b"], [0.5, 1.5, 2.5] * 2)
-    assert found["a"].dtype == np.float32
-    with pytest.raises(ValueError, match="grid: `a` has no values; expected at least"):
-        sweeping.grid(a=[])
-
-
-def linear_sweep(traces: list[str], **options):
-    """Gradient descent on (w - x)^2 / 2, with w and its rate as state."""
-
-    def init(key, values):
-        traces.append("init")
-        # A Python number in the state is weakly typed, as in many optimisers.
-        return {"w": 8.0, "rate": values["rate"]}
-
-    def step(state, batch):
-        traces.append("step")
-        slope = jnp.mean(state["w"] - batch)
-        return {**state, "w": state["w"] - state["rate"] * slope}, {}
-
-    def evaluate(state, held_out):
-        traces.append("evaluate")
-        return state["w"] + held_out
-
-    how = {"seeds": range(2), "steps": 7, "batch_size": 4, "chunk": 3} | options
-    return sweeping.sweep(
-        init,
-        step,
-        evaluate,
-        sweeping.grid(rate=[0.0, 0.5, 1.0]),
-        data=lambda seed: (np.full(5, seed, np.float32), np.float32(100)),
-        **how,
-    )
-
-
-def test_sweep_trains_every_configuration():
-    """w - x shrinks by 1 - rate per step: exact for these rates and data."""
-    steps: list[int] = []
-    first, second = linear_sweep([], progress=steps.append)
-    np.testing.assert_array_equal(first, [108, 100 + 8 / 2**7, 100])
-    np.testing.assert_array_equal(second, [108, 101 + 7 / 2**7, 101])
-    assert steps == [3, 3, 1] * 2
-
-
-def test_sweep_is_traced_once():
-    """Seeds, steps, the ragged last chunk and weakly typed states compile nothing."""
-    traces: list[str] = []
-    assert len(list(linear_sweep(traces, seeds=range(3)))) == 3
-    assert sorted(traces) == ["evaluate", "init", "step"]
-
-
 def test_batches_are_drawn_anew_at_every_step():
-    """200 draws reach each of 20 rows, the same for every configuration of a seed."""
-    one, other = sweeping.sweep(
-        lambda key, values: jnp.zeros(20, jnp.int32),
-        lambda seen, batch: (seen.at[batch].add(1), {}),
-        lambda seen, held_out: seen,
-        sweeping.grid(rate=[0.0, 1.0]),
-        data=lambda seed: (np.arange(20), 0),
-        seeds=range(2),
-        steps=50,
-        batch_size=4,
-    )
-    assert one.sum(axis=1).tolist() == [200, 200]
-    assert one.min() >= 1
-    np.testing.assert_array_equal(one[0], one[1])
-    assert not np.array_equal(one, other)
+    """The rows of a batch follow from the key and the step, and all are reached."""
+    seen = []
 
+    def spy(predictions, targets):
+        seen.append(targets.tolist())
+        return predictions - targets
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "chunk"])
-def test_sweep_checks_its_numbers(name):
-    """At the call, not when the first result is asked for."""
-    with pytest.raises(ValueError, match=f"sweep: `{name}` is 0; expected at least 1"):
-        linear_sweep([], **{name: 0})
+    loss = experiment.Loss(datasets.REGRESSION, spy)
+    rows = jnp.ones((5, 1), jnp.float32), jnp.arange(5, dtype=jnp.float32)
+    values = {"loss": jnp.float32(0), "learning_rate": jnp.float32(0.1)}
+    run = experiment._trainer(1, [loss], 4)(values, jax.random.key(0), rows, {})
+    for i in (*range(10), 0):
+        run.step(run.state, jnp.int32(i))
+    assert seen.pop() == seen[0]
+    assert len({tuple(batch) for batch in seen}) == 10
+    assert {row for batch in seen for row in batch} == {0, 1, 2, 3, 4}
 
 
 def test_area_under_the_drawn_curve_is_the_average_precision():

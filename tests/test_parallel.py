@@ -1,4 +1,4 @@
-"""Losses cut over devices are those of one device; so are gradients of objectives.
+"""Losses cut over devices are those of one device; so are gradients and sweeps.
 
 Eight devices need a process of their own: one has the `check_` functions below, one
 the exactness matrix of `bench`.
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxloss
 from jaxloss import Mean, parallel, similarity, train
@@ -27,6 +27,7 @@ from jaxloss.testing import tolerance
 ROOT = pathlib.Path(__file__).parent.parent
 EPS = tolerance(np.float32)
 SPLIT = P("data"), P(None, "model"), P("data"), P("data")
+sweep: Any = sys.modules["jaxloss.train.sweep"]  # not the function of that name
 untyped: Any = parallel  # the type checker would refuse some calls
 
 
@@ -260,6 +261,57 @@ def check_exact_steps_with_nt_xent():
         out_specs=P(),
     )
     assert_near(jax.jit(fn_)(*args), jax.jit(step(similarity.nt_xent))(*args))
+
+
+# --- runs over devices ---------------------------------------------------------------
+
+
+def falling(hyperparameters, key, target):
+    """x - target shrinks by 1 - rate per step, and is measured by its norm."""
+    step = lambda x, i: x - hyperparameters["rate"] * (x - target)
+    # By a factorisation, for which the partitioner would gather the runs.
+    ones = lambda x: jnp.eye(3, dtype=x.dtype) + jnp.outer(x - target, x - target)
+    square = lambda x: jnp.prod(jnp.diag(jnp.linalg.cholesky(ones(x)))) ** 2 - 1
+    return train.Run(
+        target + jax.random.normal(key, (3,), jnp.float32),
+        step,
+        lambda x: {"d2": square(x)},
+    )
+
+
+def check_sweeps_are_those_of_one_device():
+    """9 runs, of one seed or of three: x - target is what is left of its beginning."""
+    target = np.arange(3, dtype=np.float32)
+    for count, seeds in ((9, [7]), (3, [1, 2, 3])):
+        grid = {"rate": np.linspace(0, 1, count)}
+        found = train.sweep(falling, grid, seeds, steps=3, data=target)
+        first = [falling(grid, jax.random.key(seed), target).state for seed in seeds]
+        squares = np.sum((np.stack(first) - target) ** 2, axis=1)
+        left = np.outer((1 - grid["rate"]) ** 6, squares).ravel()
+        # A determinant of 1 + left has the rounding of that, and of x next to 2.
+        assert np.max(np.abs(found["d2"] - left)) <= 20 * EPS * (1 + np.max(left))
+
+
+def check_sweeps_are_shared_out():
+    """9 runs are 2 for each of 5 devices, none of which has to ask another."""
+    share, rows = sweep._shares(9)
+    assert (share.size, rows.tolist()) == (5, [*range(9), 8])
+    place = lambda x, spec: jax.device_put(x, NamedSharding(share, spec))
+    values = place({"rate": np.float32(rows)}, P("sweep"))
+    for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 10)):
+        given = values, place(keys, P("sweep") if keys.ndim else P()), (np.ones(3),)
+        begin, advance, finish = sweep._programs(falling, share)
+        state, span = begin(None, *given), (np.int32(0), np.int32(3))
+        for program, args in {
+            begin: (None, *given),
+            advance: (state, *given, *span),
+            finish: (state, *given),
+        }.items():
+            for leaf in jax.tree.leaves(program(*args)):
+                shapes = [x.data.shape for x in leaf.addressable_shards]
+                assert shapes == [(2, *leaf.shape[1:])] * 5
+            text = program.lower(*args).compile().as_text()
+            assert not re.search("all-|collective|permute|send|recv", text)
 
 
 # --- eight devices -------------------------------------------------------------------

@@ -33,6 +33,12 @@ from jaxloss.train.step import (
     train_step as train_step,
     value_and_grad as value_and_grad,
 )
+from jaxloss.train.sweep import (
+    Run as Run,
+    grid as grid,
+    grid_labels as grid_labels,
+    sweep as sweep,
+)
 from jaxloss.train.task_updates import (
     GradNormState as GradNormState,
     PCGradState as PCGradState,
