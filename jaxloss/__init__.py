@@ -101,7 +101,7 @@ from jaxloss.segmentation import (
     tversky as tversky,
 )
 from jaxloss.sequence import ctc as ctc, ctc_forward as ctc_forward
-from jaxloss.similarity import nt_xent as nt_xent
+from jaxloss.similarity import clip as clip, nt_xent as nt_xent
 from jaxloss.targets import (
     mixup as mixup,
     smooth_binary_labels as smooth_binary_labels,

@@ -18,10 +18,7 @@ def batch(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Embeddings, zero where masked; group ids; and the mask: checked."""
     (x,) = _checks.floating(loss, embeddings=embeddings)
-    if x.ndim < 2:
-        _checks.fail(
-            loss, "embeddings", f"shape {x.shape}", "shape (..., batch, components)"
-        )
+    _has_components(loss, embeddings=x)
     ids = _checks.class_ids(loss, labels=labels)
     _checks.has_shape(loss, x.shape[:-1], "one id per embedding", labels=ids)
     if where is None:
@@ -31,33 +28,50 @@ def batch(
     return jnp.where(valid[..., None], x, 0), ids, valid
 
 
-def pairs(labels: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Who is a positive and who a negative of whom, anchors by candidates."""
+def paired(
+    loss: str, where: ArrayLike | None, **embeddings: ArrayLike
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two embeddings of each pair, zero where masked; and the mask: checked."""
+    x, y = _checks.floating(loss, **embeddings)
+    _checks.same_shape(loss, **dict(zip(embeddings, (x, y), strict=True)))
+    _has_components(loss, **{next(iter(embeddings)): x})
+    if where is None:
+        return x, y, jnp.ones(x.shape[:-1], bool)
+    (valid,) = _checks.boolean(loss, where=where)
+    _checks.has_shape(loss, x.shape[:-1], "one entry per pair", where=valid)
+    x, y = (jnp.where(valid[..., None], v, 0) for v in (x, y))
+    return x, y, valid
+
+
+def _has_components(loss: str, **embeddings: jax.Array) -> None:
+    ((name, x),) = embeddings.items()
+    if x.ndim < 2:
+        _checks.fail(loss, name, f"shape {x.shape}", "shape (..., batch, components)")
+
+
+def groups(labels: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Who is a positive and who a negative of whom, of rows with group ids."""
     both = valid[..., :, None] & valid[..., None, :]
     same = labels[..., :, None] == labels[..., None, :]
-    itself = jnp.broadcast_to(jnp.eye(labels.shape[-1], dtype=bool), same.shape)
-    return both & same & ~itself, both & ~same
+    return both & same & ~diagonal(same.shape), both & ~same
 
 
-def per_anchor(
-    anchors: jax.Array,
-    candidates: jax.Array,
-    positive: jax.Array,
-    negative: jax.Array,
-    temperature: jax.Array,
-) -> jax.Array:
-    """NT-Xent of unit vectors: the mean over the positives of each anchor."""
-    cosines = _centred(_products(anchors, candidates), negative)
-    like = anchors[..., 0]
-    scores = cosines / jnp.broadcast_to(temperature, like.shape)[..., None]
-    # Without negatives this is -inf, the softplus 0, and so are its derivatives.
-    rivals = stable.logsumexp(scores, where=negative)[..., None]
-    losses = stable.softplus(jnp.where(positive, rivals - scores, -jnp.inf))
-    return jnp.sum(losses, axis=-1) / _count(positive, like)
+def pairs(valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same of pairs: the other one of the pair, and all others."""
+    both = valid[..., :, None] & valid[..., None, :]
+    itself = diagonal(both.shape)
+    return both & itself, both & ~itself
 
 
-def _products(first: jax.Array, second: jax.Array) -> jax.Array:
-    """The dot product of each row of the first with each row of the second.
+def diagonal(shape: tuple[int, ...], first: jax.Array | int = 0) -> jax.Array:
+    """Which candidate is the anchor itself, if the anchors begin at the `first`."""
+    rows, columns = len(shape) - 2, len(shape) - 1
+    anchor = first + lax.broadcasted_iota(jnp.int32, shape, rows)
+    return lax.broadcasted_iota(jnp.int32, shape, columns) == anchor
+
+
+def cosines(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The cosine of each row of the first with each row of the second: unit vectors.
 
     At full precision: by default a GPU keeps 10 bits of each factor and a TPU 8, and a
     temperature of 0.01 multiplies that error by 100.
@@ -66,14 +80,26 @@ def _products(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.matmul(first, jnp.swapaxes(second, -1, -2), precision=precision)
 
 
-def _centred(cosines: jax.Array, mask: jax.Array) -> jax.Array:
+def nt_xent(
+    cosines: jax.Array, positive: jax.Array, negative: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """Each positive against the negatives alone: the mean over those of an anchor."""
+    scores = _scores(cosines, negative, temperature)
+    # Without negatives this is -inf, the softplus 0, and so are its derivatives.
+    rivals = stable.logsumexp(scores, where=negative)[..., None]
+    losses = stable.softplus(jnp.where(positive, rivals - scores, -jnp.inf))
+    return jnp.sum(losses, axis=-1) / _count(positive, scores)
+
+
+def _scores(cosines: jax.Array, mask: jax.Array, temperature: jax.Array) -> jax.Array:
     """The cosines less the largest of each row that the mask keeps, or less -1.
 
     Only differences within a row count, and those of nearly equal embeddings would be
     lost in scores near 1 / temperature.
     """
     fixed = lax.stop_gradient(cosines)
-    return cosines - jnp.max(fixed, -1, keepdims=True, where=mask, initial=-1)
+    centred = cosines - jnp.max(fixed, -1, keepdims=True, where=mask, initial=-1)
+    return centred / jnp.broadcast_to(temperature, cosines.shape[:-1])[..., None]
 
 
 def _count(mask: jax.Array, like: jax.Array) -> jax.Array:

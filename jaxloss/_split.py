@@ -26,7 +26,7 @@ def split(*, in_time: bool, axis_name: Hashable) -> Iterator[None]:
         _axis.reset(axis)
 
 
-def needs_whole_batch(loss: str, gathered: str | None = None) -> None:
+def needs_whole_batch(loss: str, argument: str, gathered: str | None = None) -> None:
     """Raises `ValueError` where a batch that this loss couples is cut.
 
     `gathered` is the form of it that collects the examples of all devices; that form
@@ -34,7 +34,7 @@ def needs_whole_batch(loss: str, gathered: str | None = None) -> None:
     """
     if _cut.get():
         whole = "the whole batch, whose examples it compares (microbatches=1)"
-        _checks.fail(loss, "embeddings", "the examples of one micro-batch", whole)
+        _checks.fail(loss, argument, "the examples of one micro-batch", whole)
     if gathered is not None and _axis.get() is not None:
         has = f"the examples of one device of the axis {_axis.get()!r}"
-        _checks.fail(loss, "embeddings", has, f"the whole batch: use {gathered}")
+        _checks.fail(loss, argument, has, f"the whole batch: use {gathered}")

@@ -175,22 +175,100 @@ def nt_xent(
       Array([0.43265286, 0.43265286], dtype=float32)
     """
     name = "nt_xent"
-    _split.needs_whole_batch(name)
+    _split.needs_whole_batch(name, "embeddings")
     x, ids, valid = _contrast.batch(name, embeddings, labels, where)
     like = jnp.zeros(ids.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
-    first = lax.axis_index(axis_name) * ids.shape[-1]
     u = stable.unit(x)
     everyone, others = _gathered(u, axis_name, -2), _gathered(ids, axis_name, -1)
+    itself, both = _pairs(valid, axis_name, masked=where is not None)
     same = ids[..., :, None] == others[..., None, :]
-    both = jnp.ones_like(same)
-    if where is not None:
-        every = _gathered(valid, axis_name, -1)
-        both = valid[..., :, None] & every[..., None, :]
-    itself = first + lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 2)
-    itself = lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 1) == itself
-    positive, negative = both & same & ~itself, both & ~same
-    return _contrast.per_anchor(u, everyone, positive, negative, tau)
+    return _contrast.nt_xent(
+        _contrast.cosines(u, everyone), both & same & ~itself, both & ~same, tau
+    )
+
+
+def clip(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    axis_name: AxisName,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Symmetric contrastive loss of CLIP of a batch cut over devices, per local pair.
+
+    .. math::
+       \ell_i = -\frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
+       - \frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}},
+       \qquad s_{ij} = \cos(x_i, y_j) / \tau
+
+    The sums run over the pairs of all devices, as in `jaxloss.similarity.clip` of the
+    whole batch.  Each device gathers all embeddings, and has the scores of its own
+    with all others only.
+
+    Args:
+      first: Floating array `(..., batch / devices, components)`, one embedding of each
+        pair of this device.
+      second: Same shape; the other one.
+      axis_name: The mesh axis, or a tuple of them, that the batch is cut over.
+      temperature: Temperature tau > 0 of the cosines; one for all, or one for each
+        local pair.
+      where: Boolean mask `(..., batch / devices)`, default all true.  A masked pair,
+        such as padding, is neither anchor nor candidate.
+
+    Returns:
+      The losses of the local pairs >= 0 `(..., batch / devices)`, in nats; 0 for a
+      pair that is masked, or the only one of all devices.
+
+    Raises:
+      TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
+        not a number.
+      ValueError: If the shapes differ or have fewer than two axes, `where` does not
+        fit, or `temperature` is a Python number <= 0.
+      NameError: If `axis_name` is not bound.
+
+    Gradient:
+      That of `jaxloss.similarity.clip`, as in `nt_xent`: the gradient of the sum of
+      the local losses is already that of the sum over the batch.  That of a replicated
+      temperature is added up by `shard_map`; inside of it with `check_vma=False`, by a
+      `psum` of yours.
+
+    Reference:
+      Radford et al., "Learning Transferable Visual Models From Natural Language
+      Supervision", ICML 2021.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> loss = jax.shard_map(
+      ...     functools.partial(parallel.clip, axis_name="data", temperature=0.5),
+      ...     mesh=Mesh(jax.devices(), ("data",)),
+      ...     in_specs=(P("data"), P("data")),
+      ...     out_specs=P("data"),
+      ... )
+      >>> x = jnp.eye(8)
+      >>> jax.jit(loss)(x, x)[:2]
+      Array([0.66646796, 0.66646796], dtype=float32)
+    """
+    name = "clip"
+    _split.needs_whole_batch(name, "first")
+    x, y, valid = _contrast.paired(name, where, first=first, second=second)
+    like = jnp.zeros(valid.shape, x.dtype)
+    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    u, v = stable.unit(x), stable.unit(y)
+    itself, both = _pairs(valid, axis_name, masked=where is not None)
+    to_second, to_first = (
+        _contrast.nt_xent(
+            _contrast.cosines(local, _gathered(other, axis_name, -2)),
+            both & itself,
+            both & ~itself,
+            tau,
+        )
+        for local, other in ((u, v), (v, u))
+    )
+    return 0.5 * (to_second + to_first)
 
 
 # --- classes over devices ------------------------------------------------------------
@@ -262,3 +340,16 @@ def _totals(
 def _gathered(x: jax.Array, axis_name: AxisName, axis: int) -> jax.Array:
     """The blocks of all devices along an axis, in the order of the axis index."""
     return lax.all_gather(x, axis_name, axis=x.ndim + axis, tiled=True)
+
+
+def _pairs(
+    valid: jax.Array, axis_name: AxisName, *, masked: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Which of all rows is the local one itself, and where neither is masked."""
+    local = valid.shape[-1]
+    shape = (*valid.shape, local * lax.axis_size(axis_name))
+    itself = _contrast.diagonal(shape, lax.axis_index(axis_name) * local)
+    if not masked:
+        return itself, jnp.ones_like(itself)
+    every = _gathered(valid, axis_name, -1)
+    return itself, valid[..., :, None] & every[..., None, :]

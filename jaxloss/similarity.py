@@ -69,12 +69,81 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name = "nt_xent"
-    _split.needs_whole_batch(name, "jaxloss.parallel.nt_xent")
+    _split.needs_whole_batch(name, "embeddings", "jaxloss.parallel.nt_xent")
     x, labels, valid = _contrast.batch(name, embeddings, labels, where)
     like = jnp.zeros(labels.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
     if like.size == 0:
         return like
-    positive, negative = _contrast.pairs(labels, valid)
     u = stable.unit(x)
-    return _contrast.per_anchor(u, u, positive, negative, tau)
+    return _contrast.nt_xent(
+        _contrast.cosines(u, u), *_contrast.groups(labels, valid), tau
+    )
+
+
+def clip(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Symmetric contrastive loss of CLIP, per pair.
+
+    .. math::
+       \ell_i = -\frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
+       - \frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}},
+       \qquad s_{ij} = \cos(x_i, y_j) / \tau
+
+    The cross entropy of telling the second of a pair, such as the text of an image,
+    among all seconds of the batch, and the first among all firsts: their mean.
+
+    Args:
+      first: Floating array `(..., batch, components)`, such as embeddings of images.
+      second: Same shape; the other embedding of each pair, such as that of its text.
+      temperature: Temperature tau > 0 of the cosines, one for all, or one for each
+        pair.  CLIP learns its logarithm, from 0.07 on and never below 0.01: pass
+        `jnp.exp(-logit_scale)`.
+      where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
+        padding, is neither anchor nor candidate.
+
+    Returns:
+      Per-pair losses >= 0 `(..., batch)`, in nats; 0 for a pair that is masked or
+      alone.  Their mean is the loss of the paper.  A score has the rounding error of
+      its cosine, a few eps, over the temperature.
+
+    Raises:
+      TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
+        not a number.
+      ValueError: If the shapes differ or have fewer than two axes, `where` does not
+        fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
+        cut the batch, whose pairs this loss compares.
+
+    Gradient:
+      Of the sum of the losses, `(p + q) / 2 - 1[i = j]` with respect to the score
+      `s_ij`, where p is the softmax along j and q along i.  At right angles to each
+      embedding, and inversely as its length; 0 at a zero vector, whose cosines are 0.
+      Not convex.
+
+    Reference:
+      Radford et al., "Learning Transferable Visual Models From Natural Language
+      Supervision", ICML 2021.
+
+    Example:
+      >>> images = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> texts = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+      >>> jaxloss.clip(images, texts, temperature=0.5)
+      Array([0.2847378 , 0.45538443], dtype=float32)
+    """
+    name = "clip"
+    _split.needs_whole_batch(name, "first", "jaxloss.parallel.clip")
+    x, y, valid = _contrast.paired(name, where, first=first, second=second)
+    like = jnp.zeros(valid.shape, x.dtype)
+    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    if like.size == 0:
+        return like
+    cosines = _contrast.cosines(stable.unit(x), stable.unit(y))
+    masks = _contrast.pairs(valid)
+    to_second = _contrast.nt_xent(cosines, *masks, tau)
+    to_first = _contrast.nt_xent(jnp.swapaxes(cosines, -1, -2), *masks, tau)
+    return 0.5 * (to_second + to_first)

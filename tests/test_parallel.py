@@ -239,6 +239,48 @@ def check_nt_xent_is_that_of_the_whole_batch():
         assert_near(both(*args), ((gradient, losses), gradient))
 
 
+def check_clip_is_that_of_the_whole_batch():
+    """Losses, and gradients in both embeddings and in a replicated temperature: inside
+    and outside, with either check.  Embeddings move, scores do not."""
+
+    def total(loss, x, y, tau, valid, weights):
+        losses = loss(x, y, temperature=tau, where=valid)
+        return jnp.sum(weights * losses), losses
+
+    _, _, valid, _, weights = contrastive_batch()
+    args = draw(24, 5), draw(24, 5, seed=1), jnp.float32(0.2), valid, weights
+    whole = jax.grad(functools.partial(total, similarity.clip), (0, 1, 2), has_aux=True)
+    gradients, losses = jax.jit(whole)(*args)
+    one = functools.partial(parallel.clip, axis_name="data")
+    local, cut = functools.partial(total, one), P("data")
+
+    def inside(check_vma, *args):
+        (*slopes, by_tau), losses = jax.grad(local, (0, 1, 2), has_aux=True)(*args)
+        # Without the check, nothing tells that the temperature is replicated.
+        by_tau = by_tau if check_vma else lax.psum(by_tau, "data")
+        return (*slopes, by_tau), losses
+
+    for check_vma in (True, False):
+        map_ = functools.partial(
+            jax.shard_map,
+            mesh=mesh(data=8),
+            in_specs=(cut, cut, P(), cut, cut),
+            check_vma=check_vma,
+        )
+        within = functools.partial(inside, check_vma)
+        within = map_(within, out_specs=((cut, cut, P()), cut))
+        found = map_(lambda *args: local(*args)[1], out_specs=cut)
+        outside = jax.grad(
+            lambda *args, f=found: jnp.sum(args[-1] * f(*args)), (0, 1, 2)
+        )
+        both = jax.jit(lambda *args, f=within, g=outside: (f(*args), g(*args)))
+        step = both.lower(*args).compile()
+        assert_near(step(*args), ((gradients, losses), gradients))
+        moved = re.findall(r"= (\S+) all-gather", str(step.as_text()))
+        assert moved
+        assert not re.search(r"\[24,3\]|\[3,24\]|\[24,24\]|\[8,3,3\]", str(moved))
+
+
 def check_exact_steps_with_nt_xent():
     """`train.value_and_grad` of the gathered loss, over "data" itself."""
 
@@ -368,6 +410,7 @@ def test_objectives_are_exact_on_eight_devices():
 logits, ids = np.zeros((2, 3), np.float32), np.zeros(2, int)
 cross_entropy = functools.partial(untyped.softmax_cross_entropy, axis_name="x")
 nt_xent = functools.partial(untyped.nt_xent, axis_name="x", temperature=0.1)
+clip = functools.partial(untyped.clip, axis_name="x", temperature=0.1)
 
 BAD_CALLS = {
     "softmax_cross_entropy: `logits` has dtype int64": lambda: cross_entropy(ids, ids),
@@ -395,6 +438,13 @@ BAD_CALLS = {
         logits, ids, where=np.ones(1, bool)
     ),
     "nt_xent: `temperature` is 0.0": lambda: nt_xent(logits, ids, temperature=0.0),
+    "clip: `first` has dtype int64": lambda: clip(ids, ids),
+    "clip: `first` has shape (3,)": lambda: clip(logits[0], logits[0]),
+    "clip: `second` has shape (1, 3)": lambda: clip(logits, logits[:1]),
+    "clip: `where` has shape (1,)": lambda: clip(
+        logits, logits, where=np.ones(1, bool)
+    ),
+    "clip: `temperature` is 0.0": lambda: clip(logits, logits, temperature=0.0),
 }
 
 
@@ -405,11 +455,13 @@ def test_bad_calls_raise(message):
         BAD_CALLS[message]()
 
 
-@pytest.mark.parametrize("call", [cross_entropy, nt_xent])
-def test_an_unbound_axis_raises(call):
+@pytest.mark.parametrize(
+    ("call", "second"), [(cross_entropy, ids), (nt_xent, ids), (clip, logits)]
+)
+def test_an_unbound_axis_raises(call, second):
     """Never the loss of a part without a word."""
     with pytest.raises(NameError, match="unbound axis name"):
-        call(logits, ids)
+        call(logits, second)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16])

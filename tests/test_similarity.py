@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxloss import classification, reduce, similarity
+from jaxloss import _split, classification, reduce, similarity
 from jaxloss.testing import tolerance
 from tests.accuracy import Case
-from tests.specs.similarity import dot, length
+from tests.specs.similarity import both_ways, coupled, dot, length, nt_xent_of
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
@@ -90,6 +90,28 @@ def two_pair_batches():
     return x[:, :2], x[:, 2:], np.array([t for _, t in batches]), np.ones((7, 4))
 
 
+def of_two_pairs_of_rows(loss):
+    """The weighted sum for the pairs (a, c) and (b, d), as a function of a and rest."""
+
+    def evaluate(first, rest, temperature, units):
+        x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 2, 2, 2)
+        losses = loss(x[:, 0], x[:, 1], temperature=temperature[:, None])
+        return losses @ jnp.arange(1, 3, dtype=losses.dtype)
+
+    return evaluate
+
+
+def formula_of_two_pairs(of, directions):
+    def evaluate(first, rest, temperature, units):
+        rows = [first, rest[:2], rest[2:4], rest[4:]]
+        pairs = zip(rows, units, strict=True)
+        u = [[s * v / length(row) for v in row] for row, s in pairs]
+        scores = [[dot(a, b) / temperature for b in u[2:]] for a in u[:2]]
+        return directions(of, scores, coupled([True, True]))[0]
+
+    return evaluate
+
+
 ACCURACY = [
     Case(
         name=f"nt_xent in {name}",
@@ -103,6 +125,19 @@ ACCURACY = [
         halves=False,  # a law has the value and the gradient in all dtypes
     )
     for argument, name in ((0, "embeddings"), (2, "temperature"))
+]
+ACCURACY += [
+    Case(
+        name=loss.__name__,
+        fn=of_two_pairs_of_rows(loss),
+        formula=formula_of_two_pairs(of, directions),
+        columns=two_pair_batches(),
+        rowwise=True,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 3),
+        halves=False,
+    )
+    for loss, of, directions in ((similarity.clip, nt_xent_of, both_ways),)
 ]
 
 
@@ -195,6 +230,116 @@ def test_well_separated_pairs_keep_a_tiny_loss(temperature):
     weights = np.array([2 * 1 + 3 + 4, 2 * 2 + 3 + 4, 2 * 3 + 1 + 2, 2 * 4 + 1 + 2])
     pull = odds / 2 / temperature * weights[:, None]
     np.testing.assert_allclose(slope, pull * x[::-1], rtol=size)
+
+
+# --- pairs ---------------------------------------------------------------------------
+
+
+def draw_pairs(rows=7, size=5, dtype: type = np.float64):
+    """Two embeddings of each pair, that have to do with each other."""
+    x, noise = np.random.default_rng(2).normal(size=(2, rows, size))
+    return jnp.asarray(x, dtype), jnp.asarray(0.5 * x + noise, dtype)
+
+
+def of_pairs(loss):
+    """The losses; and the gradients of their weighted sum in all but the mask."""
+
+    def total(x, y, temperature, where):
+        losses = loss(x, y, temperature=temperature, where=where)
+        return losses @ jnp.arange(1, len(losses) + 1, dtype=losses.dtype), losses
+
+    run = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))
+
+    def losses_and_gradients(x, y, temperature: float | jax.Array = 0.1, where=None):
+        return run(x, y, temperature, where)[::-1]
+
+    return losses_and_gradients
+
+
+clip = of_pairs(similarity.clip)
+
+
+def textbook_clip(x, y, *, temperature, where):
+    """The loss of the paper: two cross entropies of the scores, one transposed."""
+    u, v = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in (x, y))
+    scores, ids = u @ v.T / temperature, jnp.arange(len(x))
+    losses = [classification.softmax_cross_entropy(s, ids) for s in (scores, scores.T)]
+    return (losses[0] + losses[1]) / 2
+
+
+def test_clip_is_the_mean_of_two_cross_entropies():
+    """Losses, and the gradients in both embeddings and in the temperature."""
+    found, want = clip(*draw_pairs()), of_pairs(textbook_clip)(*draw_pairs())
+    for got, exact in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        np.testing.assert_allclose(got, exact, rtol=0, atol=64 * FLOAT64)
+
+
+def test_clip_does_not_tell_which_is_first():
+    """Images and texts may change places."""
+    x, y = draw_pairs()
+    (losses, slopes), (swapped, back) = clip(x, y), clip(y, x)
+    np.testing.assert_allclose(losses, swapped, rtol=8 * FLOAT64)
+    np.testing.assert_allclose(slopes[0], back[1], rtol=0, atol=64 * FLOAT64)
+
+
+def test_well_separated_pairs_of_clip_keep_a_tiny_loss():
+    """At right angles to all others: log(1 + 3 e^(-1 / t)) of 6e-43 and its slope."""
+    x, t = jnp.eye(4), 0.01
+    losses, (slope, _, by_temperature) = clip(x, 7 * x, t)
+    odds = 3 * np.exp(-1 / t)
+    np.testing.assert_allclose(losses, np.full(4, odds), rtol=FLOAT64 / t)
+    # A score counts in its row and in its column, with half the weight of each.
+    pull = (1 + np.array([2, 3, 4])) / 2 * odds / 3 / t
+    np.testing.assert_allclose(slope[0, 1:], pull, rtol=FLOAT64 / t)
+    np.testing.assert_allclose(by_temperature, 10 * odds / t**2, rtol=FLOAT64 / t)
+
+
+def test_a_masked_pair_is_not_there():
+    """Neither anchor nor candidate: loss and gradients 0, though it be NaN, and the
+    others as in a batch without it."""
+    x, y = draw_pairs()
+    where = jnp.arange(7) % 3 != 1
+    dirty = [jnp.where(where[:, None], z, jnp.nan) for z in (x, y)]
+    losses, slopes = clip(*dirty, where=where)
+    alone = similarity.clip(x[where], y[where], temperature=0.1)
+    np.testing.assert_array_equal(losses[~where], 0)
+    np.testing.assert_allclose(losses[where], alone, rtol=8 * FLOAT64)
+    for slope in slopes[:2]:
+        np.testing.assert_array_equal(slope[~where], 0)
+        assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_one_pair_or_none_has_no_loss(rows):
+    """A lone pair has the loss 0 and gradients 0, an empty batch has none."""
+    x = jnp.ones((rows, 3), np.float32)
+    for leaf in jax.tree.leaves(clip(x, x)):
+        np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
+
+
+# --- a batch that is cut -------------------------------------------------------------
+
+LOSSES = {
+    "nt_xent": lambda x: similarity.nt_xent(x, jnp.arange(4), temperature=1.0),
+    "clip": lambda x: similarity.clip(x, x, temperature=1.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_cut_batch_is_refused(name):
+    """By micro-batches, and over devices, for which there is another form of it."""
+    cut = rf"^{name}: .*one micro-batch"
+    with (
+        _split.split(in_time=True, axis_name=None),
+        pytest.raises(ValueError, match=cut),
+    ):
+        LOSSES[name](jnp.eye(4))
+    other = rf"^{name}: .*parallel\.{name}"
+    with (
+        _split.split(in_time=False, axis_name="i"),
+        pytest.raises(ValueError, match=other),
+    ):
+        LOSSES[name](jnp.eye(4))
 
 
 # --- what changes nothing -----------------------------------------------------------
