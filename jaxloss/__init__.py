@@ -101,7 +101,13 @@ from jaxloss.segmentation import (
     tversky as tversky,
 )
 from jaxloss.sequence import ctc as ctc, ctc_forward as ctc_forward
-from jaxloss.similarity import clip as clip, nt_xent as nt_xent
+from jaxloss.similarity import (
+    clip as clip,
+    info_nce as info_nce,
+    nt_xent as nt_xent,
+    siglip as siglip,
+    supervised_contrastive as supervised_contrastive,
+)
 from jaxloss.targets import (
     mixup as mixup,
     smooth_binary_labels as smooth_binary_labels,

@@ -91,6 +91,30 @@ def nt_xent(
     return jnp.sum(losses, axis=-1) / _count(positive, scores)
 
 
+def supervised(
+    cosines: jax.Array, positive: jax.Array, negative: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """Each positive against all candidates: the mean over those of an anchor."""
+    scores = _scores(cosines, positive | negative, temperature)
+    log_p = stable.log_softmax(scores, where=positive | negative)
+    losses = jnp.where(positive, -log_p, 0)
+    return jnp.sum(losses, axis=-1) / _count(positive, scores)
+
+
+def sigmoid(
+    cosines: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    temperature: jax.Array,
+    bias: jax.Array,
+) -> jax.Array:
+    """Whether each candidate is a positive: the sum over those of an anchor."""
+    of_anchor = lambda x: jnp.broadcast_to(x, cosines.shape[:-1])[..., None]
+    scores = cosines / of_anchor(temperature) + of_anchor(bias)
+    wrong = jnp.where(positive, -scores, jnp.where(negative, scores, -jnp.inf))
+    return jnp.sum(stable.softplus(wrong), axis=-1)
+
+
 def _scores(cosines: jax.Array, mask: jax.Array, temperature: jax.Array) -> jax.Array:
     """The cosines less the largest of each row that the mask keeps, or less -1.
 

@@ -15,7 +15,7 @@ both, since the same cotangent means another thing in each.
 """
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -174,17 +174,47 @@ def nt_xent(
       >>> jax.jit(loss)(x, jnp.arange(8) % 2)[:2]
       Array([0.43265286, 0.43265286], dtype=float32)
     """
-    name = "nt_xent"
-    _split.needs_whole_batch(name, "embeddings")
-    x, ids, valid = _contrast.batch(name, embeddings, labels, where)
-    like = jnp.zeros(ids.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
-    u = stable.unit(x)
-    everyone, others = _gathered(u, axis_name, -2), _gathered(ids, axis_name, -1)
-    itself, both = _pairs(valid, axis_name, masked=where is not None)
-    same = ids[..., :, None] == others[..., None, :]
-    return _contrast.nt_xent(
-        _contrast.cosines(u, everyone), both & same & ~itself, both & ~same, tau
+    return _of_groups(
+        "nt_xent",
+        _contrast.nt_xent,
+        (embeddings, labels, where),
+        axis_name,
+        temperature=temperature,
+    )
+
+
+def supervised_contrastive(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis_name: AxisName,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Supervised contrastive loss of a batch cut over devices, per local anchor.
+
+    As `jaxloss.similarity.supervised_contrastive` of the whole batch; arguments,
+    errors and gradient as in `nt_xent` of this module.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> local = functools.partial(
+      ...     parallel.supervised_contrastive, axis_name="data", temperature=0.5
+      ... )
+      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> x = jnp.tile(jnp.eye(2), (4, 1))
+      >>> jax.jit(loss)(x, jnp.arange(8) % 2)[:2]
+      Array([1.2658163, 1.2658163], dtype=float32)
+    """
+    return _of_groups(
+        "supervised_contrastive",
+        _contrast.supervised,
+        (embeddings, labels, where),
+        axis_name,
+        temperature=temperature,
     )
 
 
@@ -252,23 +282,85 @@ def clip(
       >>> jax.jit(loss)(x, x)[:2]
       Array([0.66646796, 0.66646796], dtype=float32)
     """
-    name = "clip"
-    _split.needs_whole_batch(name, "first")
-    x, y, valid = _contrast.paired(name, where, first=first, second=second)
-    like = jnp.zeros(valid.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
-    u, v = stable.unit(x), stable.unit(y)
-    itself, both = _pairs(valid, axis_name, masked=where is not None)
-    to_second, to_first = (
-        _contrast.nt_xent(
-            _contrast.cosines(local, _gathered(other, axis_name, -2)),
-            both & itself,
-            both & ~itself,
-            tau,
-        )
-        for local, other in ((u, v), (v, u))
+    one_way = lambda **pair: _of_pairs(
+        "clip", _contrast.nt_xent, (pair, where), axis_name, temperature=temperature
     )
-    return 0.5 * (to_second + to_first)
+    there, back = (
+        one_way(first=first, second=second),
+        one_way(second=second, first=first),
+    )
+    return 0.5 * (there + back)
+
+
+def info_nce(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    *,
+    axis_name: AxisName,
+    temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """InfoNCE of a batch that is cut over devices, per local anchor.
+
+    As `jaxloss.similarity.info_nce` of the whole batch: only the positives are
+    gathered.  Arguments, errors and gradient as in `clip` of this module.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> local = functools.partial(
+      ...     parallel.info_nce, axis_name="data", temperature=0.5
+      ... )
+      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> jax.jit(loss)(jnp.eye(8), jnp.eye(8))[:2]
+      Array([0.66646796, 0.66646796], dtype=float32)
+    """
+    pair = {"anchors": anchors, "positives": positives}
+    return _of_pairs(
+        "info_nce",
+        _contrast.nt_xent,
+        (pair, where),
+        axis_name,
+        temperature=temperature,
+    )
+
+
+def siglip(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    axis_name: AxisName,
+    temperature: float | jax.Array,
+    bias: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Pairwise sigmoid loss of SigLIP of a batch cut over devices, per local first.
+
+    As `jaxloss.similarity.siglip` of the whole batch: only the seconds are gathered.
+    Arguments, errors and gradient as in `clip` of this module, and a `bias`.
+
+    Example:
+      >>> import functools
+      >>> from jax.sharding import Mesh, PartitionSpec as P
+      >>> from jaxloss import parallel
+      >>> local = functools.partial(
+      ...     parallel.siglip, axis_name="data", temperature=0.5, bias=-2.0
+      ... )
+      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> jax.jit(loss)(jnp.eye(8), jnp.eye(8))[:2]
+      Array([1.5816426, 1.5816426], dtype=float32)
+    """
+    return _of_pairs(
+        "siglip",
+        _contrast.sigmoid,
+        ({"first": first, "second": second}, where),
+        axis_name,
+        temperature=temperature,
+        bias=bias,
+    )
 
 
 # --- classes over devices ------------------------------------------------------------
@@ -335,6 +427,48 @@ def _totals(
 
 
 # --- a batch over devices ------------------------------------------------------------
+
+# Each is a function of the cosines of the local anchors with all candidates, of the
+# masks of their positives and negatives, and of the hyperparameters.
+Rule = Callable[..., jax.Array]
+
+
+def _of_groups(
+    loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
+) -> jax.Array:
+    """The losses of the local anchors, of embeddings, group ids and a mask."""
+    _split.needs_whole_batch(loss, "embeddings")
+    x, ids, valid = _contrast.batch(loss, *data)
+    settings = _settings(loss, jnp.zeros(ids.shape, x.dtype), **params)
+    u = stable.unit(x)
+    everyone, others = _gathered(u, axis_name, -2), _gathered(ids, axis_name, -1)
+    itself, both = _pairs(valid, axis_name, masked=data[-1] is not None)
+    same = ids[..., :, None] == others[..., None, :]
+    cosines = _contrast.cosines(u, everyone)
+    return rule(cosines, both & same & ~itself, both & ~same, *settings)
+
+
+def _of_pairs(
+    loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
+) -> jax.Array:
+    """The losses of the local anchors, of two embeddings of each pair and a mask."""
+    embeddings, where = data
+    _split.needs_whole_batch(loss, next(iter(embeddings)))
+    x, y, valid = _contrast.paired(loss, where, **embeddings)
+    settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
+    itself, both = _pairs(valid, axis_name, masked=where is not None)
+    everyone = _gathered(stable.unit(y), axis_name, -2)
+    cosines = _contrast.cosines(stable.unit(x), everyone)
+    return rule(cosines, both & itself, both & ~itself, *settings)
+
+
+def _settings(loss: str, like: jax.Array, **params: ArrayLike) -> list[jax.Array]:
+    """The hyperparameters, checked: a temperature, and maybe a bias."""
+    intervals = {"temperature": "(0, inf)", "bias": "(-inf, inf)"}
+    return [
+        _checks.parameter(loss, like, intervals[name], **{name: value})
+        for name, value in params.items()
+    ]
 
 
 def _gathered(x: jax.Array, axis_name: AxisName, axis: int) -> jax.Array:

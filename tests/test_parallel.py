@@ -239,23 +239,30 @@ def check_nt_xent_is_that_of_the_whole_batch():
         assert_near(both(*args), ((gradient, losses), gradient))
 
 
-def check_clip_is_that_of_the_whole_batch():
+def check_pairs_are_those_of_the_whole_batch():
     """Losses, and gradients in both embeddings and in a replicated temperature: inside
     and outside, with either check.  Embeddings move, scores do not."""
+    for name, params in (("clip", {}), ("info_nce", {}), ("siglip", {"bias": -1.0})):
+        whole = functools.partial(getattr(similarity, name), **params)
+        local = functools.partial(getattr(parallel, name), axis_name="data", **params)
+        assert_pairs_agree(whole, local)
 
+
+def assert_pairs_agree(whole, local):
     def total(loss, x, y, tau, valid, weights):
         losses = loss(x, y, temperature=tau, where=valid)
         return jnp.sum(weights * losses), losses
 
+    def derived(loss):
+        return jax.grad(functools.partial(total, loss), (0, 1, 2), has_aux=True)
+
     _, _, valid, _, weights = contrastive_batch()
     args = draw(24, 5), draw(24, 5, seed=1), jnp.float32(0.2), valid, weights
-    whole = jax.grad(functools.partial(total, similarity.clip), (0, 1, 2), has_aux=True)
-    gradients, losses = jax.jit(whole)(*args)
-    one = functools.partial(parallel.clip, axis_name="data")
-    local, cut = functools.partial(total, one), P("data")
+    gradients, losses = jax.jit(derived(whole))(*args)
+    cut = P("data")
 
     def inside(check_vma, *args):
-        (*slopes, by_tau), losses = jax.grad(local, (0, 1, 2), has_aux=True)(*args)
+        (*slopes, by_tau), losses = derived(local)(*args)
         # Without the check, nothing tells that the temperature is replicated.
         by_tau = by_tau if check_vma else lax.psum(by_tau, "data")
         return (*slopes, by_tau), losses
@@ -269,16 +276,36 @@ def check_clip_is_that_of_the_whole_batch():
         )
         within = functools.partial(inside, check_vma)
         within = map_(within, out_specs=((cut, cut, P()), cut))
-        found = map_(lambda *args: local(*args)[1], out_specs=cut)
-        outside = jax.grad(
-            lambda *args, f=found: jnp.sum(args[-1] * f(*args)), (0, 1, 2)
-        )
+        found = map_(lambda *args: total(local, *args)[1], out_specs=cut)
+        outside = lambda *args, f=found: jnp.sum(args[-1] * f(*args))
+        outside = jax.grad(outside, (0, 1, 2))
         both = jax.jit(lambda *args, f=within, g=outside: (f(*args), g(*args)))
         step = both.lower(*args).compile()
         assert_near(step(*args), ((gradients, losses), gradients))
-        moved = re.findall(r"= (\S+) all-gather", str(step.as_text()))
+        moved = re.findall(r" = (.*) all-gather\(", str(step.as_text()))
+        # Embeddings and masks, no scores, which are 3 by 24 on a device.
+        shapes = {shape for text in moved for shape in re.findall(r"\[[\d,]*\]", text)}
         assert moved
-        assert not re.search(r"\[24,3\]|\[3,24\]|\[24,24\]|\[8,3,3\]", str(moved))
+        assert shapes <= {"[24,5]", "[24]", "[5,24]"}, shapes
+
+
+def check_groups_are_those_of_the_whole_batch():
+    """The supervised loss, whose positives are on other devices, and its gradient."""
+
+    def total(loss, x, ids, valid, tau, weights):
+        losses = loss(x, ids, temperature=tau, where=valid)
+        return jnp.sum(weights * losses), losses
+
+    args, cut = contrastive_batch(), P("data")
+    whole = functools.partial(total, similarity.supervised_contrastive)
+    local = functools.partial(parallel.supervised_contrastive, axis_name="data")
+    inside = jax.shard_map(
+        jax.grad(functools.partial(total, local), has_aux=True),
+        mesh=mesh(data=8),
+        in_specs=(cut,) * 5,
+        out_specs=cut,
+    )
+    assert_near(jax.jit(inside)(*args), jax.jit(jax.grad(whole, has_aux=True))(*args))
 
 
 def check_exact_steps_with_nt_xent():

@@ -12,7 +12,17 @@ import pytest
 from jaxloss import _split, classification, reduce, similarity
 from jaxloss.testing import tolerance
 from tests.accuracy import Case
-from tests.specs.similarity import both_ways, coupled, dot, length, nt_xent_of
+from tests.specs.similarity import (
+    both_ways,
+    by_anchor,
+    coupled,
+    dot,
+    grouped,
+    length,
+    nt_xent_of,
+    sigmoid_of,
+    supervised_of,
+)
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
@@ -126,18 +136,50 @@ ACCURACY = [
     )
     for argument, name in ((0, "embeddings"), (2, "temperature"))
 ]
+THREE_AND_ONE = [5, 5, 5, -2]
+
+
+def supervised_by_definition(first, rest, temperature, units):
+    rows = [first, rest[:2], rest[2:4], rest[4:]]
+    u = [[s * v / length(row) for v in row] for row, s in zip(rows, units, strict=True)]
+    scores = [[dot(a, b) / temperature for b in u] for a in u]
+    return by_anchor(supervised_of, scores, grouped(THREE_AND_ONE, [True] * 4))[0]
+
+
+def supervised_of_four(first, rest, temperature, units):
+    x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
+    labels = jnp.broadcast_to(jnp.array(THREE_AND_ONE), x.shape[:2])
+    losses = similarity.supervised_contrastive(
+        x, labels, temperature=temperature[:, None]
+    )
+    return losses @ jnp.arange(1, 5, dtype=losses.dtype)
+
+
 ACCURACY += [
     Case(
-        name=loss.__name__,
-        fn=of_two_pairs_of_rows(loss),
-        formula=formula_of_two_pairs(of, directions),
+        name=name,
+        fn=fn,
+        formula=formula,
         columns=two_pair_batches(),
         rowwise=True,
         conditioned=(True, True, True),
         bounds=(2, 2, 3),
         halves=False,
     )
-    for loss, of, directions in ((similarity.clip, nt_xent_of, both_ways),)
+    # That of info_nce is one half of clip.
+    for name, fn, formula in (
+        (
+            "clip",
+            of_two_pairs_of_rows(similarity.clip),
+            formula_of_two_pairs(nt_xent_of, both_ways),
+        ),
+        (
+            "siglip",
+            of_two_pairs_of_rows(functools.partial(similarity.siglip, bias=0.0)),
+            formula_of_two_pairs(sigmoid_of, by_anchor),
+        ),
+        ("supervised_contrastive", supervised_of_four, supervised_by_definition),
+    )
 ]
 
 
@@ -257,6 +299,9 @@ def of_pairs(loss):
 
 
 clip = of_pairs(similarity.clip)
+info_nce = jax.jit(similarity.info_nce)
+siglip = jax.jit(similarity.siglip)
+supervised = jax.jit(similarity.supervised_contrastive)
 
 
 def textbook_clip(x, y, *, temperature, where):
@@ -301,7 +346,7 @@ def test_a_masked_pair_is_not_there():
     where = jnp.arange(7) % 3 != 1
     dirty = [jnp.where(where[:, None], z, jnp.nan) for z in (x, y)]
     losses, slopes = clip(*dirty, where=where)
-    alone = similarity.clip(x[where], y[where], temperature=0.1)
+    alone, _ = clip(x[where], y[where])
     np.testing.assert_array_equal(losses[~where], 0)
     np.testing.assert_allclose(losses[where], alone, rtol=8 * FLOAT64)
     for slope in slopes[:2]:
@@ -317,15 +362,69 @@ def test_one_pair_or_none_has_no_loss(rows):
         np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
 
 
+def test_info_nce_is_one_direction_of_clip():
+    """And what it is in the other direction is the rest of it."""
+    x, y = draw_pairs()
+    there, back = (info_nce(*rows, temperature=0.1) for rows in ((x, y), (y, x)))
+    both, _ = clip(x, y)
+    np.testing.assert_allclose((there + back) / 2, both, rtol=8 * FLOAT64)
+
+
+def test_siglip_classifies_every_combination():
+    """The sum of sigmoid cross entropies of all scores, with the pairs as ones."""
+    x, y = draw_pairs()
+    losses = siglip(x, y, temperature=0.1, bias=-3.0)
+    u, v = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in (x, y))
+    scores = classification.sigmoid_cross_entropy(u @ v.T / 0.1 - 3, jnp.eye(7))
+    np.testing.assert_allclose(losses, jnp.sum(scores, axis=1), rtol=64 * FLOAT64)
+
+
+# --- groups against all others -------------------------------------------------------
+
+
+def test_a_positive_competes_with_the_other_positives_too():
+    """The mean over the positives of a cross entropy among all other rows."""
+    x, labels = draw()
+    losses = supervised(x, labels, temperature=0.1)
+    u = np.asarray(x / jnp.linalg.norm(x, axis=-1, keepdims=True))
+    scores, ids = u @ u.T / 0.1, np.asarray(labels)
+    np.fill_diagonal(scores, -np.inf)
+    nll = np.log(np.exp(scores).sum(axis=1, keepdims=True)) - scores
+    alike = (ids[:, None] == ids) & ~np.eye(12, dtype=bool)
+    want = np.where(alike, nll, 0).sum(axis=1) / alike.sum(axis=1)
+    np.testing.assert_allclose(losses, want, rtol=64 * FLOAT64)
+
+
+def test_of_two_views_both_losses_of_groups_are_one():
+    """A lone positive has no other to compete with; its tiny loss is kept too."""
+    ids = jnp.arange(12) // 2
+    for x, t in ((draw()[0], 0.1), (jnp.repeat(jnp.eye(6, 5), 2, axis=0), 0.0225)):
+        losses, (want, _) = supervised(x, ids, temperature=t), nt_xent(x, ids, t)
+        np.testing.assert_allclose(losses, want, rtol=64 * FLOAT64)
+
+
+def test_rows_without_a_positive_have_no_supervised_loss():
+    """All different: 0; all alike: the log of how many positives an anchor has."""
+    x = jnp.tile(draw(rows=1)[0], (12, 1))
+    of = lambda ids: supervised(x, ids, temperature=0.1)
+    np.testing.assert_array_equal(of(jnp.arange(12)), 0)
+    np.testing.assert_allclose(of(jnp.zeros(12, int)), np.full(12, np.log(11)))
+
+
 # --- a batch that is cut -------------------------------------------------------------
 
-LOSSES = {
+PARTS = {
     "nt_xent": lambda x: similarity.nt_xent(x, jnp.arange(4), temperature=1.0),
     "clip": lambda x: similarity.clip(x, x, temperature=1.0),
+    "info_nce": lambda x: similarity.info_nce(x, x, temperature=1.0),
+    "siglip": lambda x: similarity.siglip(x, x, temperature=1.0, bias=0.0),
+    "supervised_contrastive": lambda x: similarity.supervised_contrastive(
+        x, jnp.arange(4), temperature=1.0
+    ),
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", PARTS)
 def test_a_cut_batch_is_refused(name):
     """By micro-batches, and over devices, for which there is another form of it."""
     cut = rf"^{name}: .*one micro-batch"
@@ -333,13 +432,13 @@ def test_a_cut_batch_is_refused(name):
         _split.split(in_time=True, axis_name=None),
         pytest.raises(ValueError, match=cut),
     ):
-        LOSSES[name](jnp.eye(4))
+        PARTS[name](jnp.eye(4))
     other = rf"^{name}: .*parallel\.{name}"
     with (
         _split.split(in_time=False, axis_name="i"),
         pytest.raises(ValueError, match=other),
     ):
-        LOSSES[name](jnp.eye(4))
+        PARTS[name](jnp.eye(4))
 
 
 # --- what changes nothing -----------------------------------------------------------

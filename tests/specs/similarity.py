@@ -57,6 +57,28 @@ def nt_xent_of(scores, alike, others):
     return loss, slopes
 
 
+def supervised_of(scores, alike, others):
+    """The mean of -log(e^s_j / sum of all e^s_k) over the positives j."""
+    loss, slopes, rows = mp.mpf(0), [mp.mpf(0)] * len(scores), alike + others
+    for j in alike:
+        odds = {k: mp.exp(scores[k] - scores[j]) for k in rows if k != j}
+        rivals = mp.fsum(odds.values())
+        loss += mp.log1p(rivals) / len(alike)
+        slopes[j] -= rivals / (1 + rivals) / len(alike)
+        for k, v in odds.items():
+            slopes[k] += v / (1 + rivals) / len(alike)
+    return loss, slopes
+
+
+def sigmoid_of(scores, alike, others):
+    """The sum of log(1 + e^-s_j) over the positives and log(1 + e^s_k) over the
+    negatives."""
+    signs = [(k in others) - (k in alike) for k in range(len(scores))]
+    odds = [mp.exp(v * s) for v, s in zip(signs, scores, strict=True)]
+    loss = mp.fsum(abs(v) * mp.log1p(o) for v, o in zip(signs, odds, strict=True))
+    return loss, [v * o / (1 + o) for v, o in zip(signs, odds, strict=True)]
+
+
 # --- of one batch, the sum with the weights 1, 2, ... --------------------------------
 
 
@@ -318,5 +340,23 @@ SPECS = [
     batch_spec(similarity.nt_xent, nt_xent_of, 0.1),
     pair_spec(
         similarity.clip, nt_xent_of, both_ways, "first", "second", temperature=0.1
+    ),
+    batch_spec(similarity.supervised_contrastive, supervised_of, 0.1),
+    pair_spec(
+        similarity.info_nce,
+        nt_xent_of,
+        by_anchor,
+        "anchors",
+        "positives",
+        temperature=0.1,
+    ),
+    pair_spec(
+        similarity.siglip,
+        sigmoid_of,
+        by_anchor,
+        "first",
+        "second",
+        temperature=0.1,
+        bias=-4.0,
     ),
 ]
