@@ -1,0 +1,159 @@
+"""Time, memory and error of the losses beside their peers: `python -m bench`.
+
+python -m bench run [--case TEXT ...] [--peer NAME ...] [--thp] [--out FILE]
+python -m bench report FILE [--to DIR]        tables in Markdown, and a picture
+python -m bench compare BEFORE AFTER          what moved by more than the noise
+python -m bench scaling [--out FILE]          cost as a problem grows
+
+All implementations of a case run in turn in one run. A fresh array costs its page
+faults, which can be more than the arithmetic: --thp runs everything twice, as it is and
+under GLIBC_TUNABLES=glibc.malloc.hugetlb=1. The exit status is 1 if an implementation
+failed, or if something moved.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def run(options: argparse.Namespace) -> int:
+    from bench import cases
+
+    chosen = select(cases.CASES, options.case)
+    if options.list:
+        print("\n".join(case.name for case in chosen))
+        return 0
+    return measured(chosen, options, "")
+
+
+def scaling(options: argparse.Namespace) -> int:
+    from bench import cases, picture, record, scaling
+
+    path = options.out or record.default_path("-scaling")
+    options.out = path
+    status = measured(select(cases.SCALING, options.case), options, "-scaling")
+    results = record.read(path)["runs"][0]
+    image = options.to / f"bench-{path.stem}.png"
+    options.to.mkdir(parents=True, exist_ok=True)
+    picture.scaling(scaling.curves(results), image)
+    write(scaling.document(results, image.name), image.with_suffix(".md"))
+    return status
+
+
+def report(options: argparse.Namespace) -> int:
+    from bench import picture, record, report
+
+    results = record.read(options.file)
+    image = options.to / f"bench-{options.file.stem}.png"
+    options.to.mkdir(parents=True, exist_ok=True)
+    picture.ratios(results["runs"][0], image)
+    write(report.document(results, image.name), image.with_suffix(".md"))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from bench import compare, record
+
+    files = (options.before, options.after)
+    changes, one_sided = compare.compare(*map(record.read, files))
+    print(*one_sided, *changes, sep="\n" if one_sided or changes else "")
+    if not changes:
+        print("nothing moved by more than the noise")
+    return 1 if changes else 0
+
+
+# --- parts ---------------------------------------------------------------------------
+
+
+def select(cases: Sequence[Any], texts: Sequence[str]) -> list[Any]:
+    """Those whose name has one of the texts in it; all if none is given."""
+    chosen = [c for c in cases if not texts or any(t in c.name for t in texts)]
+    unmet = [t for t in texts if not any(t in c.name for c in cases)]
+    if unmet:
+        raise SystemExit(f"no case has {unmet[0]!r} in its name; see `run --list`")
+    return chosen
+
+
+def measured(cases: Sequence[Any], options: argparse.Namespace, suffix: str) -> int:
+    """Runs, saves, and says what failed."""
+    from bench import peers, record
+
+    unknown = set(options.peer) - set(peers.PEERS)
+    if unknown:
+        known = ", ".join(peers.PEERS)
+        raise SystemExit(f"no peer is called {min(unknown)!r}; there are {known}")
+    path = options.out or record.default_path(suffix)
+    if getattr(options, "thp", False):
+        with tempfile.TemporaryDirectory() as folder:
+            passed = [a for a in sys.argv[1:] if a != "--thp"]
+            results = record.under_both_allocators(passed, Path(folder))
+    else:
+        found = record.run(
+            cases,
+            options.peer or peers.PEERS,
+            repeats=options.repeats,
+            errors=not options.no_errors,
+        )
+        results = {"runs": [found]}
+    record.save(results, path)
+    print(f"wrote {path}")
+    failed = record.problems(results)
+    print(*(f"failed: {line}" for line in failed), sep="\n", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write(text: str, path: Path) -> None:
+    path.write_text(text)
+    print(f"{text}\nwrote {path} and {path.with_suffix('.png').name}")
+
+
+def parser() -> argparse.ArgumentParser:
+    help_form = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=help_form
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+    add = lambda fn, text: _with(commands.add_parser(fn.__name__, help=text), fn)
+    for fn, text in ((run, "measure the cases"), (scaling, "measure how cost grows")):
+        command = add(fn, text)
+        command.add_argument("--case", action="append", default=[], metavar="TEXT")
+        command.add_argument("--peer", action="append", default=[], metavar="NAME")
+        command.add_argument("--repeats", type=int, default=11)
+        command.add_argument("--no-errors", action="store_true", help="no float64")
+        command.add_argument("--out", type=Path)
+        if fn is run:
+            command.add_argument("--thp", action="store_true", help="huge pages, too")
+            command.add_argument("--list", action="store_true", help="only the names")
+        else:
+            command.add_argument("--to", type=Path, default=DOCS)
+    command = add(report, "tables and a picture")
+    command.add_argument("file", type=Path)
+    command.add_argument("--to", type=Path, default=DOCS)
+    command = add(compare, "what moved")
+    command.add_argument("before", type=Path)
+    command.add_argument("after", type=Path)
+    return top
+
+
+def _with(command: argparse.ArgumentParser, fn: Callable) -> argparse.ArgumentParser:
+    command.set_defaults(fn=fn)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    # Another process wants some of an accelerator's memory; what compiling costs must
+    # not depend on what was compiled before.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    options = parser().parse_args(arguments)
+    return options.fn(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What the losses of the bench are called with, drawn with a fixed seed.
+
+NumPy only: a worker process draws the same arrays without importing JAX.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SEED = 0
+
+
+class Arg(NamedTuple):
+    """One array: how it is drawn, its shape, and the dtype it is passed in."""
+
+    kind: str
+    """A name in `DRAWS`."""
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    below: int = 0
+    """Class ids are less than this."""
+    scale: float = 1.0
+    """The standard deviation of what is normal."""
+
+
+def _normal(rng: np.random.Generator, arg: Arg) -> np.ndarray:
+    x = rng.standard_normal(arg.shape, np.float32)
+    x *= np.float32(arg.scale)
+    return x
+
+
+DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
+    "normal": _normal,
+    "ids": lambda rng, arg: rng.integers(0, arg.below, arg.shape),
+    # Of a sequence whose class 0 is the blank.
+    "labels": lambda rng, arg: rng.integers(1, arg.below, arg.shape),
+    "bits": lambda rng, arg: rng.random(arg.shape, np.float32) < 0.3,
+    "mask": lambda rng, arg: rng.random(arg.shape, np.float32) < 0.8,
+    # Two views of each example, one after the other.
+    "views": lambda rng, arg: np.arange(arg.shape[0]) // 2,
+}
+
+
+def draw(args: tuple[Arg, ...]) -> list[np.ndarray]:
+    """The arrays, with bfloat16 still to be rounded: NumPy does not know it."""
+    rng = np.random.default_rng(SEED)
+    dtype = lambda arg: "float32" if arg.dtype == "bfloat16" else arg.dtype
+    return [DRAWS[a.kind](rng, a).astype(dtype(a), copy=False) for a in args]

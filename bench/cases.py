@@ -1,0 +1,230 @@
+"""The cases: a problem, its shapes and dtypes, and what is asked of ours.
+
+A case is value and gradient, or the value alone, of one scalar (or of one number per
+token) under jit.  The arguments are drawn with a fixed seed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from bench import losses, textbook
+from bench.arguments import Arg
+
+BASELINE = "optax"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The most that is allowed; None is not asked for."""
+
+    time: float | None = None
+    """Of the milliseconds of the baseline."""
+    temp: float | None = None
+    """Of the temporary bytes of the baseline."""
+    mebibytes: float | None = None
+    """Of temporary memory."""
+    error: float | None = None
+    """Of the loss, against float64."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables."""
+
+    name: str
+    args: tuple[Arg, ...]
+    run: losses.Implementations
+    """One function of the arguments per implementation."""
+    textbook: Callable[..., jax.Array]
+    """The losses of the examples along the first axis, for float64."""
+    wrt: tuple[int, ...] = (0,)
+    """What is differentiated; () is the value alone."""
+    targets: dict[str, Target] = field(default_factory=dict)
+    torch: str = ""
+    """The name of the loss in `torch_worker`; torch has none if empty."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """By name, where the case is one of a series."""
+    series: dict[str, str] = field(default_factory=dict)
+    """The `title` of the series, and the name of the size that `grows` in it."""
+    shared: tuple[int, ...] = ()
+    """Arguments without an axis of examples."""
+    block: int | None = 256
+    """Examples at a time in float64; all at once if None, where they depend on each
+    other."""
+    per_example: bool = False
+    """Whether it is the losses of the examples, not their mean."""
+    repeats: int | None = None
+    """If fewer than usual will have to do."""
+
+    @property
+    def shapes(self) -> list[jax.ShapeDtypeStruct]:
+        return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.args]
+
+    def textbook_sum(self, *args: jax.Array) -> jax.Array:
+        return jnp.sum(self.textbook(*args))
+
+
+# --- element by element, row by row --------------------------------------------------
+
+WIDE = (8192, 4096)
+REALS = Arg("normal", WIDE, scale=2)
+BITS = Arg("bits", WIDE)
+
+
+def _both(name: str, run: losses.Implementations, args: tuple, formula: Callable,
+          backward: Target, forward: Target | None = None) -> list[Case]:  # fmt: skip
+    """Value and gradient; and the value alone where something is asked of it."""
+    torch = formula.__name__
+    title = f"{name} {args[0].shape}"
+    common = {"args": args, "run": run, "textbook": formula, "torch": torch}
+    both = [Case(title, **common, targets={"jaxloss": backward})]
+    if forward is not None:
+        targets = {"jaxloss": forward}
+        both += [Case(f"{title}, value", **common, targets=targets, wrt=())]
+    return both
+
+
+PLAIN = [
+    *_both(
+        "huber",
+        losses.HUBER,
+        (REALS, Arg("normal", WIDE)),
+        textbook.huber,
+        Target(time=0.45, mebibytes=1),
+    ),
+    *_both(
+        "sigmoid CE",
+        losses.SIGMOID_CROSS_ENTROPY,
+        (REALS, BITS),
+        textbook.sigmoid_cross_entropy,
+        Target(time=0.30, mebibytes=1),
+        Target(time=0.15, mebibytes=1),
+    ),
+    *_both(
+        "focal, gamma 2",
+        losses.SIGMOID_FOCAL,
+        (REALS, BITS),
+        textbook.sigmoid_focal,
+        Target(time=0.30, mebibytes=128),
+        Target(time=0.08, mebibytes=1),
+    ),
+    *_both(
+        "log cosh",
+        losses.LOG_COSH,
+        (REALS, Arg("normal", WIDE)),
+        textbook.log_cosh,
+        Target(time=0.65, mebibytes=1),
+    ),
+    *_both(
+        "softmax CE, ids",
+        losses.SOFTMAX_CROSS_ENTROPY,
+        (REALS, Arg("ids", WIDE[:1], "int32", below=WIDE[1])),
+        textbook.softmax_cross_entropy,
+        Target(time=1.25, temp=1.0),
+    ),
+    *_both(
+        "softmax CE, smoothed",
+        losses.SMOOTHED,
+        (REALS, Arg("ids", WIDE[:1], "int32", below=WIDE[1])),
+        textbook.smoothed,
+        Target(time=0.60, mebibytes=1),
+    ),
+]
+
+# --- small, where calling costs more than computing ----------------------------------
+
+
+def small_softmax(batch: int, classes: int) -> Case:
+    ids = Arg("ids", (batch,), "int32", below=classes)
+    return Case(
+        f"softmax CE, ids ({batch}, {classes})",
+        (Arg("normal", (batch, classes)), ids),
+        losses.SOFTMAX_CROSS_ENTROPY,
+        textbook.softmax_cross_entropy,
+        torch="softmax_cross_entropy",
+    )
+
+
+SMALL = [
+    small_softmax(256, 10),
+    small_softmax(64, 1000),
+    Case(
+        "huber (1024,)",
+        (Arg("normal", (1024,)), Arg("normal", (1024,))),
+        losses.HUBER,
+        textbook.huber,
+        torch="huber",
+    ),
+    Case(
+        "sigmoid CE (256,)",
+        (Arg("normal", (256,)), Arg("bits", (256,))),
+        losses.SIGMOID_CROSS_ENTROPY,
+        textbook.sigmoid_cross_entropy,
+        torch="sigmoid_cross_entropy",
+    ),
+    Case(
+        "listwise softmax (256, 100)",
+        (Arg("normal", (256, 100)), Arg("bits", (256, 100))),
+        losses.LISTWISE_SOFTMAX,
+        textbook.listwise_softmax,
+    ),
+]
+
+# --- sequences and pairs -------------------------------------------------------------
+
+
+def ctc(batch: int, frames: int, classes: int, labels: int) -> Case:
+    return Case(
+        f"CTC B{batch} T{frames} K{classes} L{labels}",
+        (
+            Arg("normal", (batch, frames, classes)),
+            Arg("labels", (batch, labels), "int32", below=classes),
+        ),
+        losses.CTC,
+        textbook.ctc,
+        torch="ctc",
+    )
+
+
+def nt_xent(
+    n: int, d: int, target: Target | None = None, repeats: int | None = None
+) -> Case:
+    return Case(
+        f"NT-Xent N{n} D{d}",
+        (Arg("normal", (n, d)), Arg("views", (n,), "int32")),
+        losses.NT_XENT,
+        textbook.nt_xent,
+        targets={"jaxloss": target} if target else {},
+        sizes={"N": n, "D": d},
+        block=None,
+        repeats=repeats,
+    )
+
+
+SEQUENCES = [ctc(16, 256, 128, 32), ctc(8, 512, 1024, 64)]
+PAIRS = [
+    nt_xent(1024, 128),
+    # That of optax takes 16.8 GiB.
+    nt_xent(4096, 128, Target(time=0.03, temp=0.01), repeats=3),
+]
+
+CASES: list[Case] = [*PLAIN, *SMALL, *SEQUENCES, *PAIRS]
+
+
+# --- series --------------------------------------------------------------------------
+
+
+def series(title: str, grows: str, cases: Iterable[Case]) -> list[Case]:
+    """Cases of which one size grows."""
+    about = {"title": title, "grows": grows}
+    name = lambda case: f"{case.name}, {title}"
+    return [dataclasses.replace(c, name=name(c), series=about) for c in cases]
+
+
+SCALING: list[Case] = [
+    *series("NT-Xent, D64: N", "N", (nt_xent(n, 64) for n in (128, 256, 512, 1024))),
+]

@@ -1,0 +1,111 @@
+"""Each problem as every implementation solves it: functions of the same arguments.
+
+The first word of an implementation's name is the package it needs.  Packages other
+than jaxloss and optax are imported when a function is traced, and only then.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxloss
+
+Implementations = dict[str, Callable[..., jax.Array]]
+TEMPERATURE = 0.07
+SMOOTHING = 0.1
+
+
+def _package(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def _keras(name: str, *args: Any, **options: Any) -> jax.Array:
+    """A function of `keras.losses`, which has the targets first."""
+    return jnp.mean(getattr(_package("keras").losses, name)(*args, **options))
+
+
+def _mean_of(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return lambda *args: jnp.mean(fn(*args))
+
+
+# --- element by element --------------------------------------------------------------
+
+HUBER: Implementations = {
+    "jaxloss": _mean_of(jaxloss.huber),
+    "optax": _mean_of(optax.huber_loss),
+    "keras": lambda x, y: _keras("huber", y, x),
+}
+LOG_COSH: Implementations = {
+    "jaxloss": _mean_of(jaxloss.log_cosh),
+    "optax": _mean_of(optax.log_cosh),
+    "keras": lambda x, y: _keras("log_cosh", y, x),
+}
+SIGMOID_CROSS_ENTROPY: Implementations = {
+    "jaxloss": _mean_of(jaxloss.sigmoid_cross_entropy),
+    "optax": _mean_of(optax.sigmoid_binary_cross_entropy),
+    "keras": lambda x, y: _keras("binary_crossentropy", y, x, from_logits=True),
+}
+SIGMOID_FOCAL: Implementations = {
+    "jaxloss": _mean_of(jaxloss.sigmoid_focal),
+    "optax": _mean_of(optax.sigmoid_focal_loss),
+    "keras": lambda x, y: _keras("binary_focal_crossentropy", y, x, from_logits=True),
+}
+
+# --- row by row ----------------------------------------------------------------------
+
+
+def _smoothed_by_optax(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    one_hot = jax.nn.one_hot(ids, logits.shape[-1])
+    labels = optax.smooth_labels(one_hot, SMOOTHING)
+    return optax.softmax_cross_entropy(logits, labels)
+
+
+SOFTMAX_CROSS_ENTROPY: Implementations = {
+    "jaxloss": _mean_of(jaxloss.softmax_cross_entropy),
+    "optax": _mean_of(optax.softmax_cross_entropy_with_integer_labels),
+    "keras": lambda x, ids: _keras(
+        "sparse_categorical_crossentropy", ids, x, from_logits=True
+    ),
+}
+SMOOTHED: Implementations = {
+    "jaxloss": lambda x, ids: jnp.mean(
+        jaxloss.softmax_cross_entropy(x, ids, label_smoothing=SMOOTHING)
+    ),
+    "optax": _mean_of(_smoothed_by_optax),
+}
+LISTWISE_SOFTMAX: Implementations = {
+    "jaxloss": _mean_of(jaxloss.listwise_softmax),
+    "optax": lambda x, y: optax.losses.ranking_softmax_loss(x, y, reduce_fn=jnp.mean),
+    "rax": lambda x, y: _package("rax").softmax_loss(x, y, reduce_fn=jnp.mean),
+}
+
+# --- pairs and sequences -------------------------------------------------------------
+
+NT_XENT: Implementations = {
+    "jaxloss": lambda x, ids: jnp.mean(
+        jaxloss.nt_xent(x, ids, temperature=TEMPERATURE)
+    ),
+    "optax": lambda x, ids: optax.losses.ntxent(x, ids, temperature=TEMPERATURE),
+}
+
+
+def _ctc_by_optax(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    frames, labels = jnp.zeros(logits.shape[:2]), jnp.zeros(ids.shape)
+    return optax.ctc_loss(logits, frames, ids, labels)
+
+
+def _ctc_by_keras(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    batch = len(logits)
+    lengths = [jnp.full(batch, x.shape[1], jnp.int32) for x in (ids, logits)]
+    return _package("keras").ops.ctc_loss(ids, logits, *lengths, mask_index=0)
+
+
+CTC: Implementations = {
+    "jaxloss": _mean_of(jaxloss.ctc),
+    "optax": _mean_of(_ctc_by_optax),
+    "keras": _mean_of(_ctc_by_keras),
+}
