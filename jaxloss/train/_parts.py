@@ -109,44 +109,59 @@ class Parts(NamedTuple):
         vary, add = self.devices.vary, self.devices.add
         local = vary(params)
 
-        def of_part(carry: Any, part: Batch) -> tuple[tuple, Any]:
-            stats = self._varying(state._replace(carry=carry), part)
-
-            def number(params: Params) -> tuple[jax.Array, tuple]:
-                found, carry = stats(params)
-                return jax.tree.leaves(found)[single.at], (found, carry)
-
-            _, pull, (found, carry) = jax.vjp(number, local, has_aux=True)
-            # About as large as the slope will be, so that half precision inside of the
-            # model neither overflows nor underflows; a power of two loses nothing.
-            scale = _power_of_two(jax.tree.leaves(self.slope(found))[single.at])
-            (grads,) = pull(vary(scale))
-            unscaled = lambda g: widened(g) / scale.astype(widened(g).dtype)
-            return (found, jax.tree.map(unscaled, grads)), carry
-
         def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
-            found, carry = of_part(sums[1], part)
-            return (_add(sums[0], found), carry), None
+            both, carry = sums
+            stats = self._varying(state._replace(carry=carry), part)
+            found, carry = self._unscaled(stats, local, single.at)
+            return (_add(both, found), carry), None
 
         if self.count == 1:
-            both, carry = of_part(state.carry, parts)
+            stats = self._varying(state, parts)
+            both, carry = self._unscaled(stats, local, single.at)
         else:
             zeros = self._no_sums(local, state, parts), vary(_zeros(local))
             (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
         totals, grads = add(both)
         slopes = jax.tree.leaves(self.slope(totals))
         grads = jax.tree.map(lambda g: g * slopes[single.at].astype(g.dtype), grads)
-        if not single.alike:
-            return totals, grads, carry
+        if single.alike:
+            grads = _add(grads, self._of_alike(params, state, part, single, slopes))
+        return totals, grads, carry
 
-        # What depends on parameters only is the same in every part.
+    def _unscaled(
+        self, stats: Callable[[Params], tuple], params: Params, at: int
+    ) -> tuple[tuple[Terms, Params], Any]:
+        """Of one part: the sums and the gradient of one number in them; its carry."""
+
+        def number(params: Params) -> tuple[jax.Array, tuple]:
+            found, carry = stats(params)
+            return jax.tree.leaves(found)[at], (found, carry)
+
+        _, pull, (found, carry) = jax.vjp(number, params, has_aux=True)
+        # Pulled back at about the size of the slope, so that half precision inside of
+        # the model neither overflows nor underflows; a power of two loses nothing.
+        scale = _power_of_two(jax.tree.leaves(self.slope(found))[at])
+        (grads,) = pull(self.devices.vary(scale))
+        unscaled = lambda g: widened(g) / scale.astype(widened(g).dtype)
+        return (found, jax.tree.map(unscaled, grads)), carry
+
+    def _of_alike(
+        self,
+        params: Params,
+        state: ObjectiveState,
+        part: Batch,
+        single: "Single",
+        slopes: list[jax.Array],
+    ) -> Params:
+        """The gradient of what depends on parameters only: the same in every part."""
+
         def alike(params: Params) -> list[jax.Array]:
             found, _ = self.stats(params, state, part)
             return [jax.tree.leaves(found)[i] for i in single.alike]
 
         times = self.count * self.devices.count()
-        (more,) = jax.vjp(alike, params)[1]([slopes[i] * times for i in single.alike])
-        return totals, _add(grads, jax.tree.map(widened, more)), carry
+        (grads,) = jax.vjp(alike, params)[1]([slopes[i] * times for i in single.alike])
+        return jax.tree.map(widened, grads)
 
     def _slopes(self, totals: Terms) -> Terms:
         slopes = self.slope(totals)

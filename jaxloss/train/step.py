@@ -64,8 +64,8 @@ def value_and_grad(
     sums are exchanged first, and micro-batches need a forward pass for them, which
     XLA removes if C is linear in them and keeps for a ratio or learnt weights.
 
-    A carry goes from part to part, twice the same way.  Devices start from the same
-    carry and end with the mean of theirs (of what is not floating-point, such as a
+    A carry goes from part to part, the same way in each pass.  Devices start from the
+    same carry and end with the mean of theirs (of what is not floating-point, such as a
     counter, which should not differ, with the largest).
 
     Args:
