@@ -54,6 +54,14 @@ from jaxloss.logits import (
     adjust_logits as adjust_logits,
     temperature as temperature,
 )
+from jaxloss.preference import (
+    dpo as dpo,
+    grpo as grpo,
+    ipo as ipo,
+    kto as kto,
+    orpo as orpo,
+    simpo as simpo,
+)
 from jaxloss.probabilistic import (
     gaussian_nll as gaussian_nll,
     poisson_nll as poisson_nll,

@@ -1,0 +1,421 @@
+"""Which answer is preferred: losses of the log-probabilities of whole sequences.
+
+Those of a sequence are the sum over its tokens, `jnp.sum(token_log_probs, -1, where=
+mask)`, or the mean where a docstring says so; the reference is the model one started
+from, and no gradient flows into it.  Each loss is a function of a margin, how much more
+the preferred answer has gained than the other one.
+
+At the size of language models, logits of all tokens do not fit.  With
+`jaxloss.kernels.linear_token_log_probs(hidden, kernel, labels)` they are never made:
+`docs/examples/dpo_from_hidden.py` trains DPO from hidden states.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, margins, stable
+
+
+def dpo(
+    chosen_log_probs: ArrayLike,
+    rejected_log_probs: ArrayLike,
+    chosen_reference_log_probs: ArrayLike,
+    rejected_reference_log_probs: ArrayLike,
+    *,
+    beta: float | jax.Array = 0.1,
+) -> jax.Array:
+    r"""Direct preference optimisation (DPO): the chosen one gains more.
+
+    .. math::
+       \ell = -\log \sigma(\beta \Delta), \qquad
+       \Delta = \log\frac{\pi(y_w)}{\pi_0(y_w)} - \log\frac{\pi(y_l)}{\pi_0(y_l)}
+
+    Args:
+      chosen_log_probs: Floating array of any shape; log-probabilities of the chosen
+        answers, summed over their tokens.
+      rejected_log_probs: Same shape; of the rejected ones.
+      chosen_reference_log_probs: Same shape; of the chosen ones under the reference.
+      rejected_reference_log_probs: Same shape; of the rejected ones under it.
+      beta: Inverse temperature >= 0 of the implicit reward.  If labels are wrong with
+        probability e, `(1 - e) dpo(w, l) + e dpo(l, w)` is conservative DPO.
+
+    Returns:
+      Per-pair losses >= 0 of the same shape, in nats; log 2 if nothing has changed.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, or `beta` not a number.
+      ValueError: If the shapes differ, or `beta` is a Python number < 0.
+
+    Gradient:
+      With `s = sigmoid(-beta Delta)`, `-beta s` with respect to the chosen and
+      `beta s` to the rejected log-probabilities, the opposite for the references.
+      Convex, smooth.
+
+    Reference:
+      Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly
+      a Reward Model", NeurIPS 2023.
+
+    Example:
+      >>> chosen, rejected = jnp.array([-10.0, -12.0]), jnp.array([-11.0, -11.0])
+      >>> reference = jnp.full(2, -11.0)
+      >>> jaxloss.dpo(chosen, rejected, reference, reference)
+      Array([0.6443967 , 0.74439675], dtype=float32)
+    """
+    gain = _gain(
+        "dpo",
+        chosen_log_probs,
+        rejected_log_probs,
+        chosen_reference_log_probs,
+        rejected_reference_log_probs,
+    )
+    return margins.logistic(_beta("dpo", gain, beta) * gain)
+
+
+def ipo(
+    chosen_log_probs: ArrayLike,
+    rejected_log_probs: ArrayLike,
+    chosen_reference_log_probs: ArrayLike,
+    rejected_reference_log_probs: ArrayLike,
+    *,
+    beta: float | jax.Array = 0.1,
+) -> jax.Array:
+    r"""Identity preference optimisation (IPO): it gains a set amount more.
+
+    .. math:: \ell = \left(\Delta - \frac{1}{2\beta}\right)^2
+
+    Of the gain Delta of `dpo`, which here cannot grow forever on consistent labels.
+
+    Args:
+      chosen_log_probs: Floating array of any shape; log-probabilities of the chosen
+        answers, summed over their tokens (some libraries take the mean).
+      rejected_log_probs: Same shape; of the rejected ones.
+      chosen_reference_log_probs: Same shape; of the chosen ones under the reference.
+      rejected_reference_log_probs: Same shape; of the rejected ones under it.
+      beta: Strength > 0 of the regularisation, the tau of the paper.
+
+    Returns:
+      Per-pair losses >= 0 of the same shape, in nats squared.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, or `beta` not a number.
+      ValueError: If the shapes differ, or `beta` is a Python number <= 0.
+
+    Gradient:
+      `2 (Delta - 1 / (2 beta))` with respect to the chosen log-probabilities, minus
+      that to the rejected ones, the opposite for the references.  Convex, smooth.
+
+    Reference:
+      Azar et al., "A General Theoretical Paradigm to Understand Learning from Human
+      Preferences", AISTATS 2024.
+
+    Example:
+      >>> chosen, rejected = jnp.array([-10.0, -6.0]), jnp.array([-11.0, -11.0])
+      >>> reference = jnp.full(2, -11.0)
+      >>> jaxloss.ipo(chosen, rejected, reference, reference)
+      Array([16.,  0.], dtype=float32)
+    """
+    gain = _gain(
+        "ipo",
+        chosen_log_probs,
+        rejected_log_probs,
+        chosen_reference_log_probs,
+        rejected_reference_log_probs,
+    )
+    beta = _checks.parameter("ipo", gain, "(0, inf)", beta=beta)
+    return jnp.square(gain - 0.5 / beta)
+
+
+def simpo(
+    chosen_log_probs: ArrayLike,
+    rejected_log_probs: ArrayLike,
+    *,
+    beta: float | jax.Array,
+    gamma: float | jax.Array,
+) -> jax.Array:
+    r"""Simple preference optimisation (SimPO): a margin, no reference.
+
+    .. math:: \ell = -\log \sigma\!\left(\beta (p_w - p_l) - \gamma\right)
+
+    Args:
+      chosen_log_probs: Floating array of any shape; the *mean* log-probability p of the
+        tokens of the chosen answers.
+      rejected_log_probs: Same shape; of the rejected ones.
+      beta: Inverse temperature >= 0; 2 to 10 in the paper.
+      gamma: Margin asked for, after beta; 0.3 to 1.6 in the paper.
+
+    Returns:
+      Per-pair losses >= 0 of the same shape, in nats.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, or `beta` or `gamma` not a
+        number.
+      ValueError: If the shapes differ, or `beta` is a Python number < 0.
+
+    Gradient:
+      With `s = sigmoid(gamma - beta (p_w - p_l))`, `-beta s` with respect to the
+      chosen and `beta s` to the rejected log-probabilities.  Convex, smooth.
+
+    Reference:
+      Meng et al., "SimPO: Simple Preference Optimization with a Reference-Free Reward",
+      NeurIPS 2024.
+
+    Example:
+      >>> chosen, rejected = jnp.array([-0.5, -1.0]), jnp.array([-1.0, -0.5])
+      >>> jaxloss.simpo(chosen, rejected, beta=2.0, gamma=1.0)
+      Array([0.6931472, 2.126928 ], dtype=float32)
+    """
+    name = "simpo"
+    better, worse = _checks.floating(
+        name, chosen_log_probs=chosen_log_probs, rejected_log_probs=rejected_log_probs
+    )
+    _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
+    gamma = _checks.parameter(name, better, "(-inf, inf)", gamma=gamma)
+    return margins.logistic(_beta(name, better, beta) * (better - worse) - gamma)
+
+
+def kto(
+    log_probs: ArrayLike,
+    reference_log_probs: ArrayLike,
+    desirable: ArrayLike,
+    *,
+    baseline: float | jax.Array,
+    beta: float | jax.Array = 0.1,
+) -> jax.Array:
+    r"""Kahneman-Tversky optimisation (KTO): single answers, good or not.
+
+    .. math::
+       \ell = \sigma(\mp\beta (h - z)), \qquad h = \log\frac{\pi(y)}{\pi_0(y)}
+
+    With the minus sign for desirable answers.
+
+    Args:
+      log_probs: Floating array of any shape; log-probabilities of the answers, summed
+        over their tokens.
+      reference_log_probs: Same shape; under the reference.
+      desirable: Boolean array of the same shape.
+      baseline: The gain z that counts as neutral, one for all or one for each.  In the
+        paper the divergence from the reference, estimated by
+        `max(0, mean(log_probs - reference_log_probs))` of mismatched answers, and
+        constant: pass it through `jax.lax.stop_gradient`.
+      beta: Inverse temperature >= 0.
+
+    Returns:
+      Per-answer losses in [0, 1] of the same shape; 1/2 at the baseline.  The lambdas
+      of the paper are weights of the mean.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, `desirable` is not boolean,
+        or `baseline` or `beta` not a number.
+      ValueError: If the shapes differ, or `beta` is a Python number < 0.
+
+    Gradient:
+      `-beta l (1 - l)` with respect to `log_probs` of a desirable answer of loss l,
+      plus that of another one.  Neither convex nor concave; fades on both sides.
+
+    Reference:
+      Ethayarajh et al., "KTO: Model Alignment as Prospect Theoretic Optimization",
+      ICML 2024.
+
+    Example:
+      >>> gained = jnp.array([10.0, 10.0, 0.0])
+      >>> good = jnp.array([True, False, True])
+      >>> jaxloss.kto(gained, jnp.zeros(3), good, baseline=0.0)
+      Array([0.26894143, 0.7310586 , 0.5       ], dtype=float32)
+    """
+    name = "kto"
+    given = {"log_probs": log_probs, "reference_log_probs": reference_log_probs}
+    own, reference = _checks.floating(name, **given)
+    (good,) = _checks.boolean(name, desirable=desirable)
+    _checks.same_shape(name, log_probs=own, reference_log_probs=reference)
+    _checks.same_shape(name, log_probs=own, desirable=good)
+    baseline = _checks.parameter(name, own, "(-inf, inf)", baseline=baseline)
+    gain = (own - reference) - baseline
+    return stable.sigmoid(_beta(name, own, beta) * jnp.where(good, -gain, gain))
+
+
+def orpo(
+    chosen_log_probs: ArrayLike,
+    rejected_log_probs: ArrayLike,
+    *,
+    beta: float | jax.Array = 0.1,
+) -> jax.Array:
+    r"""Odds-ratio preference optimisation (ORPO): imitation, and odds.
+
+    .. math::
+       \ell = -p_w - \beta \log \sigma\!\left(
+       \log\frac{e^{p_w}}{1 - e^{p_w}} - \log\frac{e^{p_l}}{1 - e^{p_l}}\right)
+
+    Args:
+      chosen_log_probs: Floating array of any shape; the *mean* log-probability p < 0 of
+        the tokens of the chosen answers.
+      rejected_log_probs: Same shape; of the rejected ones.
+      beta: Weight >= 0 of the odds ratio, the lambda of the paper.
+
+    Returns:
+      Per-pair losses >= 0 of the same shape, in nats.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, or `beta` not a number.
+      ValueError: If the shapes differ, or `beta` is a Python number < 0.
+
+    Gradient:
+      With o the log of the odds ratio, `-1 - beta sigmoid(-o) / (1 - exp(p_w))` with
+      respect to the chosen and `beta sigmoid(-o) / (1 - exp(p_l))` to the rejected
+      log-probabilities.  Convex in neither; smooth.
+
+    Reference:
+      Hong et al., "ORPO: Monolithic Preference Optimization without Reference Model",
+      EMNLP 2024.
+
+    Example:
+      >>> chosen, rejected = jnp.array([-0.5, -1.0]), jnp.array([-1.0, -0.5])
+      >>> jaxloss.orpo(chosen, rejected)
+      Array([0.53203  , 1.1294377], dtype=float32)
+    """
+    name = "orpo"
+    better, worse = _checks.floating(
+        name, chosen_log_probs=chosen_log_probs, rejected_log_probs=rejected_log_probs
+    )
+    _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
+    return _beta(name, better, beta) * _odds_against(-better, -worse) - better
+
+
+def grpo(
+    log_probs: ArrayLike,
+    old_log_probs: ArrayLike,
+    rewards: ArrayLike,
+    *,
+    epsilon_low: float | jax.Array = 0.2,
+    epsilon_high: float | jax.Array = 0.2,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Clipped surrogate of PPO with advantages in a group (GRPO).
+
+    .. math::
+       \ell_{it} = -\min\!\left(\rho_{it} A_i,\;
+       \text{clip}(\rho_{it}, 1 - \epsilon_l, 1 + \epsilon_h) A_i\right), \qquad
+       \rho = \frac{\pi}{\pi_{\text{old}}}, \quad
+       A_i = \frac{r_i - \text{mean}(r)}{\text{std}(r)}
+
+    Args:
+      log_probs: Floating array `(..., group, tokens)`; of each token of the answers of
+        a group, which are answers to one prompt.
+      old_log_probs: Same shape; under the model the answers were drawn from.
+      rewards: Array `(..., group)`, one number per answer.
+      epsilon_low: How far below 1 a ratio still counts, in [0, 1].
+      epsilon_high: How far above 1, >= 0; 0.28 in DAPO.
+      where: Boolean mask of the shape of `log_probs`, default all true; a masked token,
+        such as one of the prompt, has loss 0.
+
+    Returns:
+      Per-token losses of the shape of `log_probs`, of either sign.  The mean over the
+      tokens of an answer and then over answers is GRPO, the mean over all tokens
+      DAPO.  Where all rewards of a group are equal, 0.  The standard deviation is that
+      of the group (divided by its size, not by one less).
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, `rewards` not real, `where`
+        not boolean, or an epsilon not a number.
+      ValueError: If a shape does not fit, or an epsilon is a Python number outside of
+        its range.
+
+    Gradient:
+      `-A rho` with respect to `log_probs`, but 0 where `rho > 1 + epsilon_high` and
+      A > 0, or `rho < 1 - epsilon_low` and A < 0, and at these kinks.
+
+    Reference:
+      Shao et al., "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
+      Language Models", 2024; Schulman et al., "Proximal Policy Optimization
+      Algorithms", 2017.
+
+    Example:
+      >>> old = jnp.full((2, 3), -1.0)
+      >>> new = jnp.array([[-1.0, -0.5, -2.0], [-1.0, -0.5, -2.0]])
+      >>> jaxloss.grpo(new, old, jnp.array([1.0, 0.0]))
+      Array([[-0.99999994, -1.1999999 , -0.36787942],
+             [ 0.99999994,  1.6487211 ,  0.79999995]], dtype=float32)
+    """
+    name = "grpo"
+    given = {"log_probs": log_probs, "old_log_probs": old_log_probs}
+    new, old = _checks.floating(name, **given)
+    _checks.same_shape(name, log_probs=new, old_log_probs=old)
+    if new.ndim < 2:
+        has, expected = f"shape {new.shape}", "shape (..., group, tokens)"
+        _checks.fail(name, "log_probs", has, expected)
+    (rewards,) = _checks.real(name, new, rewards=rewards)
+    _checks.has_shape(name, new.shape[:-1], "one reward per answer", rewards=rewards)
+    low = _checks.parameter(name, new, "[0, 1]", epsilon_low=epsilon_low)
+    high = _checks.parameter(name, new, "[0, inf)", epsilon_high=epsilon_high)
+    if where is not None:
+        (where,) = _checks.boolean(name, where=where)
+        _checks.same_shape(name, log_probs=new, where=where)
+        new, old = jnp.where(where, new, 0), jnp.where(where, old, 0)
+    losses = _surrogate(new - old, _advantages(rewards), low, high)
+    return losses if where is None else jnp.where(where, losses, 0)
+
+
+# --- margins -------------------------------------------------------------------------
+
+
+def _gain(
+    loss: str,
+    chosen: ArrayLike,
+    rejected: ArrayLike,
+    chosen_reference: ArrayLike,
+    rejected_reference: ArrayLike,
+) -> jax.Array:
+    """How much more the chosen answer has gained than the rejected one."""
+    given = {
+        "chosen_log_probs": chosen,
+        "rejected_log_probs": rejected,
+        "chosen_reference_log_probs": chosen_reference,
+        "rejected_reference_log_probs": rejected_reference,
+    }
+    better, worse, better_before, worse_before = arrays = _checks.floating(
+        loss, **given
+    )
+    _checks.same_shape(loss, **dict(zip(given, arrays, strict=True)))
+    return (better - better_before) - (worse - worse_before)
+
+
+def _beta(loss: str, like: jax.Array, beta: float | jax.Array) -> jax.Array:
+    return _checks.parameter(loss, like, "[0, inf)", beta=beta)
+
+
+def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`log(1 + expm1(x) / expm1(y))`: the logistic loss of the log of an odds ratio.
+
+    At x near 0, a chosen answer that is nearly certain, not by its odds, near infinity:
+    the second derivative of their logarithm would cancel.
+    """
+    against = -y - stable.log1mexp(y)
+    near = x < 1
+    small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
+    odds = stable.log1p(stable.expm1(small) * jnp.exp(against))
+    lead = -large - stable.log1mexp(large) - against
+    return jnp.where(near, odds, margins.logistic(lead))
+
+
+# --- rewards of a group --------------------------------------------------------------
+
+
+def _advantages(rewards: jax.Array) -> jax.Array:
+    """Rewards of mean 0 and standard deviation 1 in each group; 0 if all are equal."""
+    # Of equal rewards the mean may be rounded to another number.
+    first = rewards[..., :1]
+    centred = (rewards - first) - jnp.mean(rewards - first, axis=-1, keepdims=True)
+    return stable.unit(centred) * rewards.shape[-1] ** 0.5
+
+
+def _surrogate(
+    change: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array
+) -> jax.Array:
+    """`-min(rho A, clip(rho) A)`, with rho = exp(change)."""
+    a = jnp.broadcast_to(advantages[..., None], change.shape)
+    bound = jnp.where(a > 0, 1 + high, 1 - low)
+    beyond = jnp.where(a > 0, change >= jnp.log1p(high), change <= jnp.log1p(-low))
+    beyond = beyond | (a == 0)
+    # In the exponent, too: where a ratio does not count it may overflow.
+    ratio = jnp.exp(jnp.where(beyond, 0, change))
+    return -a * jnp.where(beyond, bound, ratio)
