@@ -2,10 +2,11 @@
 
 A loss is a pure function from arrays to one number per example; `mean` and its
 siblings make one scalar of them.  `stable` has the primitives they are built from,
-`testing` the laws they obey, `train` the objectives that use them.
+`testing` the laws they obey, `kernels` the forms for what does not fit in memory,
+`train` the objectives that use them.
 """
 
-from jaxloss import stable as stable, testing as testing
+from jaxloss import kernels as kernels, stable as stable, testing as testing
 from jaxloss.calibration import (
     brier as brier,
     expected_calibration_error as expected_calibration_error,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss import reduce, testing, train
+from jaxloss import kernels, reduce, testing, train
 from tests.specs import SPECS
 
 # The application and the layers below the losses; every other module is of losses.
@@ -57,8 +57,10 @@ FUNCTIONS = [(m, fn) for m in MODULES for fn in public(MODULES[m]).values()]
 IDS = [f"{m}.{fn.__name__}" for m, fn in FUNCTIONS]
 LOSSES = [(m, fn) for m, fn in FUNCTIONS if m not in WITHOUT_SPEC]
 LOSS_IDS = [f"{m}.{fn.__name__}" for m, fn in LOSSES]
-REDUCTIONS = [
-    ("reduce", fn) for fn in public(reduce).values() if not inspect.isclass(fn)
+# What a reader finds beside the losses.
+OTHERS = [
+    *(("reduce", fn) for fn in public(reduce).values() if not inspect.isclass(fn)),
+    *(("kernels", fn) for fn in vars(kernels).values() if inspect.isfunction(fn)),
 ]
 
 
@@ -83,8 +85,8 @@ class TestEveryFunction:
 
 @pytest.mark.parametrize(
     ("module", "fn"),
-    [*FUNCTIONS, *REDUCTIONS],
-    ids=[*IDS, *(f"reduce.{fn.__name__}" for _, fn in REDUCTIONS)],
+    [*FUNCTIONS, *OTHERS],
+    ids=[*IDS, *(f"{m}.{fn.__name__}" for m, fn in OTHERS)],
 )
 class TestEveryDocstring:
     def test_begins_with_one_short_line(self, module, fn):

@@ -12,14 +12,13 @@ side by side, and so take the room of one times their number.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _contrast, _split, stable
+from jaxloss.kernels import _anchors, _twice
 
 # Bytes of the scores of one block, unless `block` says how many anchors it has.  On two
 # CPU cores 128 to 512 anchors are about equally fast, fewer are slower.
@@ -63,10 +62,9 @@ def clip(
       Supervision", ICML 2021.
 
     Example:
-      >>> from jaxloss import kernels
       >>> images = jnp.array([[1.0, 0.0], [0.0, 2.0]])
       >>> texts = jnp.array([[1.0, 0.0], [1.0, 1.0]])
-      >>> kernels.clip(images, texts, temperature=0.5, block=1)
+      >>> jaxloss.kernels.clip(images, texts, temperature=0.5, block=1)
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
@@ -79,7 +77,9 @@ def clip(
         return 0.5 * (one_way(x, y) + one_way(y, x))
     rows = _rows(name, block, like)
     scaled = stable.unit(x) / tau
-    return _one_by_one(functools.partial(_clip, rows), scaled, stable.unit(y), valid)
+    return _anchors.one_by_one(
+        functools.partial(_twice.clip, rows), scaled, stable.unit(y), valid
+    )
 
 
 def nt_xent(
@@ -116,9 +116,8 @@ def nt_xent(
       Representations", ICML 2020.
 
     Example:
-      >>> from jaxloss import kernels
       >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-      >>> kernels.nt_xent(x, jnp.array([0, 0, 1, 1]), temperature=0.5, block=3)
+      >>> jaxloss.kernels.nt_xent(x, jnp.array([0, 0, 1, 1]), temperature=0.5, block=3)
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name, data = "nt_xent", (embeddings, labels, where)
@@ -130,7 +129,9 @@ def nt_xent(
         return _of_groups(name, _contrast.nt_xent, data, block, temperature=tau)
     rows = _rows(name, block, like)
     scaled = stable.unit(x) / stable.sqrt(tau)
-    return _one_by_one(functools.partial(_nt_xent, rows), scaled, ids, valid)
+    return _anchors.one_by_one(
+        functools.partial(_twice.nt_xent, rows), scaled, ids, valid
+    )
 
 
 def supervised_contrastive(
@@ -152,13 +153,21 @@ def supervised_contrastive(
       block: How many anchors at a time; by default as in `clip`.
 
     Returns:
-      Per-anchor losses `(..., batch)`, as `jaxloss.supervised_contrastive`; so are
-      errors and gradient.
+      Per-anchor losses `(..., batch)`: those of `jaxloss.supervised_contrastive`.
+
+    Raises:
+      TypeError: As `jaxloss.supervised_contrastive`, or if `block` is no integer.
+      ValueError: As `jaxloss.supervised_contrastive`, or if `block` is less than 1.
+
+    Gradient:
+      That of `jaxloss.supervised_contrastive`, in either mode and of any order.
+
+    Reference:
+      Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
 
     Example:
-      >>> from jaxloss import kernels
       >>> x, ids = jnp.eye(4), jnp.array([0, 0, 0, 1])
-      >>> kernels.supervised_contrastive(x, ids, temperature=0.5, block=3)
+      >>> jaxloss.kernels.supervised_contrastive(x, ids, temperature=0.5, block=3)
       Array([1.0986123, 1.0986123, 1.0986123, 0.       ], dtype=float32)
     """
     return _of_groups(
@@ -188,13 +197,22 @@ def info_nce(
       block: How many anchors at a time; by default as in `clip`.
 
     Returns:
-      Per-anchor losses `(..., batch)`, as `jaxloss.info_nce`; so are errors and
-      gradient.
+      Per-anchor losses `(..., batch)`: those of `jaxloss.info_nce`.
+
+    Raises:
+      TypeError: As `jaxloss.info_nce`, or if `block` is no integer.
+      ValueError: As `jaxloss.info_nce`, or if `block` is less than 1.
+
+    Gradient:
+      That of `jaxloss.info_nce`, in either mode and of any order.
+
+    Reference:
+      van den Oord et al., "Representation Learning with Contrastive Predictive
+      Coding", 2018.
 
     Example:
-      >>> from jaxloss import kernels
       >>> x, y = jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
-      >>> kernels.info_nce(x, y, temperature=0.5, block=1)
+      >>> jaxloss.kernels.info_nce(x, y, temperature=0.5, block=1)
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
     data = ({"anchors": anchors, "positives": positives}, where)
@@ -223,12 +241,21 @@ def siglip(
       block: How many firsts at a time; by default as in `clip`.
 
     Returns:
-      Losses `(..., batch)`, as `jaxloss.siglip`; so are errors and gradient.
+      Losses `(..., batch)`: those of `jaxloss.siglip`.
+
+    Raises:
+      TypeError: As `jaxloss.siglip`, or if `block` is no integer.
+      ValueError: As `jaxloss.siglip`, or if `block` is less than 1.
+
+    Gradient:
+      That of `jaxloss.siglip`, in either mode and of any order.
+
+    Reference:
+      Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
 
     Example:
-      >>> from jaxloss import kernels
       >>> x, y = jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
-      >>> kernels.siglip(x, y, temperature=0.5, bias=-1.0, block=1)
+      >>> jaxloss.kernels.siglip(x, y, temperature=0.5, bias=-1.0, block=1)
       Array([1.2348106 , 0.82059705], dtype=float32)
     """
     return _of_pairs(
@@ -259,13 +286,13 @@ def _of_groups(
 
     def of_batch(u, ids, valid, *settings):
         def of_block(anchors, at, own_ids, present, *settings):
-            masks = _alike(at, own_ids, present, ids, valid)
+            masks = _anchors.alike(at, own_ids, present, ids, valid)
             return rule(_contrast.cosines(anchors, u), *masks, *settings)
 
         everyone = jnp.arange(len(u))
-        return _by_block(rows, of_block, u, everyone, ids, valid, *settings)
+        return _anchors.by_block(rows, of_block, u, everyone, ids, valid, *settings)
 
-    return _one_by_one(of_batch, stable.unit(x), ids, valid, *settings)
+    return _anchors.one_by_one(of_batch, stable.unit(x), ids, valid, *settings)
 
 
 def _of_pairs(
@@ -288,9 +315,11 @@ def _of_pairs(
             cosines = _contrast.cosines(anchors, v)
             return rule(cosines, both & itself, both & ~itself, *settings)
 
-        return _by_block(rows, of_block, u, everyone, valid, *settings)
+        return _anchors.by_block(rows, of_block, u, everyone, valid, *settings)
 
-    return _one_by_one(of_batch, stable.unit(x), stable.unit(y), valid, *settings)
+    return _anchors.one_by_one(
+        of_batch, stable.unit(x), stable.unit(y), valid, *settings
+    )
 
 
 def _settings(loss: str, like: jax.Array, **params: ArrayLike) -> list[jax.Array]:
@@ -313,186 +342,3 @@ def _rows(loss: str, block: int | None, like: jax.Array) -> int:
     fit = _BUDGET // (like.dtype.itemsize * max(1, columns))
     power = 1 << max(1, fit).bit_length() - 1
     return min(max(_FEWEST, min(power, _MOST)), columns)
-
-
-def _one_by_one(fn: Callable, *arrays: jax.Array) -> jax.Array:
-    """A function of a batch, of one batch after the other along the leading axes."""
-    leading = arrays[-1].shape[:-1]
-    if arrays[-1].size == 0:
-        return jnp.zeros(arrays[-1].shape, arrays[0].dtype)
-    if not leading:
-        return fn(*arrays)
-    flat = [x.reshape(-1, *x.shape[len(leading) :]) for x in arrays]
-    return lax.map(lambda batch: fn(*batch), flat).reshape(arrays[-1].shape)
-
-
-def _by_block(rows: int, fn: Callable, *anchors: jax.Array) -> Any:
-    """A function of anchors, of some of them at a time."""
-    if rows == len(anchors[0]):
-        return fn(*anchors)
-    blocks = [_in_blocks(rows, x) for x in anchors]
-    found = lax.map(lambda block: jax.checkpoint(fn)(*block), blocks)
-    return jax.tree.map(lambda x: x.reshape(-1)[: len(anchors[0])], found)
-
-
-def _in_blocks(rows: int, x: jax.Array) -> jax.Array:
-    """Rows of an array, some at a time; the last block is filled up with its last row,
-    which is not there: no mask is true."""
-    count = -(-len(x) // rows)
-    padding = [(0, count * rows - len(x))] + [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(x, padding, mode="constant" if x.dtype == bool else "edge")
-    return padded.reshape(count, rows, *x.shape[1:])
-
-
-# --- scores that count twice ---------------------------------------------------------
-
-# One for its row and one for its column.  By hand, so that the cosines of a block are
-# computed once forward and once in reverse for both: JAX transposes what is linear in
-# the tangents below, and differentiates all of it for a second derivative.  With the
-# temperature in the vectors, its derivative follows from theirs.
-
-
-def _clip(rows: int, x: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    """The losses of the scores x y, of one batch."""
-    own = jnp.sum(x * y, axis=-1)
-    (largest, rivals), (highest, others) = _rivals(rows, x, y, valid)
-    there = stable.softplus((largest - own) + rivals)
-    return 0.5 * (there + stable.softplus((highest - own) + others))
-
-
-Totals = tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _rivals(rows: int, x: jax.Array, y: jax.Array, valid: jax.Array) -> Totals:
-    """Of each row and of each column: the largest score but the own one, a constant,
-    and the logsumexp of all but the own one, less that."""
-    everyone = jnp.arange(len(x))
-
-    @jax.checkpoint
-    def step(columns, block):
-        top, total = columns
-        anchors, at, present = block
-        scores = _contrast.cosines(anchors, y)
-        scores = jnp.where(_coupled(at, present, valid), scores, -jnp.inf)
-        fixed = lax.stop_gradient(scores)
-        largest = jnp.max(fixed, axis=-1, initial=lowest)
-        highest = jnp.maximum(top, jnp.max(fixed, axis=0))
-        by_row = _contrast.log_total(scores - largest[:, None])
-        total = total * jnp.exp(top - highest)
-        total = total + jnp.sum(jnp.exp(scores - highest[None]), axis=0)
-        return (highest, total), (largest, by_row)
-
-    lowest = jnp.finfo(x.dtype).min
-    start = jnp.full_like(x[:, 0], lowest), jnp.zeros_like(x[:, 0])
-    blocks = [_in_blocks(rows, part) for part in (x, everyone, valid)]
-    (highest, total), found = lax.scan(step, start, blocks)
-    largest, by_row = (part.reshape(-1)[: len(x)] for part in found)
-    return (largest, by_row), (highest, jnp.log(total))
-
-
-@_rivals.defjvp
-def _(rows, primals, tangents):
-    (x, y, valid), (dx, dy, _) = primals, tangents
-    totals = _rivals(rows, *primals)
-    (largest, by_row), (highest, by_column) = totals
-    shift, column_shift = (_finite(v) for v in (by_row, by_column))
-
-    @jax.checkpoint
-    def step(column, block):
-        anchors, turn, at, present, largest, shift = block
-        keep = _coupled(at, present, valid)
-        scores = _contrast.cosines(anchors, y)
-        moving = _contrast.cosines(turn, y) + _contrast.cosines(anchors, dy)
-        share = lambda top, rest: jnp.exp(
-            jnp.where(keep, (scores - top) - rest, -jnp.inf)
-        )
-        row = jnp.sum(share(largest[:, None], shift[:, None]) * moving, axis=-1)
-        p = share(highest[None], column_shift[None])
-        return column + jnp.sum(p * moving, axis=0), row
-
-    parts = (x, dx, jnp.arange(len(x)), valid, largest, shift)
-    blocks = [_in_blocks(rows, part) for part in parts]
-    column, row = lax.scan(step, jnp.zeros_like(shift), blocks)
-    still = jnp.zeros_like(shift)
-    return totals, ((still, row.reshape(-1)[: len(x)]), (still, column))
-
-
-def _coupled(at: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
-    """Which candidates of a block of pairs are negatives."""
-    others = at[:, None] != jnp.arange(len(valid))[None]
-    return present[:, None] & valid[None] & others
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _nt_xent(rows: int, x: jax.Array, ids: jax.Array, valid: jax.Array) -> jax.Array:
-    """The losses of the scores x x, of one batch."""
-    return _statistics(rows, x, ids, valid)[0]
-
-
-def _statistics(
-    rows: int, x: jax.Array, ids: jax.Array, valid: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Of each anchor: the loss; the largest score of its negatives, a constant, and
-    their logsumexp less that; the slope in the latter; one over its positives."""
-
-    def of_block(anchors, at, own_ids, present):
-        positive, negative = _alike(at, own_ids, present, ids, valid)
-        scores = _contrast.cosines(anchors, x)
-        fixed = jnp.where(negative, lax.stop_gradient(scores), -jnp.inf)
-        largest = jnp.max(fixed, axis=-1, initial=jnp.finfo(x.dtype).min)
-        scores = scores - largest[:, None]
-        rivals = _contrast.log_total(jnp.where(negative, scores, -jnp.inf))
-        lead = jnp.where(positive, rivals[:, None] - scores, -jnp.inf)
-        share = 1 / jnp.maximum(jnp.sum(positive, axis=-1, dtype=x.dtype), 1)
-        loss = share * jnp.sum(stable.softplus(lead), axis=-1)
-        slope = share * jnp.sum(stable.sigmoid(lead), axis=-1)
-        return loss, largest, rivals, slope, share
-
-    return _by_block(rows, of_block, x, jnp.arange(len(x)), ids, valid)
-
-
-@_nt_xent.defjvp
-def _(rows, primals, tangents):
-    (x, ids, valid), (dx, *_) = primals, tangents
-    loss, *known = _statistics(rows, *primals)
-    known[1] = _finite(known[1])
-
-    @jax.checkpoint
-    def step(column, block):
-        anchors, turn, at, own_ids, present, *own = block
-        positive, negative = _alike(at, own_ids, present, ids, valid)
-        scores, moving = (_contrast.cosines(part, x) for part in (anchors, turn))
-
-        def slopes(largest, rivals, slope, share):
-            lead = (scores - largest) - rivals
-            attracted = share * stable.sigmoid(jnp.where(positive, -lead, -jnp.inf))
-            repelled = slope * jnp.exp(jnp.where(negative, lead, -jnp.inf))
-            return repelled - attracted
-
-        row = jnp.sum(slopes(*(v[:, None] for v in own)) * moving, axis=-1)
-        of_others = slopes(*(v[None] for v in known))
-        return column + jnp.sum(of_others * moving, axis=0), row
-
-    parts = (x, dx, jnp.arange(len(x)), ids, valid, *known)
-    blocks = [_in_blocks(rows, part) for part in parts]
-    column, row = lax.scan(step, jnp.zeros_like(loss), blocks)
-    return loss, row.reshape(-1)[: len(x)] + column
-
-
-def _alike(
-    at: jax.Array,
-    own_ids: jax.Array,
-    present: jax.Array,
-    ids: jax.Array,
-    valid: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Which candidates of a block of anchors are positives, and which negatives."""
-    both, same = present[:, None] & valid[None], own_ids[:, None] == ids[None]
-    others = at[:, None] != jnp.arange(len(ids))[None]
-    return both & same & others, both & ~same
-
-
-def _finite(rivals: jax.Array) -> jax.Array:
-    """What to subtract in an exponent: 0 where there are none, which is masked."""
-    return jnp.where(rivals == -jnp.inf, 0, rivals)
