@@ -37,6 +37,7 @@ def scaling(options: argparse.Namespace) -> int:
 
     path = options.out or record.default_path("-scaling")
     options.out = path
+    options.peer = options.peer or ["jaxloss", "optax"]
     status = measured(select(cases.SCALING, options.case), options, "-scaling")
     results = record.read(path)["runs"][0]
     image = options.to / f"bench-{path.stem}.png"
@@ -99,6 +100,7 @@ def measured(cases: Sequence[Any], options: argparse.Namespace, suffix: str) -> 
             options.peer or peers.PEERS,
             repeats=options.repeats,
             errors=not options.no_errors,
+            keep=lambda results: record.save(results, path),
         )
         results = {"runs": [found]}
     record.save(results, path)

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,23 @@ def run(
     *,
     repeats: int = measure.REPEATS,
     errors: bool = True,
+    keep: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
-    """Measures the cases one after another; a line of progress for each."""
+    """Measures the cases one after another; a line of progress for each.
+
+    `keep` gets what there is so far, in case that the next one does not come back.
+    """
     here = surroundings()
     here["copy_bytes_per_second"] = measure.copy_bandwidth()
     here["cases"] = {}
     for case in cases:
         found = measure.measure(case, peers, repeats=repeats, errors=errors)
         here["cases"][case.name] = described(case) | {"implementations": found}
+        here["load_after"] = load()
+        keep({"runs": [here]})
         print(f"{case.name:42} {summary(found)}", flush=True)
     bandwidths = here["copy_bytes_per_second"], measure.copy_bandwidth()
-    return here | {"copy_bytes_per_second": max(bandwidths), "load_after": load()}
+    return here | {"copy_bytes_per_second": max(bandwidths)}
 
 
 def described(case: Case) -> dict[str, Any]:

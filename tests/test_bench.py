@@ -148,8 +148,9 @@ class TestRun:
         order = []
         turns = {name: Recorder(name, order) for name in "abc"}
         times = measure.interleave(turns, 4)
-        rounds = [sorted(order[i : i + 3]) for i in range(6, len(order), 3)]
+        rounds = [sorted(order[i : i + 3]) for i in range(3, len(order), 3)]
         assert rounds == [list("abc")] * 4
+        assert {order[3], order[6], order[9]} == set("abc")  # no fixed neighbours
         assert all(len(runs) == 4 for runs, _ in times.values())
 
 
