@@ -205,8 +205,23 @@ def nt_xent(
     )
 
 
+def clip(n: int, d: int, target: Target | None = None) -> Case:
+    return Case(
+        f"CLIP N{n} D{d}",
+        (Arg("normal", (n, d)), Arg("normal", (n, d))),
+        losses.CLIP,
+        textbook.clip,
+        wrt=(0, 1),
+        targets={"jaxloss": target} if target else {},
+        torch="clip",
+        sizes={"N": n, "D": d},
+        block=None,
+    )
+
+
 SEQUENCES = [ctc(16, 256, 128, 32), ctc(8, 512, 1024, 64)]
 PAIRS = [
+    clip(8192, 256, Target(time=0.50, temp=0.06)),
     nt_xent(1024, 128),
     # That of optax takes 16.8 GiB.
     nt_xent(4096, 128, Target(time=0.03, temp=0.01), repeats=3),
@@ -225,6 +240,11 @@ def series(title: str, grows: str, cases: Iterable[Case]) -> list[Case]:
     return [dataclasses.replace(c, name=name(c), series=about) for c in cases]
 
 
+def _powers(first: int, last: int) -> list[int]:
+    return [2**k for k in range(first, last + 1)]
+
+
 SCALING: list[Case] = [
-    *series("NT-Xent, D64: N", "N", (nt_xent(n, 64) for n in (128, 256, 512, 1024))),
-]
+    *series("CLIP, D128: N", "N", (clip(n, 128) for n in _powers(8, 13))),
+    *series("NT-Xent, D64: N", "N", (nt_xent(n, 64) for n in _powers(7, 10))),
+]  # fmt: skip

@@ -93,6 +93,20 @@ NT_XENT: Implementations = {
 }
 
 
+def _clip_by_optax(first: jax.Array, second: jax.Array) -> jax.Array:
+    unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    scores = unit(first) @ unit(second).T / TEMPERATURE
+    itself = jnp.arange(len(first))
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    return (entropy(scores, itself) + entropy(scores.T, itself)) / 2
+
+
+CLIP: Implementations = {
+    "jaxloss": lambda x, y: jnp.mean(jaxloss.clip(x, y, temperature=TEMPERATURE)),
+    "optax": _mean_of(_clip_by_optax),
+}
+
+
 def _ctc_by_optax(logits: jax.Array, ids: jax.Array) -> jax.Array:
     frames, labels = jnp.zeros(logits.shape[:2]), jnp.zeros(ids.shape)
     return optax.ctc_loss(logits, frames, ids, labels)

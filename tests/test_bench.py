@@ -112,6 +112,31 @@ class TestTextbook:
             assert found["gradient_error"] < 1e-3
 
 
+def small(case, *shapes):
+    """A case with other shapes; class ids stay below 3."""
+    args = [
+        arg._replace(shape=shape, below=min(arg.below, 3))
+        for arg, shape in zip(case.args, shapes, strict=True)
+    ]
+    return dataclasses.replace(case, args=tuple(args))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        small(cases.nt_xent(4, 2), (4, 2), (4,)),
+        small(cases.clip(3, 2), (3, 2), (3, 2)),
+    ],
+    ids=lambda case: case.torch or "nt_xent",
+)
+def test_textbook_agrees_with_optax(case):
+    """In rounding errors, at cases in blocks and in one."""
+    case = dataclasses.replace(case, block=case.block and 2)
+    found = measure.measure(case, ["optax"], repeats=1)["optax"]
+    assert found["value_error"] < 1e-5
+    assert found["gradient_error"] < 1e-5
+
+
 def implementations(results, case):
     return results["runs"][0]["cases"][case]["implementations"]
 
