@@ -85,9 +85,19 @@ LISTWISE_SOFTMAX: Implementations = {
 
 # --- pairs and sequences -------------------------------------------------------------
 
+
+def _kernel(name: str, *args: jax.Array, **options: Any) -> jax.Array:
+    """A function of `jaxloss.kernels`; of a mean, the mean."""
+    found = getattr(_package("jaxloss.kernels"), name)(*args, **options)
+    return found.compute() if isinstance(found, jaxloss.Mean) else found
+
+
 NT_XENT: Implementations = {
     "jaxloss": lambda x, ids: jnp.mean(
         jaxloss.nt_xent(x, ids, temperature=TEMPERATURE)
+    ),
+    "jaxloss blockwise": lambda x, ids: jnp.mean(
+        _kernel("nt_xent", x, ids, temperature=TEMPERATURE)
     ),
     "optax": lambda x, ids: optax.losses.ntxent(x, ids, temperature=TEMPERATURE),
 }
@@ -103,6 +113,9 @@ def _clip_by_optax(first: jax.Array, second: jax.Array) -> jax.Array:
 
 CLIP: Implementations = {
     "jaxloss": lambda x, y: jnp.mean(jaxloss.clip(x, y, temperature=TEMPERATURE)),
+    "jaxloss blockwise": lambda x, y: jnp.mean(
+        _kernel("clip", x, y, temperature=TEMPERATURE)
+    ),
     "optax": _mean_of(_clip_by_optax),
 }
 
