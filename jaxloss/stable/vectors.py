@@ -57,7 +57,7 @@ def _(primals, tangents):
     (x,), (t,) = primals, tangents
     u = unit(x)
     across = t - u * jnp.sum(u * t, axis=-1, keepdims=True)
-    return u, safe_divide(across, jnp.broadcast_to(_norm(x)[..., None], x.shape))
+    return u, safe_divide(across, _norm(x)[..., None])
 
 
 def norm(x: jax.Array, axis: int = -1, ord: float = 2) -> jax.Array:
