@@ -22,7 +22,7 @@ from jaxloss.kernels import _anchors, _twice
 
 # Bytes of the scores of one block, unless `block` says how many anchors it has.  On two
 # CPU cores 128 to 512 anchors are about equally fast, fewer are slower.
-_BUDGET = 4 * 2**20
+_BUDGET = 8 * 2**20
 _FEWEST, _MOST = 128, 1024
 
 
@@ -44,7 +44,7 @@ def clip(
       second: Same shape.
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the pairs that exist.
-      block: How many firsts at a time; by default what 4 MiB of scores allow, at least
+      block: How many firsts at a time; by default what 8 MiB of scores allow, at least
         128.
 
     Returns:
