@@ -91,6 +91,16 @@ def nt_xent(
     return jnp.sum(losses, axis=-1) / _count(positive, scores)
 
 
+def info_nce(
+    cosines: jax.Array, positive: jax.Array, negative: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """`nt_xent` of anchors with one positive at most: no softplus of a whole row."""
+    scores = _scores(cosines, negative, temperature)
+    rivals = log_total(jnp.where(negative, scores, -jnp.inf))
+    own = jnp.sum(jnp.where(positive, scores, 0), axis=-1)
+    return stable.softplus(jnp.where(jnp.any(positive, -1), rivals - own, -jnp.inf))
+
+
 def supervised(
     cosines: jax.Array, positive: jax.Array, negative: jax.Array, temperature: jax.Array
 ) -> jax.Array:

@@ -283,7 +283,7 @@ def clip(
       Array([0.66646796, 0.66646796], dtype=float32)
     """
     one_way = lambda **pair: _of_pairs(
-        "clip", _contrast.nt_xent, (pair, where), axis_name, temperature=temperature
+        "clip", _contrast.info_nce, (pair, where), axis_name, temperature=temperature
     )
     there, back = (
         one_way(first=first, second=second),
@@ -320,7 +320,7 @@ def info_nce(
     pair = {"anchors": anchors, "positives": positives}
     return _of_pairs(
         "info_nce",
-        _contrast.nt_xent,
+        _contrast.info_nce,
         (pair, where),
         axis_name,
         temperature=temperature,

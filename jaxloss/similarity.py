@@ -209,8 +209,8 @@ def clip(
         return like
     cosines = _contrast.cosines(stable.unit(x), stable.unit(y))
     masks = _contrast.pairs(valid)
-    to_second = _contrast.nt_xent(cosines, *masks, tau)
-    to_first = _contrast.nt_xent(jnp.swapaxes(cosines, -1, -2), *masks, tau)
+    to_second = _contrast.info_nce(cosines, *masks, tau)
+    to_first = _contrast.info_nce(jnp.swapaxes(cosines, -1, -2), *masks, tau)
     return 0.5 * (to_second + to_first)
 
 
@@ -274,7 +274,7 @@ def info_nce(
     if like.size == 0:
         return like
     cosines = _contrast.cosines(stable.unit(x), stable.unit(y))
-    return _contrast.nt_xent(cosines, *_contrast.pairs(valid), tau)
+    return _contrast.info_nce(cosines, *_contrast.pairs(valid), tau)
 
 
 def siglip(

@@ -217,7 +217,7 @@ def info_nce(
     """
     data = ({"anchors": anchors, "positives": positives}, where)
     return _of_pairs(
-        "info_nce", _contrast.nt_xent, data, block, temperature=temperature
+        "info_nce", _contrast.info_nce, data, block, temperature=temperature
     )
 
 
