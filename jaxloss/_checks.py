@@ -25,15 +25,20 @@ def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     Half precision is widened here, once: every loss computes and returns float32 or
     better, and autodiff casts the gradient back to the caller's dtype.
     """
-    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
-    for name, x in converted.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a floating-point "
-                "array."
-            )
-    wide = _wide(*converted.values())
-    return tuple(x.astype(wide) for x in converted.values())
+    converted = _floating(loss, **arrays)
+    wide = _wide(*converted)
+    return tuple(x.astype(wide) for x in converted)
+
+
+def factors(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """`floating`, but in half precision if all of them are in the same one.
+
+    For factors of matrix products whose sums are kept in float32.
+    """
+    converted = _floating(loss, **arrays)
+    dtypes = {x.dtype for x in converted}
+    common = dtypes.pop() if len(dtypes) == 1 else _wide(*converted)
+    return tuple(x.astype(common) for x in converted)
 
 
 def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -302,6 +307,17 @@ def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:
         raise TypeError(
             f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
         ) from error
+
+
+def _floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    for name, x in converted.items():
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"{loss}: `{name}` has dtype {x.dtype}; expected a floating-point "
+                "array."
+            )
+    return tuple(converted.values())
 
 
 def _is_real(x: jax.Array) -> bool:

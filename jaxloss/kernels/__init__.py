@@ -1,4 +1,7 @@
-"""Losses of arrays too large to be made: block by block, with the same numbers."""
+"""Losses of arrays too large to be made: block by block, with the same numbers.
+
+All of it is plain JAX: any device, any transformation.
+"""
 
 from jaxloss.kernels.contrastive import (
     clip as clip,
@@ -6,4 +9,8 @@ from jaxloss.kernels.contrastive import (
     nt_xent as nt_xent,
     siglip as siglip,
     supervised_contrastive as supervised_contrastive,
+)
+from jaxloss.kernels.linear import (
+    linear_softmax_cross_entropy as linear_softmax_cross_entropy,
+    linear_token_log_probs as linear_token_log_probs,
 )

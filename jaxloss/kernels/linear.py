@@ -1,0 +1,345 @@
+"""Cross entropy of a linear layer, without the logits of all tokens and classes.
+
+The last layer of a language model makes more numbers than all others: with 8192
+tokens and 128256 classes, the logits in float32 and their gradient are 8 GB.  Here
+they exist a block at a time, in float32 even of bfloat16 factors, and the results are
+those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks
+from jaxloss.kernels import _blocks, _dense, _plan, _rows, _total
+from jaxloss.kernels._head import Head
+from jaxloss.kernels._losses import Knobs
+from jaxloss.reduce import Mean
+
+_AXIS = {"dv": 1, "vd": 0}
+
+
+def linear_softmax_cross_entropy(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    label_smoothing: float | jax.Array = 0.0,
+    z_loss: float | jax.Array = 0.0,
+    soft_cap: float | jax.Array | None = None,
+    temperature: float | jax.Array = 1.0,
+    kernel_layout: str = "dv",
+    memory: str = "auto",
+    block: tuple[int, int] | None = None,
+    implementation: str | None = None,
+) -> Mean:
+    r"""Mean cross entropy of class ids under a linear layer, block by block.
+
+    .. math::
+       \frac{\sum_i m_i w_i \ell_i}{\sum_i m_i w_i}, \qquad
+       \ell = L - (1-\varepsilon) z_y - \varepsilon \bar z + \zeta L^2, \qquad
+       z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
+
+    with L the logsumexp of the logits z and their mean over the classes that exist.
+    Temporary memory in bytes, for N tokens, D features and V classes, about
+
+    * fast: 4 (n V + 4 B (n + D) + 3 N D), and 4 D V if the kernel has 16 bits; the
+      logits of a part of n tokens are kept for the gradient, three matrix products;
+    * lean: 4 (3 N B + 3 B D + 2 N D); they are made twice, four products;
+
+    instead of 8 N V.  On a CPU n is 256 and B, the classes of a block, at most 1024.
+
+    Args:
+      hidden: Floating array `(..., D)`, one row per token.
+      kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.  With
+        `hidden`, of one dtype of 16 bits, the products have 16-bit factors and
+        float32 sums; else both are widened to float32 at least.
+      labels: Integer class ids in [0, V), of the shape of `hidden` without features.
+      bias: Floating array `(V,)`, default 0; -inf for a class that does not exist,
+        such as a padded one.
+      weights: Weights w >= 0 of the shape of `labels`, default 1.  A weight of 0
+        removes a token, NaN and an unknown label included.
+      where: Boolean mask m of the shape of `labels`; whatever a token has that it
+        excludes is harmless.
+      label_smoothing: Part, in [0, 1], of each label that is spread evenly over the
+        classes that exist; a scalar.  As a Python 0 it costs nothing.
+      z_loss: Coefficient >= 0 of `jaxloss.z_loss`; a scalar.
+      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
+        none.
+      temperature: T > 0 that the logits are divided by, a scalar.
+      kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel, such as
+        that of an embedding table.
+      memory: `"fast"`, `"lean"`, or `"auto"`: fast but for kernels of 16 bits, whose
+        sums over parts of the tokens would need a copy in float32.
+      block: (tokens, classes) of a block, instead of what fits this device.
+      implementation: `"xla"`, the blocks above; `"dense"`, the same formula of all
+        logits at once, for reference; `None` is `"xla"`.
+
+    Returns:
+      A `jaxloss.Mean`, of float32 at least: the weighted sum of the losses in nats,
+      and the sum of the weights.  NaN if a token that counts has an unknown label,
+      +inf if the class of its label does not exist.
+
+    Raises:
+      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      ValueError: If a shape does not match, a Python number is out of range, a name
+        is unknown, or, inside `shard_map`, each device has other classes.
+
+    Gradient:
+      With p the softmax and v the classes that exist, `w (p - 1[j = y])` with respect
+      to z, plus `w (eps (1[j = y] - v / K) + 2 zeta L p)`, and through the linear
+      layer to `hidden`, `kernel` and `bias` (0 where it is -inf).  Of what is not
+      differentiated, no product is computed.  Also with respect to `weights` (the
+      losses) and every number; forward mode and second derivatives work, the latter
+      in memory that is not bounded as above.
+
+    Reference:
+      Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024 (the
+      gradient beside the loss); Wijmans et al., "Cut Your Losses in Large-Vocabulary
+      Language Models", ICLR 2025 (blocks of classes).
+
+    Example:
+      >>> from jaxloss import kernels
+      >>> hidden = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+      >>> kernel = jnp.array([[20.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> loss = kernels.linear_softmax_cross_entropy(hidden, kernel, jnp.array([0, 1]))
+      >>> loss.compute()
+      Array(0.11977238, dtype=float32)
+    """
+    name = "linear_softmax_cross_entropy"
+    tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, kernel_layout)
+    head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
+    like = jnp.zeros((), head.wide)
+    smoothing = _checks.parameter(name, like, "[0, 1]", label_smoothing=label_smoothing)
+    z = _checks.parameter(name, like, "[0, inf)", z_loss=z_loss)
+    knobs = Knobs(
+        None if _is(label_smoothing, 0) else smoothing, None if _is(z_loss, 0) else z
+    )
+    smooth = knobs.label_smoothing is not None
+    plan = _plan_of(name, head, kernel_layout, memory, block, mean_logit=smooth)
+    total = _implementation(name, implementation, _total.total, _dense.total)
+    return Mean(total(plan, head, tokens.ids, tokens.weights, knobs), weight)
+
+
+def linear_token_log_probs(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    soft_cap: float | jax.Array | None = None,
+    temperature: float | jax.Array = 1.0,
+    kernel_layout: str = "dv",
+    block: tuple[int, int] | None = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    r"""Log-probability of each token under a linear layer, block by block.
+
+    .. math:: \log p_y = z_y - L, \qquad z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
+
+    What losses of whole sequences are made of: sum it over a sequence, and give the
+    sums to a preference loss.  Such a loss says only in the end how much each token
+    counts, so its gradient makes the logits again; temporary memory is, in bytes, about
+    4 (3 N B + 3 B D + 2 N D) for N tokens, D features and blocks of B classes.
+
+    Args:
+      hidden: Floating array `(..., D)`, one row per token.
+      kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.
+      labels: Integer class ids in [0, V), of the shape of `hidden` without features.
+      bias: Floating array `(V,)`, default 0; -inf for a class that does not exist.
+      where: Boolean mask of the shape of `labels`; whatever a token has that it
+        excludes is harmless.
+      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
+        none.
+      temperature: T > 0 that the logits are divided by, a scalar.
+      kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel.
+      block: (tokens, classes) of a block, instead of what fits this device.
+      implementation: `"xla"`, the blocks above; `"dense"`, the same formula of all
+        logits at once, for reference; `None` is `"xla"`.
+
+    Returns:
+      One number <= 0 per token, in nats, of float32 at least; 0 where masked, -inf if
+      the class of the label does not exist, NaN if the label is not one of the classes.
+
+    Raises:
+      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      ValueError: If a shape does not match, a Python number is out of range, a name
+        is unknown, or, inside `shard_map`, each device has other classes.
+
+    Gradient:
+      `1[j = y] - p` with respect to z, and through the linear layer to `hidden`,
+      `kernel` and `bias`.  Forward mode and second derivatives work.
+
+    Reference:
+      Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025.
+
+    Example:
+      >>> from jaxloss import kernels
+      >>> hidden, kernel = jnp.array([[[1.0], [0.0]]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> kernels.linear_token_log_probs(hidden, kernel, jnp.array([[0, 2]]))
+      Array([[-0.23954476, -1.0986123 ]], dtype=float32)
+    """
+    name = "linear_token_log_probs"
+    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
+    head = _head(name, tokens, soft_cap, temperature)
+    plan = _plan_of(name, head, kernel_layout, "lean", block, mean_logit=False)
+    nll = _implementation(name, implementation, _nll, _dense_nll)
+    found = jnp.where(tokens.weights == 0, 0, -nll(plan, head, tokens.ids))
+    return found.reshape(tokens.shape)
+
+
+# --- arguments ---------------------------------------------------------------------
+
+
+class _Tokens(NamedTuple):
+    """Checked arguments, one row per token."""
+
+    hidden: Any
+    """0 where the token does not count."""
+    kernel: Any
+    bias: Any
+    ids: Any
+    """-1 for a label that is no class; 0 where the token does not count."""
+    weights: Any
+    shape: tuple[int, ...]
+    """The axes of the tokens, before they were made one."""
+
+
+def _tokens(
+    name: str,
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    layout: str,
+) -> _Tokens:
+    x, w, ids = _arrays(name, hidden, kernel, labels, layout)
+    classes, wide = w.shape[_AXIS[layout]], jnp.promote_types(x.dtype, jnp.float32)
+    known = (ids >= 0) & (ids < classes)
+    counts = jnp.ones(ids.shape, bool)
+    if where is not None:
+        (counts,) = _checks.boolean(name, where=where)
+        _checks.same_shape(name, labels=ids, where=counts)
+    like = jnp.ones(ids.shape, wide)
+    if weights is not None:
+        (like,) = _checks.real(name, like, weights=weights)
+        _checks.same_shape(name, labels=ids, weights=like)
+        # As in `Mean.of`: a token of weight 0 is absent where it has no finite loss.
+        counts &= (like != 0) | (known & jnp.all(jnp.isfinite(x), axis=-1))
+    b = _bias(name, bias, classes, wide)
+    if b is not None:
+        some = jnp.any(b != -jnp.inf)
+        b, counts = jnp.where(some, b, 0), counts & some
+    if where is not None or weights is not None:
+        x = jnp.where(counts[..., None], x, 0)
+    ids = jnp.where(counts, jnp.where(known, ids, -1), 0)
+    like = jnp.where(counts, like, 0)
+    flat = ids.ravel().astype(jnp.int32), like.ravel()
+    return _Tokens(x.reshape(-1, x.shape[-1]), w, b, *flat, ids.shape)
+
+
+def _arrays(
+    name: str, hidden: ArrayLike, kernel: ArrayLike, labels: ArrayLike, layout: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The factors in one dtype, and the class ids."""
+    _checks.one_of(name, _AXIS, kernel_layout=layout)
+    x, w = _checks.factors(name, hidden=hidden, kernel=kernel)
+    ids = _checks.class_ids(name, labels=labels)
+    _checks.at_least_1d(name, hidden=x)
+    features, axis = x.shape[-1], _AXIS[layout]
+    if w.ndim != 2 or w.shape[1 - axis] != features or not w.shape[axis]:
+        shape = f"({features}, classes)" if axis else f"(classes, {features})"
+        _checks.fail(
+            name, "kernel", f"shape {w.shape}", f"{shape}, kernel_layout={layout!r}"
+        )
+    _checks.has_shape(name, x.shape[:-1], "one class id per token", labels=ids)
+    cut = _blocks.axes(w) - _blocks.axes(x) - _blocks.axes(ids)
+    if cut:
+        _checks.fail(
+            name,
+            "kernel",
+            f"other values on each device of {sorted(map(str, cut))} and the tokens "
+            "not",
+            "all classes on each device: gather the kernel, or give the logits of the "
+            "local classes to `jaxloss.parallel.softmax_cross_entropy`",
+        )
+    return x, w, ids
+
+
+def _bias(
+    name: str, bias: ArrayLike | None, classes: int, wide: jnp.dtype
+) -> jax.Array | None:
+    if bias is None:
+        return None
+    (b,) = _checks.floating(name, bias=bias)
+    _checks.has_shape(name, (classes,), "one number per class", bias=b)
+    return b.astype(wide)
+
+
+def _head(
+    name: str,
+    tokens: _Tokens,
+    soft_cap: float | jax.Array | None,
+    temperature: float | jax.Array,
+) -> Head:
+    like = jnp.zeros((), tokens.weights.dtype)
+    if soft_cap is not None:
+        soft_cap = _checks.parameter(name, like, "(0, inf)", soft_cap=soft_cap)
+    t = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    t = None if _is(temperature, 1) else t
+    return Head(tokens.hidden, tokens.kernel, tokens.bias, soft_cap, t)
+
+
+def _plan_of(
+    name: str,
+    head: Head,
+    layout: str,
+    memory: str,
+    block: tuple[int, int] | None,
+    *,
+    mean_logit: bool,
+) -> _plan.Plan:
+    _checks.one_of(name, ("fast", "lean", "auto"), memory=memory)
+    if block is not None:
+        if not isinstance(block, tuple) or len(block) != 2:
+            _checks.fail(name, "block", repr(block), "(tokens, classes)")
+        for size in block:
+            _checks.positive_integer(name, block=size)
+    tokens, features = head.hidden.shape
+    return _plan.plan(
+        tokens,
+        features,
+        head.kernel.shape[_AXIS[layout]],
+        class_axis=_AXIS[layout],
+        memory=memory,
+        block=block,
+        half=head.kernel.dtype.itemsize < 4,
+        mean_logit=mean_logit,
+    )
+
+
+def _is(value: float | jax.Array, number: int) -> bool:
+    """Whether a hyperparameter is this Python number: then its part is left out."""
+    return isinstance(value, int | float) and value == number
+
+
+def _implementation(name: str, given: str | None, xla: Any, dense: Any) -> Any:
+    named = {"xla": xla, "dense": dense}
+    _checks.one_of(name, named, implementation=given or "xla")
+    return named[given or "xla"]
+
+
+def _nll(plan: _plan.Plan, head: Head, ids: jax.Array) -> jax.Array:
+    return _rows.statistics(plan, head, ids).nll
+
+
+def _dense_nll(plan: _plan.Plan, head: Head, ids: jax.Array) -> jax.Array:
+    return _dense.losses(plan, head, ids, Knobs(None, None))
