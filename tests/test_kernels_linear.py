@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxloss import kernels, train
 from jaxloss.kernels import linear_softmax_cross_entropy, linear_token_log_probs
@@ -576,6 +576,25 @@ def check_classes_cut_over_devices():
     many = step.lower(*sharded(large(), specs, m)).compile()
     assert not re.search("all-gather|all-to-all|permute", str(many.as_text()))
     assert_near(many(*sharded(large(), specs, m)), step(*large()), 4e-6)
+
+
+def check_explicit_axes():
+    """Arrays whose types say how they are cut, tokens or classes, without a plan."""
+    m = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    hidden, kernel, labels, _ = large()
+    hidden, labels = hidden.reshape(64, 4, 16), labels.reshape(64, 4)
+
+    def both(hidden, kernel, labels):
+        loss = linear_softmax_cross_entropy(hidden, kernel, labels, z_loss=0.1)
+        logs = linear_token_log_probs(hidden, kernel, labels, block=(256, 128))
+        return loss.compute() + jnp.sum(jnp.tanh(logs))
+
+    step = jax.jit(jax.value_and_grad(both, (0, 1)))
+    expected = step(hidden, kernel, labels)
+    for specs in ((P("data"), P(), P("data")), (P(), P(None, "data"), P())):
+        with jax.set_mesh(m):
+            found = step(*sharded((hidden, kernel, labels), specs, m))
+        assert_near(found, expected, 4e-6)
 
 
 def check_shard_map():

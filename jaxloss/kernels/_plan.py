@@ -44,10 +44,15 @@ def plan(
     class_axis: int,
     memory: str,
     block: tuple[int, int] | None,
+    cut: bool,
     half: bool,
     mean_logit: bool,
 ) -> Plan:
-    """The plan for a problem of this size; `half` if its dtype has 16 bits."""
+    """The plan for a problem of this size.
+
+    `cut` if its classes are known to be cut over devices, `half` if its dtype has 16
+    bits.
+    """
     limits = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
     # A gradient of 16 bits, summed over parts of the tokens, needs a float32 copy.
     fast = memory == "fast" or (memory == "auto" and not half)
@@ -55,12 +60,14 @@ def plan(
         part, width = block
     elif tokens * classes <= _SMALL:
         part, width = tokens, classes
-    elif fast:
+    elif fast or cut:
         part = max(64, min(limits.tokens, limits.entries // classes))
         width = max(512, min(limits.classes, limits.factor // max(features, 1)))
     else:
         part = tokens
         width = max(128, min(limits.classes, limits.entries // 4 // tokens))
+    if cut and block is None:
+        width = classes  # or blocks of the kernel would have to be gathered
     return Plan(
         class_axis=class_axis,
         chunks=_parts(tokens, part),

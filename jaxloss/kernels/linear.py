@@ -6,10 +6,13 @@ they exist a block at a time, in float32 even of bfloat16 factors, and the resul
 those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxloss import _checks
@@ -48,11 +51,13 @@ def linear_softmax_cross_entropy(
     with L the logsumexp of the logits z and their mean over the classes that exist.
     Temporary memory in bytes, for N tokens, D features and V classes, about
 
-    * fast: 4 (n V + 4 B (n + D) + 3 N D), and 4 D V if the kernel has 16 bits; the
-      logits of a part of n tokens are kept for the gradient, three matrix products;
+    * fast: 4 (n V + 4 B (n + D) + 3 N D); the logits of a part of n tokens are kept
+      for the gradient, which takes three matrix products in all;
     * lean: 4 (3 N B + 3 B D + 2 N D); they are made twice, four products;
 
     instead of 8 N V.  On a CPU n is 256 and B, the classes of a block, at most 1024.
+    Of a kernel of 16 bits, fast has the gradient in float32 as well, 4 D V, and a CPU
+    makes a float32 copy of the kernel, another 4 D V, in either.
 
     Args:
       hidden: Floating array `(..., D)`, one row per token.
@@ -76,7 +81,9 @@ def linear_softmax_cross_entropy(
         that of an embedding table.
       memory: `"fast"`, `"lean"`, or `"auto"`: fast but for kernels of 16 bits, whose
         sums over parts of the tokens would need a copy in float32.
-      block: (tokens, classes) of a block, instead of what fits this device.
+      block: (tokens, classes) of a block, instead of what fits this device.  Under
+        `jit`, a kernel whose classes are cut over devices is gathered, unless all of
+        them are in one block; tokens may be cut as they are.
       implementation: `"xla"`, the blocks above; `"dense"`, the same formula of all
         logits at once, for reference; `None` is `"xla"`.
 
@@ -123,7 +130,8 @@ def linear_softmax_cross_entropy(
     smooth = knobs.label_smoothing is not None
     plan = _plan_of(name, head, kernel_layout, memory, block, mean_logit=smooth)
     total = _implementation(name, implementation, _total.total, _dense.total)
-    return Mean(total(plan, head, tokens.ids, tokens.weights, knobs), weight)
+    total = _left_to_xla(functools.partial(total, plan), P())
+    return Mean(total(head, tokens.ids, tokens.weights, knobs), weight)
 
 
 def linear_token_log_probs(
@@ -190,7 +198,8 @@ def linear_token_log_probs(
     head = _head(name, tokens, soft_cap, temperature)
     plan = _plan_of(name, head, kernel_layout, "lean", block, mean_logit=False)
     nll = _implementation(name, implementation, _nll, _dense_nll)
-    found = jnp.where(tokens.weights == 0, 0, -nll(plan, head, tokens.ids))
+    nll = _left_to_xla(functools.partial(nll, plan), _spec(tokens.ids))
+    found = jnp.where(tokens.weights == 0, 0, -nll(head, tokens.ids))
     return found.reshape(tokens.shape)
 
 
@@ -321,9 +330,25 @@ def _plan_of(
         class_axis=_AXIS[layout],
         memory=memory,
         block=block,
+        cut=_spec(head.kernel)[_AXIS[layout]] is not None,
         half=head.kernel.dtype.itemsize < 4,
         mean_logit=mean_logit,
     )
+
+
+def _left_to_xla(fn: Callable, out: P) -> Callable:
+    """`fn`, in which mesh axes of explicit types, if there are any, are automatic.
+
+    Loops over blocks have no shardings to write down that are better than XLA's.
+    """
+    if not jax.sharding.get_abstract_mesh().explicit_axes:
+        return fn
+    return jax.sharding.auto_axes(fn, out_sharding=out)
+
+
+def _spec(x: jax.Array) -> P:
+    """How an array is cut, as far as its type says."""
+    return P(*jax.typeof(x).sharding.spec)
 
 
 def _is(value: float | jax.Array, number: int) -> bool:
