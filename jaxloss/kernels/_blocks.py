@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss.kernels import _head, _plan, _slices
-from jaxloss.kernels._head import Head, Rows, Slopes, Sums
+from jaxloss.kernels._head import Block, Head, Rows, Slopes, Sums
 from jaxloss.kernels._plan import Plan
 
 ByRows = Callable[[Rows, Any], Rows]
@@ -138,17 +138,12 @@ def _backward(
     axis, dtype = plan.class_axis, _factors(head)
     # Transposed once, and not in each product, where a CPU would widen bfloat16 first.
     features = lax.optimization_barrier(head.hidden.astype(dtype).T)
-
     put = _slices.write if plan.chunks == 1 else _slices.add
 
     def step(carry: tuple, j: jax.Array) -> tuple[tuple, None]:
         by_hidden, by_kernel, by_bias = carry
         b = _head.block(head, plan, j)
-        if kept is None:
-            z = _head.logits(head, plan, b)
-        else:
-            z = _slices.read(kept, b.start, plan.classes, 1)
-        g = _head.by_logits(slopes, head, z, b, ids)
+        g = _head.by_logits(slopes, head, _logits(head, plan, b, kept), b, ids)
         if by_bias is not None:
             by_bias = put(by_bias, jnp.sum(g, axis=0), b.start, 0)
         g = g.astype(dtype)
@@ -156,13 +151,18 @@ def _backward(
             by_hidden = by_hidden + _head.dot(g, b.kernel.astype(dtype), 1, axis)
         if by_kernel is not None:
             product = _head.dot(features, g, 1, 0)
-            product = product if axis else product.T
-            by_kernel = put(by_kernel, product, b.start, axis)
+            by_kernel = put(by_kernel, product if axis else product.T, b.start, axis)
         return (by_hidden, by_kernel, by_bias), None
 
     by_hidden = jnp.zeros(head.hidden.shape, head.wide) if need.hidden else None
     start = varying((by_hidden, *carry), head, ids, slopes)
     return over_classes(step, start, head, plan)
+
+
+def _logits(head: Head, plan: Plan, b: Block, kept: jax.Array | None) -> jax.Array:
+    if kept is None:
+        return _head.logits(head, plan, b)
+    return _slices.read(kept, b.start, plan.classes, 1)
 
 
 def _factors(head: Head) -> jnp.dtype:

@@ -54,8 +54,11 @@ def plan(
     bits.
     """
     limits = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
-    # A gradient of 16 bits, summed over parts of the tokens, needs a float32 copy.
-    fast = memory == "fast" or (memory == "auto" and not half)
+    # A gradient of 16 bits, summed over parts of the tokens, needs a float32 copy: up
+    # to an eighth of what the logits and their gradient would take.
+    fast = memory == "fast" or (
+        memory == "auto" and (not half or 4 * features <= tokens)
+    )
     if block is not None:
         part, width = block
     elif tokens * classes <= _SMALL:
@@ -66,6 +69,10 @@ def plan(
     else:
         part = tokens
         width = max(128, min(limits.classes, limits.entries // 4 // tokens))
+        if half and limits is _CPU:
+            # A CPU writes a block into an array of bfloat16 by making all of it anew:
+            # fewer blocks, then.
+            width = max(width, min(8192, 64 * classes // tokens))
     if cut and block is None:
         width = classes  # or blocks of the kernel would have to be gathered
     return Plan(

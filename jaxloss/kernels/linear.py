@@ -16,9 +16,9 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxloss import _checks
-from jaxloss.kernels import _blocks, _dense, _plan, _rows, _total
+from jaxloss.kernels import _blocks, _plan, _rules
 from jaxloss.kernels._head import Head
-from jaxloss.kernels._losses import Knobs
+from jaxloss.kernels._rules import Knobs
 from jaxloss.reduce import Mean
 
 _AXIS = {"dv": 1, "vd": 0}
@@ -55,9 +55,9 @@ def linear_softmax_cross_entropy(
       for the gradient, which takes three matrix products in all;
     * lean: 4 (3 N B + 3 B D + 2 N D); they are made twice, four products;
 
-    instead of 8 N V.  On a CPU n is 256 and B, the classes of a block, at most 1024.
-    Of a kernel of 16 bits, fast has the gradient in float32 as well, 4 D V, and a CPU
-    makes a float32 copy of the kernel, another 4 D V, in either.
+    instead of 8 N V.  On a CPU n is 256 and B, the classes of a block, at most 1024,
+    or 8192 in lean of 16 bits.  Of a kernel of 16 bits, fast adds up the gradient in
+    float32, another 4 D V.
 
     Args:
       hidden: Floating array `(..., D)`, one row per token.
@@ -79,8 +79,8 @@ def linear_softmax_cross_entropy(
       temperature: T > 0 that the logits are divided by, a scalar.
       kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel, such as
         that of an embedding table.
-      memory: `"fast"`, `"lean"`, or `"auto"`: fast but for kernels of 16 bits, whose
-        sums over parts of the tokens would need a copy in float32.
+      memory: `"fast"`, `"lean"`, or `"auto"`: fast, but lean for a kernel of 16 bits
+        with more features than a fourth of the tokens.
       block: (tokens, classes) of a block, instead of what fits this device.  Under
         `jit`, a kernel whose classes are cut over devices is gathered, unless all of
         them are in one block; tokens may be cut as they are.
@@ -129,7 +129,7 @@ def linear_softmax_cross_entropy(
     )
     smooth = knobs.label_smoothing is not None
     plan = _plan_of(name, head, kernel_layout, memory, block, mean_logit=smooth)
-    total = _implementation(name, implementation, _total.total, _dense.total)
+    total = _implementation(name, implementation, _rules.total, _rules.dense_total)
     total = _left_to_xla(functools.partial(total, plan), P())
     return Mean(total(head, tokens.ids, tokens.weights, knobs), weight)
 
@@ -197,7 +197,7 @@ def linear_token_log_probs(
     tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
     head = _head(name, tokens, soft_cap, temperature)
     plan = _plan_of(name, head, kernel_layout, "lean", block, mean_logit=False)
-    nll = _implementation(name, implementation, _nll, _dense_nll)
+    nll = _implementation(name, implementation, _rules.nll, _rules.dense_nll)
     nll = _left_to_xla(functools.partial(nll, plan), _spec(tokens.ids))
     found = jnp.where(tokens.weights == 0, 0, -nll(head, tokens.ids))
     return found.reshape(tokens.shape)
@@ -360,11 +360,3 @@ def _implementation(name: str, given: str | None, xla: Any, dense: Any) -> Any:
     named = {"xla": xla, "dense": dense}
     _checks.one_of(name, named, implementation=given or "xla")
     return named[given or "xla"]
-
-
-def _nll(plan: _plan.Plan, head: Head, ids: jax.Array) -> jax.Array:
-    return _rows.statistics(plan, head, ids).nll
-
-
-def _dense_nll(plan: _plan.Plan, head: Head, ids: jax.Array) -> jax.Array:
-    return _dense.losses(plan, head, ids, Knobs(None, None))
