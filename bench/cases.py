@@ -174,6 +174,82 @@ SMALL = [
     ),
 ]
 
+# --- a linear layer before it --------------------------------------------------------
+
+
+def _linear_args(tokens: tuple[int, ...], d: int, v: int, dtype: str) -> tuple:
+    return (
+        Arg("normal", (*tokens, d), dtype),
+        Arg("normal", (d, v), dtype, scale=d**-0.5),
+        Arg("ids", tokens, "int32", below=v),
+    )
+
+
+def linear(n: int, d: int, v: int, repeats: int | None = None) -> Case:
+    return Case(
+        f"linear CE N{n} D{d} V{v}",
+        _linear_args((n,), d, v, "float32"),
+        losses.LINEAR,
+        textbook.linear,
+        wrt=(0, 1),
+        targets={
+            "jaxloss fast": Target(time=1.00, temp=0.15),
+            "jaxloss lean": Target(time=1.10, temp=0.05),
+        },
+        torch="linear",
+        sizes={"N": n, "D": d, "V": v},
+        shared=(1,),
+        repeats=repeats,
+    )
+
+
+def _half(case: Case) -> Case:
+    """In bfloat16, where half of the question is how right the loss is."""
+    args = tuple(
+        a._replace(dtype="bfloat16") if a.dtype == "float32" else a for a in case.args
+    )
+    run = {name: fn for name, fn in case.run.items() if name != "jaxloss lean"}
+    targets = {"jaxloss fast": Target(time=0.65, temp=0.15, error=1e-5)}
+    name = f"{case.name} bfloat16"
+    return dataclasses.replace(case, name=name, args=args, run=run, targets=targets)
+
+
+_HEADS = [
+    linear(2048, 512, 32768),
+    linear(4096, 256, 131072, repeats=5),
+    linear(1024, 1024, 131072, repeats=5),
+]
+HEADS = [
+    *_HEADS,
+    *map(_half, _HEADS),
+    Case(
+        "token log-probs N4096 D256 V131072, value",
+        _linear_args((4096,), 256, 131072, "float32"),
+        losses.TOKEN_LOG_PROBS,
+        textbook.token_log_probs,
+        wrt=(),
+        targets={"jaxloss": Target(time=0.60, temp=0.02)},
+        torch="token_log_probs",
+        shared=(1,),
+        per_example=True,
+        repeats=5,
+    ),
+    Case(
+        "DPO B8 T256 D256 V32768",
+        (
+            *_linear_args((8, 256), 256, 32768, "float32"),
+            Arg("mask", (8, 256), "bool"),
+            Arg("normal", (8,)),
+        ),
+        losses.DPO,
+        textbook.dpo,
+        wrt=(0, 1),
+        targets={"jaxloss": Target(time=0.40, temp=0.08)},
+        torch="dpo",
+        block=None,
+    ),
+]
+
 # --- sequences and pairs -------------------------------------------------------------
 
 
@@ -227,7 +303,7 @@ PAIRS = [
     nt_xent(4096, 128, Target(time=0.03, temp=0.01), repeats=3),
 ]
 
-CASES: list[Case] = [*PLAIN, *SMALL, *SEQUENCES, *PAIRS]
+CASES: list[Case] = [*HEADS, *PLAIN, *SMALL, *SEQUENCES, *PAIRS]
 
 
 # --- series --------------------------------------------------------------------------
@@ -245,6 +321,10 @@ def _powers(first: int, last: int) -> list[int]:
 
 
 SCALING: list[Case] = [
+    *series("linear CE, D256 V32768: N", "N",
+            (linear(n, 256, 32768, repeats=7) for n in _powers(8, 12))),
+    *series("linear CE, N1024 D256: V", "V",
+            (linear(1024, 256, v, repeats=7) for v in _powers(12, 17))),
     *series("CLIP, D128: N", "N", (clip(n, 128) for n in _powers(8, 13))),
     *series("NT-Xent, D64: N", "N", (nt_xent(n, 64) for n in _powers(7, 10))),
 ]  # fmt: skip

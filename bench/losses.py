@@ -83,7 +83,7 @@ LISTWISE_SOFTMAX: Implementations = {
     "rax": lambda x, y: _package("rax").softmax_loss(x, y, reduce_fn=jnp.mean),
 }
 
-# --- pairs and sequences -------------------------------------------------------------
+# --- a linear layer before it --------------------------------------------------------
 
 
 def _kernel(name: str, *args: jax.Array, **options: Any) -> jax.Array:
@@ -91,6 +91,69 @@ def _kernel(name: str, *args: jax.Array, **options: Any) -> jax.Array:
     found = getattr(_package("jaxloss.kernels"), name)(*args, **options)
     return found.compute() if isinstance(found, jaxloss.Mean) else found
 
+
+def _linear_by_tokamax(hidden: jax.Array, kernel: jax.Array, ids: jax.Array):
+    # What it chooses by itself on a CPU or GPU has all logits in memory.
+    fn = _package("tokamax").linear_softmax_cross_entropy_loss
+    return fn(hidden, ids, kernel, reduction="mean", implementation="chunked_xla")
+
+
+def _dense(hidden: jax.Array, kernel: jax.Array, ids: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(hidden @ kernel, ids)
+
+
+LINEAR: Implementations = {
+    "jaxloss fast": lambda *args: _kernel(
+        "linear_softmax_cross_entropy", *args, memory="fast"
+    ),
+    "jaxloss lean": lambda *args: _kernel(
+        "linear_softmax_cross_entropy", *args, memory="lean"
+    ),
+    "optax": lambda hidden, kernel, ids: jnp.mean(_dense(hidden, kernel, ids)),
+    "tokamax": _linear_by_tokamax,
+}
+TOKEN_LOG_PROBS: Implementations = {
+    "jaxloss": lambda *args: _kernel("linear_token_log_probs", *args),
+    "optax": lambda hidden, kernel, ids: -_dense(hidden, kernel, ids),
+}
+
+
+def _per_sequence(
+    tokens: jax.Array, mask: jax.Array, reference: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Log-probabilities of the chosen and the rejected ones, and of the reference."""
+    log_probs = jnp.sum(tokens * mask, axis=-1)
+    return *jnp.split(log_probs, 2), *jnp.split(reference, 2)
+
+
+def _dpo(
+    hidden: jax.Array,
+    kernel: jax.Array,
+    ids: jax.Array,
+    mask: jax.Array,
+    ref: jax.Array,
+) -> jax.Array:
+    tokens = _kernel("linear_token_log_probs", hidden, kernel, ids)
+    each = _package("jaxloss").dpo(*_per_sequence(tokens, mask, ref), beta=0.1)
+    return jnp.mean(each)
+
+
+def _dpo_by_optax(
+    hidden: jax.Array,
+    kernel: jax.Array,
+    ids: jax.Array,
+    mask: jax.Array,
+    ref: jax.Array,
+) -> jax.Array:
+    tokens = -_dense(hidden, kernel, ids)
+    chosen, rejected, *refs = _per_sequence(tokens, mask, ref)
+    margins = 0.1 * ((chosen - rejected) - (refs[0] - refs[1]))
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(margins, jnp.ones_like(margins)))
+
+
+DPO: Implementations = {"jaxloss": _dpo, "optax": _dpo_by_optax}
+
+# --- pairs and sequences -------------------------------------------------------------
 
 NT_XENT: Implementations = {
     "jaxloss": lambda x, ids: jnp.mean(

@@ -126,6 +126,11 @@ def small(case, *shapes):
     [
         small(cases.nt_xent(4, 2), (4, 2), (4,)),
         small(cases.clip(3, 2), (3, 2), (3, 2)),
+        small(cases.linear(5, 2, 3), (5, 2), (2, 3), (5,)),
+        small(
+            next(c for c in cases.CASES if c.torch == "dpo"),
+            *((2, 4, 2), (2, 3), (2, 4), (2, 4), (2,)),
+        ),
     ],
     ids=lambda case: case.torch or "nt_xent",
 )
