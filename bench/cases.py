@@ -312,7 +312,7 @@ CASES: list[Case] = [*HEADS, *PLAIN, *SMALL, *SEQUENCES, *PAIRS]
 def series(title: str, grows: str, cases: Iterable[Case]) -> list[Case]:
     """Cases of which one size grows."""
     about = {"title": title, "grows": grows}
-    name = lambda case: f"{case.name}, {title}"
+    name = lambda case: f"{case.name}, {grows} grows"
     return [dataclasses.replace(c, name=name(c), series=about) for c in cases]
 
 

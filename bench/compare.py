@@ -15,6 +15,10 @@ TEMP_FLOOR = 0.01
 ERROR_FACTOR, ERROR_FLOOR = 2.0, 1e-7
 
 
+Key = tuple[str, str, str]
+Both = tuple[numbers.Found, numbers.Found | None]
+
+
 class Change(NamedTuple):
     """One quantity of one implementation in one case."""
 
@@ -26,9 +30,7 @@ class Change(NamedTuple):
     after: float
 
     def __str__(self) -> str:
-        where = f"{self.case}, {self.implementation}"
-        if self.allocator:
-            where += f" ({self.allocator})"
+        where = named(*self[:3])
         way = f"{self.after / self.before:.2f} times" if self.before else "was 0"
         return f"{where}: {self.what} {self.before:.3g} → {self.after:.3g}, {way}"
 
@@ -43,13 +45,22 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Change], list[st
     ]
     order = {key: i for i, key in enumerate(first)}
     changes.sort(key=lambda c: order[c[:3]])
-    one = [f"only in the first: {', '.join(k)}" for k in first if k not in second]
-    one += [f"only in the second: {', '.join(k)}" for k in second if k not in first]
-    return changes, one
+    return changes, [*only(first, second, "first"), *only(second, first, "second")]
 
 
-Key = tuple[str, str, str]
-Both = tuple[numbers.Found, numbers.Found | None]
+def only(a: dict[Key, Both], b: dict[Key, Both], which: str) -> list[str]:
+    """What one has alone: a line per case, or per implementation of a shared case."""
+    shared = {key[:2] for key in b}
+    lines = {
+        f"only in the {which}: {named(*(key if key[:2] in shared else key[:2]))}": None
+        for key in a
+        if key not in b
+    }
+    return list(lines)
+
+
+def named(allocator: str, *rest: str) -> str:
+    return ", ".join(rest) + (f" ({allocator})" if allocator else "")
 
 
 def flat(results: dict[str, Any]) -> dict[Key, Both]:

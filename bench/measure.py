@@ -68,7 +68,7 @@ def prepare(
         return program.facts | (compared(result, truth) if truth else {})
     except Exception as e:
         if not isinstance(e, Refusal):
-            traceback.print_exc()
+            traceback.print_exc(limit=-3)
         text = str(e).splitlines()[0] if str(e) else ""
         return {"error": f"{type(e).__name__}: {text}"}
 

@@ -121,6 +121,8 @@ def scaling(curves: Curves, to: Path) -> None:
         for ax, label in ((time, "milliseconds"), (temp, "MiB of temporary memory")):
             ax.set_xscale("log", base=2)
             ax.set_yscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.set_xlabel(title)
             ax.set_ylabel(label)
             ax.grid(color=GRID)

@@ -281,7 +281,9 @@ class TestCompare:
     def test_names_what_only_one_has(self, noisy):
         less = copy.deepcopy(noisy)
         del implementations(less, "tiny")["optax"]
-        assert compare.compare(noisy, less)[1] == ["only in the first: , tiny, optax"]
+        assert compare.compare(noisy, less)[1] == ["only in the first: tiny, optax"]
+        del less["runs"][0]["cases"]["tiny"]
+        assert compare.compare(less, noisy)[1] == ["only in the second: tiny"]
 
     def test_exit_status_says_whether_something_moved(self, noisy, tmp_path, capsys):
         files = [tmp_path / "a.json", tmp_path / "b.json"]
