@@ -63,14 +63,21 @@ def prepare(
             if name == "torch"
             else JaxProgram(case.run[name], case.wrt, args)
         )
-        result = program.first(ROWS)
         programs[name] = program
+        result = program.first(ROWS)
         return program.facts | (compared(result, truth) if truth else {})
     except Exception as e:
-        if not isinstance(e, Refusal):
-            traceback.print_exc(limit=-3)
-        text = str(e).splitlines()[0] if str(e) else ""
-        return {"error": f"{type(e).__name__}: {text}"}
+        if name in programs:
+            programs.pop(name).close()
+        return {"error": told(e)}
+
+
+def told(e: Exception) -> str:
+    """One line of it; the end of the traceback is for whoever watches."""
+    if isinstance(e, Refusal):
+        return str(e)
+    traceback.print_exception(e, limit=-3)
+    return f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
 
 
 # --- time ----------------------------------------------------------------------------

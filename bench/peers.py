@@ -142,9 +142,12 @@ class Worker:
         self.folder = tempfile.TemporaryDirectory()
         self.facts: dict[str, Any] = {}
         device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-        self._ask(
-            do="prepare", loss=case.torch, args=case.args, wrt=case.wrt, device=device
-        )
+        order = {"loss": case.torch, "args": case.args, "wrt": case.wrt}
+        try:
+            self._ask(do="prepare", device=device, **order)
+        except Refusal:
+            self.close()
+            raise
 
     def first(self, rows: int) -> Result:
         to = str(Path(self.folder.name) / "result.npz")

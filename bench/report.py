@@ -5,6 +5,7 @@ from typing import Any
 
 from bench import numbers
 from bench.cases import BASELINE
+from bench.peers import PEERS
 
 EMPTY = "–"
 ABOUT = """\
@@ -84,9 +85,8 @@ def cells_of(row: numbers.Row, run: dict[str, Any]) -> list[str]:
 
 def every_peer(run: dict[str, Any]) -> str:
     """Milliseconds of everyone, and how many times the baseline's they are."""
-    names = list(
-        dict.fromkeys(n for c in run["cases"].values() for n in c["implementations"])
-    )
+    found = {n for c in run["cases"].values() for n in c["implementations"]}
+    names = sorted(found, key=lambda n: (PEERS.index(n.split()[0]), n))
     rows = [[case, *beside(about, names)] for case, about in run["cases"].items()]
     return "Least milliseconds of each, and their ratio:\n\n" + table(
         ("case", *names), rows

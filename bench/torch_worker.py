@@ -7,6 +7,7 @@ each other down.
 
 import importlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,11 @@ def focal(x: Any, y: Any) -> Any:
     p = torch.sigmoid(x)
     entropy = F.binary_cross_entropy_with_logits(x, y, reduction="none")
     return (entropy * (1 - (p * y + (1 - p) * (1 - y))) ** 2).mean()
+
+
+def log_cosh(x: Any, y: Any) -> Any:
+    r = x - y
+    return (r + F.softplus(-2 * r) - math.log(2)).mean()
 
 
 def linear(hidden: Any, kernel: Any, ids: Any) -> Any:
@@ -59,6 +65,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "huber": F.huber_loss,
     "sigmoid_cross_entropy": F.binary_cross_entropy_with_logits,
     "sigmoid_focal": focal,
+    "log_cosh": log_cosh,
     "softmax_cross_entropy": F.cross_entropy,
     "smoothed": lambda x, ids: F.cross_entropy(x, ids, label_smoothing=0.1),
     "linear": linear,

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pathlib
 import re
 
 import jax
@@ -72,6 +73,13 @@ def test_every_implementation_fits_its_case(case, name):
         assert case.wrt[0] == 0  # what errors of gradients are measured by
         grad = jax.eval_shape(jax.grad(case.textbook_sum, case.wrt), *case.shapes)
         assert [g.shape for g in grad] == [case.args[i].shape for i in case.wrt]
+
+
+def test_torch_has_the_losses_that_cases_name():
+    """Read from the source, since torch is not there."""
+    source = pathlib.Path(peers.__file__).with_name("torch_worker.py").read_text()
+    names = {case.torch for case in [*cases.CASES, *cases.SCALING]} - {""}
+    assert not [name for name in names if f'"{name}":' not in source]
 
 
 def test_names_are_unique():
@@ -199,6 +207,24 @@ class Recorder:
 
     def close(self):
         raise NotImplementedError
+
+
+def test_a_program_that_fails_is_closed(monkeypatch):
+    """And the reason is kept in one line."""
+    closed = []
+
+    class Failing(Recorder):
+        def first(self, rows):
+            raise peers.Refusal("torch has no such thing")
+
+        def close(self):
+            closed.append(self.name)
+
+    monkeypatch.setattr(measure, "Worker", lambda case: Failing(case.name, []))
+    monkeypatch.setattr(measure, "missing", lambda name: None)
+    found = measure.measure(TINY, ["torch"], repeats=1, errors=False)
+    assert found == {"torch": {"error": "torch has no such thing"}}
+    assert closed == ["tiny"]
 
 
 def test_a_peer_may_be_unknown_or_absent(monkeypatch):
