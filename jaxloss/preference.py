@@ -7,7 +7,7 @@ the preferred answer has gained than the other one.
 
 At the size of language models, logits of all tokens do not fit.  With
 `jaxloss.kernels.linear_token_log_probs(hidden, kernel, labels)` they are never made:
-`docs/examples/dpo_from_hidden.py` trains DPO from hidden states.
+`docs/examples/preferences.py` trains from hidden states.
 """
 
 import jax

@@ -1,5 +1,8 @@
 """Preference losses: accuracy, what they are for two answers, and their gradients."""
 
+import pathlib
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,3 +214,19 @@ def test_sequences_may_count_alike_or_by_their_tokens():
     np.testing.assert_allclose(by_answer, -a.mean(), atol=64 * FLOAT64)
     by_token = reduce.mean(losses, where=where)
     np.testing.assert_allclose(by_token, -(a * counts).sum() / counts.sum())
+
+
+# --- from hidden states --------------------------------------------------------------
+
+
+def test_the_recipe_learns_to_prefer(capsys):
+    """From hidden states, with every loss, on text."""
+    path = pathlib.Path(__file__).parent.parent / "docs/examples/preferences.py"
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with jax.enable_x64(False):
+        exec(compile(path.read_text(), path, "exec"), names)
+    before = names["right"].pop("imitation of both")
+    assert before < 0.7
+    assert sorted(names["right"]) == ["dpo", "grpo", "kto", "orpo", "simpo"]
+    assert min(names["right"].values()) > before + 0.1
+    assert capsys.readouterr().out.startswith("{'imitation")
