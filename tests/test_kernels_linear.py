@@ -341,6 +341,22 @@ def test_unknown_labels_and_classes_that_do_not_exist(implementation):
     assert not any(np.any(x) for x in slopes)
 
 
+def test_no_tokens():
+    """An empty batch has the mean 0, and no gradient."""
+    x, y = jnp.zeros((0, 3)), np.zeros(0, int)
+
+    @jax.jit
+    def step(kernel):
+        loss = lambda k: linear_softmax_cross_entropy(x, k, y).compute()
+        logs = linear_token_log_probs(x, kernel, y)
+        return jax.value_and_grad(loss)(kernel), logs
+
+    (value, slope), logs = step(jnp.ones((3, 5)))
+    assert value == 0
+    assert not np.any(slope)
+    assert logs.shape == (0,)
+
+
 def test_leading_axes_are_tokens():
     """`(batch, time, features)` is as good as `(tokens, features)`, and keeps shape."""
     hidden, kernel, _, weights, labels, where = Problem(12, 9, masked=3).arrays()

@@ -50,8 +50,8 @@ def plan(
 ) -> Plan:
     """The plan for a problem of this size.
 
-    `cut` if its classes are known to be cut over devices, `half` if its dtype has 16
-    bits.
+    `cut` if its classes are known to be cut over devices, `half` if its gradient by the
+    kernel has 16 bits.
     """
     limits = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
     # A gradient of 16 bits, summed over parts of the tokens, needs a float32 copy: up
@@ -96,5 +96,5 @@ def _parts(tokens: int, size: int) -> int:
     At most twice as many as are needed: of a prime number of tokens the last part is
     filled up, for a part of one token would be a product of a matrix and a vector.
     """
-    least = max(1, -(-tokens // size))
+    least = max(1, -(-tokens // max(1, size)))
     return next((n for n in range(least, 2 * least) if tokens % n == 0), least)

@@ -128,7 +128,8 @@ def linear_softmax_cross_entropy(
         None if _is(label_smoothing, 0) else smoothing, None if _is(z_loss, 0) else z
     )
     smooth = knobs.label_smoothing is not None
-    plan = _plan_of(name, head, kernel_layout, memory, block, mean_logit=smooth)
+    half = head.kernel.dtype.itemsize < 4
+    plan = _plan_of(name, head, kernel_layout, memory, block, half, smooth)
     total = _implementation(name, implementation, _rules.total, _rules.dense_total)
     total = _left_to_xla(functools.partial(total, plan), P())
     return Mean(total(head, tokens.ids, tokens.weights, knobs), weight)
@@ -196,7 +197,8 @@ def linear_token_log_probs(
     name = "linear_token_log_probs"
     tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
     head = _head(name, tokens, soft_cap, temperature)
-    plan = _plan_of(name, head, kernel_layout, "lean", block, mean_logit=False)
+    # Whatever the dtype, the gradient of this is added up in float32.
+    plan = _plan_of(name, head, kernel_layout, "lean", block, False, False)
     nll = _implementation(name, implementation, _rules.nll, _rules.dense_nll)
     nll = _left_to_xla(functools.partial(nll, plan), _spec(tokens.ids))
     found = jnp.where(tokens.weights == 0, 0, -nll(head, tokens.ids))
@@ -313,7 +315,7 @@ def _plan_of(
     layout: str,
     memory: str,
     block: tuple[int, int] | None,
-    *,
+    half: bool,
     mean_logit: bool,
 ) -> _plan.Plan:
     _checks.one_of(name, ("fast", "lean", "auto"), memory=memory)
@@ -331,7 +333,7 @@ def _plan_of(
         memory=memory,
         block=block,
         cut=_spec(head.kernel)[_AXIS[layout]] is not None,
-        half=head.kernel.dtype.itemsize < 4,
+        half=half,
         mean_logit=mean_logit,
     )
 
