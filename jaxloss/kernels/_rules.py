@@ -86,11 +86,7 @@ def _statistics_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     moved = jax.checkpoint(functools.partial(_moved, plan), prevent_cse=one)
 
     def step(carry: Rows, j: jax.Array) -> tuple[Rows, None]:
-        b = _head.block(head, plan, j)
-        local = _block_of(moves, b, plan)
-        found = moved(
-            head._replace(kernel=None, bias=None), b, ids, sums, classes, local
-        )
+        found = moved(head, j, ids, sums, classes, moves)
         return jax.tree.map(jnp.add, carry, found), None
 
     zero = jax.tree.map(jnp.zeros_like, rows)
@@ -113,13 +109,15 @@ def _block_of(moves: dict[str, jax.Array], b: Block, plan: Plan) -> dict[str, An
 def _moved(
     plan: Plan,
     head: Head,
-    b: Block,
+    j: jax.Array,
     ids: jax.Array,
     sums: Sums,
     classes: jax.Array,
     moves: dict[str, jax.Array],
 ) -> Rows:
-    """What the classes of one block add to the tangents of the statistics."""
+    """What the classes of the j-th block add to the tangents of the statistics."""
+    b = _head.block(head, plan, j)
+    moves = _block_of(moves, b, plan)
     wide = lambda x: x if x is None else x.astype(head.wide)
     still = {"hidden": wide(head.hidden), "kernel": wide(b.kernel), "bias": b.bias}
     still |= {"soft_cap": head.soft_cap, "temperature": head.temperature}
