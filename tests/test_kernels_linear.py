@@ -490,7 +490,7 @@ def test_objectives_take_the_mean():
 
 # --- memory and work -----------------------------------------------------------------
 
-N, D, V = 1024, 32, 16384
+N, D, V = 1024, 256, 16384
 
 
 def compiled(memory, dtype, block, wanted=(0, 1), logs=False):
@@ -544,8 +544,8 @@ def test_what_is_frozen_costs_nothing():
     product = 2 * N * D * V
     for wanted, products in (((), 1), ((0,), 2), ((1,), 2), ((0, 1), 3)):
         work = flops(compiled("fast", np.float32, (N, V), wanted)) / product
-        # What is not a product is linear in the logits, and they have 32 features.
-        assert products <= work <= products + 0.6, wanted
+        # What is not a product is a few operations for each logit, of 2 D.
+        assert products <= work <= products + 0.1, wanted
 
 
 # --- eight devices -------------------------------------------------------------------
