@@ -4,6 +4,8 @@ The slopes are the hand-derived ones: autodiff of `maximum` and `clip` gives hal
 slope where the residual is on the limit, and loses a tiny slope to rounding.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -15,6 +17,15 @@ def of(loss: str, predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     """`predictions - targets`, checked."""
     predictions, targets = pair(loss, predictions, targets)
     return predictions - targets
+
+
+def between(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of a residual (and more), as one of predictions and targets.
+
+    With the subtraction inside of `stable.apart`: outside, its result would be what the
+    loss and its gradient share.
+    """
+    return stable.apart(lambda p, t, *more: kernel(p - t, *more))
 
 
 def pair(
@@ -50,8 +61,10 @@ def clipped(r: jax.Array, limit: jax.Array) -> jax.Array:
 @stable.with_derivatives(clipped, excess)
 def huber(r: jax.Array, delta: jax.Array) -> jax.Array:
     """`r^2 / 2` up to delta, `delta |r| - delta^2 / 2` beyond it."""
-    inner = clipped(r, delta)
-    return inner * (r - inner / 2)  # the outlier is never squared
+    (half,) = stable.constants(r, 0.5)
+    a = jnp.abs(r)
+    inner = jnp.minimum(a, delta)  # `clip` would not be taken up into a sum
+    return inner * (a - half * inner)  # the outlier is never squared
 
 
 def _ramp_slope(r: jax.Array, beta: jax.Array) -> jax.Array:

@@ -41,9 +41,9 @@ def huber(
       >>> jaxloss.huber(jnp.array([0.5, 3.0]), jnp.zeros(2))
       Array([0.125, 2.5  ], dtype=float32)
     """
-    r = _residual.of("huber", predictions, targets)
-    delta = _checks.parameter("huber", r, "(0, inf)", delta=delta)
-    return _residual.huber(r, delta)
+    predictions, targets = _residual.pair("huber", predictions, targets)
+    delta = _checks.parameter("huber", predictions, "(0, inf)", delta=delta)
+    return _huber(predictions, targets, delta)
 
 
 def smooth_l1(
@@ -116,7 +116,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.log_cosh(jnp.array([1e-4, 3.0]), jnp.zeros(2))
       Array([5.000000e-09, 2.309328e+00], dtype=float32)
     """
-    return stable.log_cosh(_residual.of("log_cosh", predictions, targets))
+    return _log_cosh(*_residual.pair("log_cosh", predictions, targets))
 
 
 def epsilon_insensitive(
@@ -208,3 +208,7 @@ def general_robust(
     alpha = _checks.parameter("general_robust", r, "[-inf, inf]", alpha=alpha)
     scale = _checks.parameter("general_robust", r, "(0, inf)", scale=scale)
     return _barron.loss(r, alpha, scale)
+
+
+_huber = _residual.between(_residual.huber)
+_log_cosh = _residual.between(stable.log_cosh)

@@ -15,6 +15,9 @@ derivative as another primitive of this module, whose derivative is again one.
 """
 
 from jaxloss.stable.derivatives import (
+    anew as anew,
+    apart as apart,
+    constants as constants,
     difference as difference,
     pin as pin,
     rounded as rounded,
