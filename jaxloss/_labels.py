@@ -123,6 +123,25 @@ def blend(
     return weighted(1 - part, first) + weighted(part, second)
 
 
+# --- one logit a decision ------------------------------------------------------------
+# Without comparing or choosing, which would keep XLA:CPU from taking up in a sum.
+
+
+def signs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(1, 0) where x is positive, (0, 1) where it is not."""
+    zero, one = stable.constants(x, 0, 1)
+    positive = jnp.maximum(jnp.sign(x), zero)
+    return positive, one - positive
+
+
+def finite_if_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
+    """`wrong * a`, and 0 where nothing is wrong, even of an infinite logit."""
+    # A power of two that takes the smallest normal number beyond 1: its square is
+    # infinite, and so is the product of that with all that is not 0.
+    (huge,) = stable.constants(a, 2.0 ** (jnp.finfo(a.dtype).maxexp - 1))
+    return wrong * jnp.minimum(a, jnp.abs(wrong) * huge * huge)
+
+
 @jax.custom_jvp
 def _nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
     """`losses`, but NaN where not `known`; so is the gradient, unless multiplied by 0.

@@ -50,9 +50,10 @@ def sigmoid_cross_entropy(
     (logits,) = _checks.floating(name, logits=logits)
     (labels,) = _checks.real(name, logits, labels=labels)
     _checks.same_shape(name, logits=logits, labels=labels)
-    weight = 1.0 if pos_weight is None else pos_weight
-    weight = _checks.parameter(name, logits, "(0, inf)", pos_weight=weight)
-    return _binary_cross_entropy(logits, labels, weight)
+    if pos_weight is None:
+        return _binary_cross_entropy(logits, labels)
+    weight = _checks.parameter(name, logits, "(0, inf)", pos_weight=pos_weight)
+    return _weighted_binary_cross_entropy(logits, labels, weight)
 
 
 def softmax_cross_entropy(
@@ -208,6 +209,31 @@ def _binary_by_weight(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     return _labels.weighted(y, stable.softplus(-x))
 
 
+# Minimax coefficients of (sigmoid(x) - 1/2) / x in x^2 on [0, 4]: 0.1 ulp of float32.
+_SIGMOID = [
+    0.2499999989444029,
+    -0.020833299170605373,
+    0.0020831499479040724,
+    -0.0002104332514761251,
+    2.0961737478186657e-05,
+    -1.9329694741478678e-06,
+    1.3929616492698843e-07,
+    -5.391619469019374e-09,
+]
+
+
+def _is_near(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether a soft label might cancel the probability, both about 1/2."""
+    return (y > 0) & (y < 1) & (jnp.abs(x) < 2)
+
+
+def _sigmoid_less_half(x: jax.Array) -> jax.Array:
+    """`sigmoid(x) - 1/2` for |x| <= 2."""
+    if x.dtype == jnp.float32:
+        return x * stable.polynomial(jnp.square(x), _SIGMOID)
+    return 0.5 * stable.tanh(0.5 * x)
+
+
 @stable.with_derivatives(
     _binary_curve, _binary_twist, lambda x, y, v: -y * stable.sigmoid(-x)
 )
@@ -215,9 +241,9 @@ def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     # Near x = 0 a soft label cancels the probability: 1/2 - y is exact for y >= 1/4,
     # so what is left of the difference keeps its digits.
     near = (0.5 - y) - 0.5 * (v - 1) * y
-    near += 0.5 * ((1 - y) + v * y) * stable.tanh(0.5 * jnp.clip(x, -2, 2))
+    near += ((1 - y) + v * y) * _sigmoid_less_half(jnp.clip(x, -2, 2))
     far = (1 - y) * stable.sigmoid(x) - v * y * stable.sigmoid(-x)
-    return jnp.where((y > 0) & (y < 1) & (jnp.abs(x) < 2), near, far)
+    return jnp.where(_is_near(x, y), near, far)
 
 
 @stable.with_derivatives(
@@ -227,15 +253,42 @@ def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
 )
 def _binary_by_label(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     a = jnp.abs(x)
-    return jnp.where(x >= 0, -a, v * a) + (v - 1) * stable.log1p(jnp.exp(-a))
+    return jnp.where(x >= 0, -a, v * a) + (v - 1) * stable.log1p_exp(-a)
 
 
+@stable.with_derivatives(
+    lambda x, y: stable.sigmoid_slope(x), lambda x, y: -jnp.ones_like(x)
+)
+def _binary_slope(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`sigmoid(x) - y`, as `_binary_by_logit` of the weight 1."""
+    near = (0.5 - y) + _sigmoid_less_half(jnp.clip(x, -2, 2))
+    tail = stable.sigmoid(-jnp.abs(x))
+    far = jnp.where(x < 0, tail - y, (1 - y) - tail)
+    return jnp.where(_is_near(x, y), near, far)
+
+
+@stable.apart
+@stable.with_derivatives(_binary_slope, lambda x, y: -x)
+def _binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`(1 - y) softplus(x) + y softplus(-x)`, of which no term is negative."""
+    a = jnp.abs(x)
+    positive, _ = _labels.signs(x)
+    wrong = (positive - y) * jnp.sign(x)
+    return _labels.finite_if_right(wrong, a) + stable.log1p_exp_apart(-a)
+
+
+@stable.apart
 @stable.with_derivatives(_binary_by_logit, _binary_by_label, _binary_by_weight)
-def _binary_cross_entropy(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
+def _weighted_binary_cross_entropy(
+    x: jax.Array, y: jax.Array, v: jax.Array
+) -> jax.Array:
     """`(1 - y) softplus(x) + v y softplus(-x)`, of which no term is negative."""
     a = jnp.abs(x)
-    linear = _labels.weighted(jnp.where(x >= 0, 1 - y, v * y), a)
-    return linear + ((1 - y) + v * y) * stable.log1p(jnp.exp(-a))
+    positive, negative = _labels.signs(x)
+    wrong = (positive - y) * (positive - negative * v)
+    right = (negative - y) * (negative - positive * v)
+    tail = stable.log1p_exp_apart(-a)
+    return _labels.finite_if_right(wrong, a) + (wrong + right) * tail
 
 
 def _mean_over_classes(rows: _labels.Rows, values: jax.Array) -> jax.Array:

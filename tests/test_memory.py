@@ -19,6 +19,11 @@ MEBIBYTE = 2**20
 CASES = {
     "huber": (jaxloss.huber, REALS),
     "log_cosh": (jaxloss.log_cosh, REALS),
+    "sigmoid_cross_entropy": (jaxloss.sigmoid_cross_entropy, REALS),
+    "sigmoid_cross_entropy, weighted": (
+        lambda x, y: jaxloss.sigmoid_cross_entropy(x, y, pos_weight=3.0),
+        REALS,
+    ),
 }
 
 

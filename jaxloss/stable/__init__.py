@@ -34,6 +34,8 @@ from jaxloss.stable.scalars import (
     expm1 as expm1,
     log1mexp as log1mexp,
     log1p as log1p,
+    log1p_exp as log1p_exp,
+    log1p_exp_apart as log1p_exp_apart,
     log_cosh as log_cosh,
     log_sigmoid as log_sigmoid,
     magnitude as magnitude,
