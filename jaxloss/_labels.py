@@ -89,13 +89,14 @@ def pick(values: jax.Array, ids: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(at == ids[..., None], values, 0), axis=-1)
 
 
-def _finite(slope: jax.Array) -> jax.Array:
+def finite(slope: jax.Array) -> jax.Array:
+    """A slope, but 0 where it is infinite."""
     # An infinite slope would become NaN as soon as it is multiplied by a zero.
     return jnp.where(jnp.isinf(slope), 0, slope)
 
 
 @stable.with_derivatives(
-    lambda weight, loss: _finite(loss),
+    lambda weight, loss: finite(loss),
     lambda weight, loss: jnp.broadcast_to(weight, loss.shape),
 )
 def weighted(weight: jax.Array, loss: jax.Array) -> jax.Array:
@@ -107,10 +108,10 @@ def weighted(weight: jax.Array, loss: jax.Array) -> jax.Array:
 
 
 @stable.with_derivatives(
-    lambda part, first, second, gap: _finite(gap),
+    lambda part, first, second, gap: finite(gap),
     lambda part, first, second, gap: jnp.broadcast_to(1 - part, gap.shape),
     lambda part, first, second, gap: jnp.broadcast_to(part, gap.shape),
-    lambda part, first, second, gap: jnp.zeros_like(gap),
+    None,
 )
 def blend(
     part: jax.Array, first: jax.Array, second: jax.Array, gap: jax.Array

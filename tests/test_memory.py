@@ -24,6 +24,11 @@ CASES = {
         lambda x, y: jaxloss.sigmoid_cross_entropy(x, y, pos_weight=3.0),
         REALS,
     ),
+    "sigmoid_focal": (jaxloss.sigmoid_focal, REALS),
+    "sigmoid_focal, alpha": (
+        lambda x, y: jaxloss.sigmoid_focal(x, y, alpha=0.25),
+        REALS,
+    ),
 }
 
 

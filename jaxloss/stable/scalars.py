@@ -53,8 +53,8 @@ def sigmoid(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0, e, 1) / (1 + e)
 
 
-# Minimax coefficients of 2 (atanh(s) / s - 1) / s^2 in s^2 on [0, 1/9], where 4 move log1p
-# by 0.1 ulp of float32; 5 where they are not to be the same numbers, see `apart`.
+# Minimax coefficients of 2 (atanh(s) / s - 1) / s^2 in s^2 on [0, 1/9], where 4 move
+# log1p by 0.1 ulp of float32; 5 where they must be other numbers, see `apart`.
 _ATANH_4 = [
     0.6666641628491398,
     0.4002152727049817,
