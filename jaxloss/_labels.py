@@ -20,7 +20,9 @@ class Rows(NamedTuple):
     alive: jax.Array
     """Whether the example has a class at all: otherwise its loss is 0."""
     known: jax.Array
-    """Whether its id is one of the classes: otherwise its loss is NaN."""
+    """Whether its id is one of the classes: otherwise its loss, if alive, is NaN."""
+    given: jax.Array
+    """The scores before that 0: nothing was chosen yet, so a sum takes them up."""
 
     @property
     def are_ids(self) -> bool:
@@ -43,7 +45,13 @@ class Rows(NamedTuple):
 
     def finish(self, losses: jax.Array) -> jax.Array:
         """The losses of these rows: computed, 0 or NaN."""
-        return _nan_unless(self.known, jnp.where(self.alive, losses, 0))
+        # An example without classes is padding, and padding often has a label like -1.
+        known = self.known | ~self.alive
+        return _nan_unless(known, jnp.where(self.alive, losses, 0))
+
+    def alive_by_label(self) -> "Rows":
+        """These rows, told to be alive by the sums that cross entropy of ids needs."""
+        return self._replace(alive=stable.has_class(self.given, self.labels))
 
 
 def rows(
@@ -55,21 +63,27 @@ def rows(
 ) -> Rows:
     """Checks and converts the arguments of a loss of class labels."""
     ((name, _),) = scores.items()
-    x, alive = unlabelled_rows(loss, axis, where, **scores)
+    given, x, alive = _rows_of_scores(loss, axis, where, **scores)
     like = jnp.moveaxis(x, -1, axis)
     axis = _checks.one_axis(loss, axis, **{name: like})
     labels = _checks.class_labels(loss, labels, axis, **{name: like})
     if jnp.issubdtype(labels.dtype, jnp.floating):
-        return Rows(x, jnp.moveaxis(labels, axis, -1), alive, jnp.ones_like(alive))
+        labels = jnp.moveaxis(labels, axis, -1)
+        return Rows(x, labels, alive, jnp.ones_like(alive), given)
     known = (labels >= 0) & (labels < x.shape[-1])
-    # An example without classes is padding, and padding often has a label like -1.
-    return Rows(x, jnp.where(known & alive, labels, 0), alive, known | ~alive)
+    return Rows(x, jnp.where(known, labels, 0), alive, known, given)
 
 
 def unlabelled_rows(
     loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Checked scores, classes last, as in `Rows`; and which rows have a class."""
+    return _rows_of_scores(loss, axis, where, **scores)[1:]
+
+
+def _rows_of_scores(
+    loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     ((name, _),) = scores.items()
     (x,) = _checks.floating(loss, **scores)
     _checks.at_least_1d(loss, **{name: x})
@@ -79,8 +93,8 @@ def unlabelled_rows(
         _checks.same_shape(loss, **{name: x}, where=where)
         x = jnp.where(where, x, -jnp.inf)
     x = jnp.moveaxis(x, axis, -1)
-    alive = jnp.any(x != -jnp.inf, axis=-1)
-    return jnp.where(alive[..., None], x, 0), alive
+    alive = jnp.max(x, axis=-1) != -jnp.inf
+    return x, jnp.where(alive[..., None], x, 0), alive
 
 
 def pick(values: jax.Array, ids: jax.Array) -> jax.Array:
@@ -171,8 +185,9 @@ def _(primals, tangents):
 
 def cross_entropy(rows: Rows) -> jax.Array:
     """`-sum(w log p)` with p the softmax of the scores, for either kind of labels."""
-    fn = stable.softmax_nll if rows.are_ids else _cross_entropy
-    return fn(rows.scores, rows.labels)
+    if rows.are_ids:
+        return stable.softmax_nll(rows.given, rows.labels)
+    return _cross_entropy(rows.scores, rows.labels)
 
 
 @jax.custom_jvp

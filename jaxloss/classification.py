@@ -110,11 +110,14 @@ def softmax_cross_entropy(
     """
     name = "softmax_cross_entropy"
     rows = _labels.rows(name, labels, axis, where, logits=logits)
+    rows = rows.alive_by_label() if rows.are_ids else rows
     losses = _labels.cross_entropy(rows)
     part = _checks.parameter(name, losses, "[0, 1]", label_smoothing=label_smoothing)
+    if isinstance(label_smoothing, float) and label_smoothing == 0:
+        return rows.finish(losses)  # 0 times a gradient would be computed all the same
     # What is spread is the mean over the classes: no smoothed distribution is built,
     # and ids and their one-hot distributions give the same numbers.
-    spread = rows.mass() * _mean_over_classes(rows, -stable.log_softmax(rows.scores))
+    spread = _spread(rows)
     return rows.finish(_labels.blend(part, losses, spread, _smoothing_slope(rows)))
 
 
@@ -296,6 +299,12 @@ def _mean_over_classes(rows: _labels.Rows, values: jax.Array) -> jax.Array:
     valid = rows.scores != -jnp.inf
     total = jnp.sum(jnp.where(valid, values, 0), axis=-1)
     return total / jnp.sum(valid, axis=-1, dtype=values.dtype)
+
+
+def _spread(rows: _labels.Rows) -> jax.Array:
+    if rows.are_ids:
+        return stable.softmax_spread(rows.given, rows.labels)
+    return rows.mass() * _mean_over_classes(rows, -stable.log_softmax(rows.scores))
 
 
 def _smoothing_slope(rows: _labels.Rows) -> jax.Array:

@@ -104,7 +104,8 @@ def softmax_cross_entropy(
         scores=jnp.where(alive[..., None], x, 0),
         labels=jnp.where(known & alive, ids, 0),
         alive=alive,
-        known=known | ~alive,
+        known=known,
+        given=x,
     )
     local = rows.labels - first.astype(ids.dtype)
     largest = jnp.where(alive, largest, 0)

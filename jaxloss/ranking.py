@@ -97,5 +97,5 @@ def listwise_softmax(
     _checks.same_shape(name, scores=jnp.moveaxis(s, -1, axis), relevance=y)
     y = y if where is None else jnp.where(jnp.asarray(where), y, 0)
     known = jnp.ones_like(alive)
-    rows = _labels.Rows(s, jnp.moveaxis(y, axis, -1), alive, known)
+    rows = _labels.Rows(s, jnp.moveaxis(y, axis, -1), alive, known, s)
     return rows.finish(_labels.cross_entropy(rows))

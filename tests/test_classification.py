@@ -270,7 +270,7 @@ def test_a_shift_of_the_logits_changes_nothing():
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 1.0])
 def test_ids_are_one_hot_distributions(part):
-    """The same loss and gradient: bit for bit, unless two terms are blended."""
+    """The same loss and gradient, by sums of other terms: to rounding."""
     x, ids, _ = draw()
     x = x.at[0, 1].set(-INF).at[1].set(0).at[2, 2].add(40)
     ids = ids.at[0].set(3)
@@ -281,8 +281,9 @@ def test_ids_are_one_hot_distributions(part):
         return loss(x), jax.grad(lambda x: jnp.sum(loss(x)))(x)
 
     for a, b in zip(run(ids), run(one_hot(ids)), strict=True):
-        # The compiler rounds a product that it adds at once, here but not there.
-        assert_close(a, b, jnp.float32, ulps=2 if 0 < part < 1 else 0)
+        # Ids subtract their rival from all logits, distributions the largest logit; and
+        # all that is spread has the gradient p - 1/5.
+        assert_close(a, b, jnp.float32, ulps=4, size=part / 5)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 1.0])

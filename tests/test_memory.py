@@ -14,6 +14,7 @@ import jaxloss
 
 SHAPE = (8192, 4096)
 REALS = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+IDS = jax.ShapeDtypeStruct(SHAPE[:1], jnp.int32)
 MEBIBYTE = 2**20
 
 CASES = {
@@ -28,6 +29,11 @@ CASES = {
     "sigmoid_focal, alpha": (
         lambda x, y: jaxloss.sigmoid_focal(x, y, alpha=0.25),
         REALS,
+    ),
+    "softmax_cross_entropy": (jaxloss.softmax_cross_entropy, IDS),
+    "softmax_cross_entropy, smoothed": (
+        lambda x, y: jaxloss.softmax_cross_entropy(x, y, label_smoothing=0.1),
+        IDS,
     ),
 }
 

@@ -24,11 +24,13 @@ from jaxloss.stable.derivatives import (
     with_derivatives as with_derivatives,
 )
 from jaxloss.stable.rows import (
+    has_class as has_class,
     log_softmax as log_softmax,
     logsumexp as logsumexp,
     softmax as softmax,
     softmax_complement as softmax_complement,
     softmax_nll as softmax_nll,
+    softmax_spread as softmax_spread,
 )
 from jaxloss.stable.scalars import (
     expm1 as expm1,

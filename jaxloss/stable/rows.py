@@ -5,11 +5,13 @@ the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up withou
 1, so that it keeps its digits when the largest class has all the mass.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable.derivatives import difference
+from jaxloss.stable.derivatives import anew, constants, difference
 from jaxloss.stable.scalars import log1p, nan_unless
 
 
@@ -122,28 +124,185 @@ def _masked(x: jax.Array, axis: int, where: jax.Array | None) -> jax.Array:
     return jnp.moveaxis(x if where is None else jnp.where(where, x, -jnp.inf), axis, -1)
 
 
-@jax.custom_jvp
+class _Row(NamedTuple):
+    """A row of logits as its label sees it; one number each per row."""
+
+    rival: jax.Array
+    """The largest logit of another class; 0 if there is none."""
+    others: jax.Array
+    """The sum of `exp(logit - rival)` over the other classes."""
+    label: jax.Array
+    gap: jax.Array
+    """`rival - label`, the negative margin; -1 if there is no rival."""
+    error: jax.Array
+    """What rounding took from the gap."""
+    known: jax.Array
+    """0; NaN if the id is no class."""
+
+    def sure(self) -> jax.Array:
+        """The sum of the others relative to a label that is the largest."""
+        part = self.others * jnp.exp(-jnp.abs(self.gap))
+        return part + part * self.error
+
+    def unsure(self) -> jax.Array:
+        """The sum of all relative to a rival that is the largest."""
+        return self.others + jnp.exp(-jnp.abs(self.gap))
+
+    def total(self) -> jax.Array:
+        """The sum of all relative to the rival; infinite if it is far behind."""
+        label = jnp.exp(-self.gap)
+        return self.others + (label - label * self.error)
+
+    def excess(self) -> jax.Array:
+        """How far the logsumexp is above the largest logit."""
+        return jnp.where(self.gap < 0, log1p(self.sure()), jnp.log(self.unsure()))
+
+    def nll(self) -> jax.Array:
+        excess = self.excess()
+        unsure = self.gap + (excess + self.error)
+        known = self.known + nan_unless(self.label < jnp.inf, self.label)
+        return jnp.where(self.gap < 0, excess, unsure) + known
+
+
+def _row_of_label(x: jax.Array, ids: jax.Array) -> _Row:
+    """By two reductions, neither of which chooses, counts ties or adds a 1.
+
+    Not the largest logit but the rival is subtracted from the logits: then the rounding
+    of the difference matters only for small terms of the sum.
+    """
+    rival = jnp.max(_other_logits(x, ids, 1), axis=-1, keepdims=True)
+    alone = rival == -jnp.inf
+    rival = jnp.where(alone, 0, rival)
+    # Another constant, and the arguments anew: or both would want one array, in memory.
+    others = jnp.exp(_other_logits(anew(x), anew(ids), 2) - rival)
+    others = jnp.sum(others, axis=-1)
+    rival, alone = rival[..., 0], alone[..., 0]
+    inside = (ids >= 0) & (ids < x.shape[-1])
+    at = jnp.where(inside, ids, 0)[..., None]
+    label = jnp.take_along_axis(x, at, axis=-1)[..., 0]
+    gap, error = difference(rival, label)
+    gap, error = jnp.where(alone, -1, gap), jnp.where(alone, 0, error)
+    others = jnp.where(rival == jnp.inf, 1, others)  # and not NaN, of inf - inf
+    return _Row(rival, others, label, gap, error, nan_unless(inside, x))
+
+
+def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
+    """`x`, but -inf at the label: of arithmetic alone, as in `apart`."""
+    (tiny,) = constants(x, times * float(jnp.finfo(x.dtype).tiny))
+    column = jnp.arange(x.shape[-1], dtype=x.dtype)
+    column = lax.broadcast_in_dim(column, x.shape, (x.ndim - 1,))
+    away = column - ids.astype(x.dtype)[..., None]
+    return x - tiny / (away * away)
+
+
+def has_class(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """Whether a row has a logit above -inf: by the sums that `softmax_nll` needs."""
+    row = _row_of_label(x, ids)
+    return (row.others != 0) | (row.label != -jnp.inf)
+
+
 def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)[id]` along the last axis: 4 ulp (derivatives 5, 8).
 
     By log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  An id
-    outside the classes gives NaN.  The label is found by comparison, not gathered, so
-    that a sharded or a traced class axis needs no communication of its own.
+    outside the classes gives NaN, a row of -inf 0.
     """
-    _, _, d, error, _, rest = _row(x)
-    at = _is_label(x, ids)
-    pick = lambda v: jnp.sum(jnp.where(at, v, 0), axis=-1)
-    nll = (log1p(rest[..., 0]) - pick(error)) - pick(d)
-    return nll + nan_unless(jnp.any(at, axis=-1), x)
+    return _nll(x, ids, _row_of_label(lax.stop_gradient(x), ids))
 
 
-@softmax_nll.defjvp
+@jax.custom_jvp
+def _nll(x: jax.Array, ids: jax.Array, row: _Row) -> jax.Array:
+    return row.nll()
+
+
+@_nll.defjvp
 def _(primals, tangents):
-    (x, ids), (t, _) = primals, tangents
-    at = _is_label(x, ids)
-    slope = jnp.where(at, -softmax_complement(x), softmax(x))
-    slope = slope + nan_unless(jnp.any(at, axis=-1, keepdims=True), x)
-    return softmax_nll(x, ids), jnp.sum(slope * t, axis=-1)
+    x, ids, row = primals
+    slope = _nll_slope(anew(x), ids, jax.tree.map(anew, row))
+    return _nll(x, ids, row), jnp.sum(slope * tangents[0], axis=-1)
+
+
+@jax.custom_jvp
+def _nll_slope(x: jax.Array, ids: jax.Array, row: _Row) -> jax.Array:
+    """The gradient; it has one itself in `x` alone, of which `row` is a function."""
+    p = _exp_difference(x, row.rival) * (1 / row.total())[..., None]
+    missing = (row.others / row.total())[..., None]
+    return jnp.where(_is_label(x, ids), -missing, p) + row.known[..., None]
+
+
+@_nll_slope.defjvp
+def _(primals, tangents):
+    _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
+    return _nll_slope(*primals), curve
+
+
+def _exp_difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`exp(x - y)` of rows and of a number for each; at most 1."""
+    d, error = difference(x, y[..., None])
+    e = jnp.exp(jnp.minimum(d, 0))  # the label may be above its rival, but is not asked
+    return e + e * error
+
+
+def _count_finite(x: jax.Array) -> jax.Array:
+    zero, one, top = constants(x, 0, 1, float(jnp.finfo(x.dtype).max))
+    count = jnp.sum(jnp.maximum(jnp.minimum(x + top, one), zero), axis=-1)
+    return jnp.maximum(count, 1)
+
+
+def _mean_below(x: jax.Array, row: _Row, count: jax.Array) -> jax.Array:
+    """The mean of `largest - logit` over the `count` finite logits."""
+    label = jnp.where(row.label == -jnp.inf, 0, row.label)
+    largest = jnp.where(row.gap < 0, label, row.rival)[..., None]
+    # Of arithmetic alone, as in `apart`; the half of a difference never overflows.
+    top = float(jnp.finfo(x.dtype).max) / 2
+    half, top, two = constants(x, 0.25, top, 2)
+    below = jnp.minimum(half * anew(largest) - half * anew(x), top)
+    finite = jnp.minimum(top - below, two)
+    return jnp.sum(finite * below, axis=-1) / (count / 2)
+
+
+def softmax_spread(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """`-log_softmax(x)`, its mean over the classes that have a probability: 4 ulp.
+
+    The ids have no part in it but to share their sums with `softmax_nll`.  0 for a row
+    of -inf.
+    """
+    fixed = lax.stop_gradient(x)
+    row, count = _row_of_label(fixed, ids), _count_finite(fixed)
+    return _spread(x, ids, row, _mean_below(fixed, row, count), count)
+
+
+@jax.custom_jvp
+def _spread(
+    x: jax.Array, ids: jax.Array, row: _Row, below: jax.Array, count: jax.Array
+) -> jax.Array:
+    return below + row.excess()
+
+
+@_spread.defjvp
+def _(primals, tangents):
+    x, ids, row, _, count = primals
+    slope = _spread_slope(anew(x), ids, jax.tree.map(anew, row), anew(count))
+    return _spread(*primals), jnp.sum(slope * tangents[0], axis=-1)
+
+
+@jax.custom_jvp
+def _spread_slope(
+    x: jax.Array, ids: jax.Array, row: _Row, count: jax.Array
+) -> jax.Array:
+    """Probabilities less `1 / count`, by the exponentials that `_nll_slope` has too."""
+    p = _exp_difference(x, row.rival) * (1 / row.total())[..., None]
+    label = jnp.exp(-jnp.abs(row.gap))
+    label = (label - label * row.error) / row.unsure()
+    label = jnp.where(row.gap < 0, 1 / (1 + row.sure()), label)
+    p = jnp.where(_is_label(x, ids), label[..., None], p)
+    return p - jnp.where(x == -jnp.inf, 0, (1 / count)[..., None])
+
+
+@_spread_slope.defjvp
+def _(primals, tangents):
+    _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
+    return _spread_slope(*primals), curve
 
 
 def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
