@@ -208,10 +208,9 @@ def _half(case: Case) -> Case:
     args = tuple(
         a._replace(dtype="bfloat16") if a.dtype == "float32" else a for a in case.args
     )
-    run = {name: fn for name, fn in case.run.items() if name != "jaxloss lean"}
-    targets = {"jaxloss fast": Target(time=0.65, temp=0.15, error=1e-5)}
+    targets = dict.fromkeys(case.targets, Target(time=0.65, temp=0.15, error=1e-5))
     name = f"{case.name} bfloat16"
-    return dataclasses.replace(case, name=name, args=args, run=run, targets=targets)
+    return dataclasses.replace(case, name=name, args=args, targets=targets)
 
 
 _HEADS = [
