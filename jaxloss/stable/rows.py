@@ -151,7 +151,8 @@ class _Row(NamedTuple):
     def total(self) -> jax.Array:
         """The sum of all relative to the rival; infinite if it is far behind."""
         label = jnp.exp(-self.gap)
-        return self.others + (label - label * self.error)
+        finite = jnp.minimum(label, float(jnp.finfo(label.dtype).max))  # no inf - inf
+        return self.others + (label - finite * self.error)
 
     def excess(self) -> jax.Array:
         """How far the logsumexp is above the largest logit."""
