@@ -595,3 +595,14 @@ def test_optax_agrees_where_it_is_accurate():
         )
         target = theirs.smooth_labels(one_hot(ids), 0.1)
         near(smooth(x, ids, 0.1), theirs.softmax_cross_entropy(x, target))
+
+
+def test_more_classes_than_float32_counts():
+    """Of 2^24 + 3 classes, two neighbours that float32 does not tell apart."""
+    size = 2**24 + 3
+    logits = jnp.zeros((1, size), jnp.float32).at[0, 2**24].set(20.0)
+    losses = jax.jit(classification.softmax_cross_entropy)
+    rest = size - 1
+    for label, share in ((2**24 + 1, 1), (2**24, np.exp(20.0))):
+        want = np.log((rest + np.exp(20.0)) / share)
+        np.testing.assert_allclose(losses(logits, jnp.array([label])), want, rtol=1e-5)

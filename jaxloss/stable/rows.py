@@ -189,6 +189,8 @@ def _row_of_label(x: jax.Array, ids: jax.Array) -> _Row:
 
 def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
     """`x`, but -inf at the label: of arithmetic alone, as in `apart`."""
+    if x.shape[-1] > 2 ** jnp.finfo(x.dtype).nmant:  # not all of them are numbers in it
+        return jnp.where(_is_label(x, ids), -jnp.inf, x)
     (tiny,) = constants(x, times * float(jnp.finfo(x.dtype).tiny))
     column = jnp.arange(x.shape[-1], dtype=x.dtype)
     column = lax.broadcast_in_dim(column, x.shape, (x.ndim - 1,))
