@@ -55,6 +55,7 @@ from jaxloss.logits import (
     adjust_logits as adjust_logits,
     temperature as temperature,
 )
+from jaxloss.ordinal import coral as coral, squared_emd as squared_emd
 from jaxloss.preference import (
     dpo as dpo,
     grpo as grpo,
@@ -119,6 +120,7 @@ from jaxloss.similarity import (
 )
 from jaxloss.targets import (
     mixup as mixup,
+    ordinal_levels as ordinal_levels,
     smooth_binary_labels as smooth_binary_labels,
     smooth_labels as smooth_labels,
 )

@@ -47,7 +47,7 @@ class Rows(NamedTuple):
         """The losses of these rows: computed, 0 or NaN."""
         # An example without classes is padding, and padding often has a label like -1.
         known = self.known | ~self.alive
-        return _nan_unless(known, jnp.where(self.alive, losses, 0))
+        return nan_unless(known, jnp.where(self.alive, losses, 0))
 
     def alive_by_label(self) -> "Rows":
         """These rows, told to be alive by the sums that cross entropy of ids needs."""
@@ -158,7 +158,7 @@ def finite_if_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def _nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
+def nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
     """`losses`, but NaN where not `known`; so is the gradient, unless multiplied by 0.
 
     A constant NaN slope would reach the gradient through a mask as well: 0 * NaN is
@@ -168,7 +168,7 @@ def _nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
     return losses + stable.nan_unless(known, losses)
 
 
-@_nan_unless.defjvp
+@nan_unless.defjvp
 def _(primals, tangents):
     known, losses = primals
     _, slope = tangents
@@ -177,7 +177,7 @@ def _(primals, tangents):
     zero = stable.pin(known.astype(losses.dtype))  # or XLA makes a select of it
     for factor in (huge, huge, zero, huge, huge):
         slope = stable.pin(slope * factor)
-    return _nan_unless(known, losses), slope
+    return nan_unless(known, losses), slope
 
 
 # --- cross entropy -----------------------------------------------------------------

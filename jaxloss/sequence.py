@@ -187,7 +187,7 @@ def _forward(
     seq = _sequences(loss, logits, labels, where, label_where, blank)
     blanks, emits, taken, ends = _scan(seq, blank)
     losses = -(_labels.pick(ends, seq.lengths) + taken[-1])
-    losses = _labels._nan_unless(seq.known, losses)
+    losses = _labels.nan_unless(seq.known, losses)
     blanks = jnp.concatenate([blanks[:-1], ends[None]])[: len(blanks)]
     offset = taken[1:, ..., None]
     blanks, emits = (jnp.moveaxis(a + offset, 0, -2) for a in (blanks, emits))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks
@@ -110,6 +111,43 @@ def smooth_binary_labels(
     (labels,) = _checks.widened(loss, labels=labels)
     smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
     return (1 - smoothing) * labels + 0.5 * smoothing
+
+
+def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
+    r"""Which classes of an order a label is above: K - 1 binary labels.
+
+    .. math:: l_k = 1[y > k], \qquad k = 0, \dots, K - 2
+
+    `sigmoid_cross_entropy` of them, summed, is `coral`; any other binary loss may take
+    its place, such as `sigmoid_focal` where the classes are rare.
+
+    Args:
+      labels: Integer class ids `(...)` in [0, K), in their order.
+      num_classes: K.
+
+    Returns:
+      Levels `(..., K - 1)`, 0 or 1 and float32, of which the first y are 1; a row of
+      NaN where an id is not a class.
+
+    Raises:
+      TypeError: If `labels` is not integer, or `num_classes` not a Python integer.
+      ValueError: If `num_classes` is less than 1.
+
+    Reference:
+      Li and Lin, "Ordinal Regression by Extended Binary Classification", NIPS 2006.
+
+    Example:
+      >>> jaxloss.ordinal_levels(jnp.array([0, 2]), num_classes=4)
+      Array([[0., 0., 0.],
+             [1., 1., 0.]], dtype=float32)
+    """
+    name = "ordinal_levels"
+    ids = _checks.class_ids(name, labels=labels)[..., None]
+    _checks.positive_integer(name, num_classes=num_classes)
+    shape = (*ids.shape[:-1], num_classes - 1)
+    levels = ids > lax.broadcasted_iota(ids.dtype, shape, len(shape) - 1)
+    known = (ids >= 0) & (ids < num_classes)
+    return jnp.where(known, levels.astype(jnp.float32), jnp.nan)
 
 
 def mixup(

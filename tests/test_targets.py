@@ -178,6 +178,45 @@ def test_smooth_binary_labels_refuses():
         np.testing.assert_array_equal(got, [0.25, 0.75])
 
 
+# --- levels ----------------------------------------------------------------------
+
+
+def test_a_label_is_above_as_many_classes_as_its_id():
+    """The first y of K - 1 levels are 1; ids of 8 bits too, of any shape."""
+    ids = np.arange(6, dtype=np.int8).reshape(2, 3)
+    levels = targets.ordinal_levels(ids, num_classes=6)
+    assert levels.shape == (2, 3, 5)
+    assert levels.dtype == jnp.float32
+    np.testing.assert_array_equal(levels, np.arange(5) < ids[..., None])
+    np.testing.assert_array_equal(jnp.sum(levels, axis=-1), ids)
+    many = targets.ordinal_levels(np.array(3, np.uint8), num_classes=300)
+    np.testing.assert_array_equal(many, np.arange(299) < 3)
+    assert targets.ordinal_levels(np.zeros(2, int), num_classes=1).shape == (2, 0)
+
+
+def test_levels_of_no_class_are_nan():
+    """An id below or above the classes gives a row of NaN, not a label at an end."""
+    levels = targets.ordinal_levels(np.array([-1, 0, 3, 4]), num_classes=4)
+    bad = jnp.isnan(levels)
+    np.testing.assert_array_equal(bad.all(axis=1), [True, False, False, True])
+    np.testing.assert_array_equal(bad.any(axis=1), bad.all(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "error", "message"),
+    [
+        (np.ones(3), 3, TypeError, "`labels` has dtype float64; expected integer"),
+        (np.ones(3, bool), 3, TypeError, "`labels` has dtype bool"),
+        (np.ones(3, int), 3.0, TypeError, "`num_classes` is float"),
+        (np.ones(3, int), 0, ValueError, "`num_classes` is 0; expected at least 1"),
+    ],
+)
+def test_ordinal_levels_refuses(labels, num_classes, error, message):
+    """What are no ids, or no number of classes, is refused."""
+    with pytest.raises(error, match=f"^ordinal_levels: {message}"):
+        targets.ordinal_levels(labels, num_classes=num_classes)
+
+
 # --- mixup -----------------------------------------------------------------------
 
 
@@ -306,4 +345,7 @@ def test_strict_promotion():
         labels = targets.smooth_labels(ids, num_classes=3, smoothing=jnp.float32(0.1))
         binary = targets.smooth_binary_labels(ids, smoothing=jnp.bfloat16(0.5))
         inputs, _ = targets.mixup(jax.random.key(0), labels, labels, alpha=1)
-    assert {x.dtype for x in (labels, binary, inputs)} == {jnp.dtype(jnp.float32)}
+        levels = targets.ordinal_levels(ids, num_classes=3)
+    assert {x.dtype for x in (labels, binary, inputs, levels)} == {
+        jnp.dtype(jnp.float32)
+    }
