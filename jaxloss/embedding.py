@@ -284,9 +284,17 @@ def _(primals, tangents):
 
 def _turn(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
     """`u(a - p) - u(a - n)`, likewise not by that subtraction."""
-    direction = 0.5 * (stable.unit(a - p) + stable.unit(a - n))
-    across = (n - p) - _gap(a, p, n)[..., None] * direction
-    return stable.safe_divide(across, _mean_length(a, p, n))
+    to_p, to_n = stable.unit(a - p), stable.unit(a - n)
+    across = (n - p) - _gap(a, p, n)[..., None] * 0.5 * (to_p + to_n)
+    turn = stable.safe_divide(across, _mean_length(a, p, n))
+    # At a coinciding pair one direction is 0, and so is its derivative, as `unit` has
+    # it: no difference loses digits, but the formula above would have another slope.
+    both = _any(to_p != 0) & _any(to_n != 0)
+    return jnp.where(both, turn, to_p - to_n)
+
+
+def _any(mask: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.any(mask, axis=-1, keepdims=True), mask.shape)
 
 
 def _mean_length(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:

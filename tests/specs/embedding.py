@@ -180,6 +180,8 @@ def triplet_margin(margin, *, squared):
             (e, e, e),
             (e, e, z),
             (z, e, e),
+            (z, e, z),
+            (e, e, 0.75 * e),
             (z, e, -e),
             (z, e, (1 + margin) * e),
             (far, z, close),
