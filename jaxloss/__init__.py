@@ -26,6 +26,7 @@ from jaxloss.divergence import (
     kl_divergence_with_log_targets as kl_divergence_with_log_targets,
 )
 from jaxloss.embedding import (
+    batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,
     cosine_embedding as cosine_embedding,
     triplet as triplet,
@@ -121,6 +122,7 @@ from jaxloss.similarity import (
 from jaxloss.targets import (
     mixup as mixup,
     ordinal_levels as ordinal_levels,
+    pair_masks as pair_masks,
     smooth_binary_labels as smooth_binary_labels,
     smooth_labels as smooth_labels,
 )

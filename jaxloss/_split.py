@@ -29,8 +29,8 @@ def split(*, in_time: bool, axis_name: Hashable) -> Iterator[None]:
 def needs_whole_batch(loss: str, argument: str, gathered: str | None = None) -> None:
     """Raises `ValueError` where a batch that this loss couples is cut.
 
-    `gathered` is the form of it that collects the examples of all devices; that form
-    itself passes None, and minds micro-batches alone.
+    `gathered` is the form of it that collects the examples of all devices, or another
+    way to see them; that form itself passes None, and minds micro-batches alone.
     """
     if _cut.get():
         whole = "the whole batch, whose examples it compares (microbatches=1)"

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _cosine, stable
+from jaxloss import _checks, _contrast, _cosine, _split, stable
 
 
 def contrastive(
@@ -153,9 +154,81 @@ def triplet_margin(
     _checks.same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
     axis = _checks.one_axis(name, axis, anchors=anchors)
     a, p, n = (jnp.moveaxis(x, axis, -1) for x in (anchors, positives, negatives))
-    gap = jnp.sum(_squared_gap(a, p, n), axis=-1) if squared else _gap(a, p, n)
+    gap = _gap_of(a, p, n, squared)
     margin = _checks.parameter(name, gap, "[0, inf)", margin=margin)
     return jax.nn.relu(gap + margin)
+
+
+def batch_hard_triplet(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: float | jax.Array = 1.0,
+    squared: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Triplet loss of the hardest pair of each anchor in a batch.
+
+    .. math::
+       \ell_i = \max\left(0,\; \max_{j \in P_i} \|x_i - x_j\|_2 -
+       \min_{k \in N_i} \|x_i - x_k\|_2 + m\right)
+
+    The positives P of an anchor are the other rows with its label, its negatives N all
+    rows with another one.  `triplet_margin` of each anchor with its farthest positive
+    and its nearest negative; `pair_masks` is for another choice.
+
+    Args:
+      embeddings: Floating array `(..., batch, components)`; all rows of a batch are
+        compared with each other.
+      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      margin: Gap m >= 0 asked for, in the units of the distance or of its square; one
+        for all, or one for each anchor.
+      squared: Whether to compare squared distances.
+      where: Boolean mask of the shape of `labels`, default all true.  A masked row,
+        such as padding, is neither anchor nor candidate.
+
+    Returns:
+      Per-anchor losses >= 0 `(..., batch)`, in the units of the distance, or of its
+      square; 0 for an anchor that is masked or has no positive or no negative.  They
+      are as accurate as `triplet_margin`, but the choice is made by one matmul: with R
+      the distance of the rows from their mean, a negative at the distance d may be
+      taken for one that is nearer by a few eps of R^2 / d.
+
+    Raises:
+      TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
+        boolean, or `margin` not a number.
+      ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
+        `margin` is a Python number < 0; or if `train.value_and_grad` has cut the
+        batch, whose examples this loss compares.
+
+    Gradient:
+      Where the loss is positive, that of `triplet_margin` with respect to the anchor
+      and the chosen two; of equally hard rows, one is chosen.  0 at coinciding rows: a
+      collapsed batch has the loss m and gradient 0.  Not convex.
+
+    Reference:
+      Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
+      2017.
+
+    Example:
+      >>> x = jnp.array([[0.0], [1.0], [3.0], [1.5]])
+      >>> jaxloss.batch_hard_triplet(x, jnp.array([0, 0, 0, 1]))
+      Array([2.5, 2.5, 2.5, 0. ], dtype=float32)
+    """
+    name = "batch_hard_triplet"
+    _split.needs_whole_batch(name, "embeddings", "jit of sharded arrays, which sees it")
+    x, ids, valid = _contrast.batch(name, embeddings, labels, where)
+    like = jnp.zeros(ids.shape, x.dtype)
+    margin = _checks.parameter(name, like, "[0, inf)", margin=margin)
+    if like.size == 0:
+        return like
+    positive, negative = _contrast.groups(ids, valid)
+    has_both = jnp.any(positive, axis=-1) & jnp.any(negative, axis=-1)
+    hardest = _hardest(x, valid, positive, negative)
+    # Without a triplet the anchor takes the place of both, lest their gap overflow.
+    p, n = (jnp.where(has_both[..., None], y, x) for y in hardest)
+    losses = jax.nn.relu(_gap_of(x, p, n, squared) + margin)
+    return jnp.where(has_both, losses, 0)
 
 
 def cosine_embedding(
@@ -254,6 +327,11 @@ def _violation(near: jax.Array, far: jax.Array, margin: jax.Array) -> jax.Array:
     return (gap + margin) + lost
 
 
+def _gap_of(a: jax.Array, p: jax.Array, n: jax.Array, squared: bool) -> jax.Array:
+    """How much farther the positives are than the negatives, along the last axis."""
+    return jnp.sum(_squared_gap(a, p, n), axis=-1) if squared else _gap(a, p, n)
+
+
 @stable.with_derivatives(
     lambda a, p, n: 2 * (n - p),
     lambda a, p, n: 2 * (p - a),
@@ -300,3 +378,32 @@ def _any(mask: jax.Array) -> jax.Array:
 def _mean_length(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
     mean = 0.5 * stable.norm(a - p) + 0.5 * stable.norm(a - n)
     return jnp.broadcast_to(mean[..., None], a.shape)
+
+
+# --- the hardest of a batch ------------------------------------------------------
+
+
+def _hardest(
+    x: jax.Array, valid: jax.Array, positive: jax.Array, negative: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The farthest positive and the nearest negative of each row, or any row."""
+    rows = _centred(lax.stop_gradient(x), valid)
+    pairwise = jnp.vectorize(stable.squared_distances, signature="(n,d),(m,d)->(n,m)")
+    squares = pairwise(rows, rows)
+    farthest = jnp.argmax(jnp.where(positive, squares, -1), axis=-1)
+    nearest = jnp.argmin(jnp.where(negative, squares, jnp.inf), axis=-1)
+    at = lambda index: jnp.take_along_axis(x, index[..., None], axis=-2)
+    return at(farthest), at(nearest)
+
+
+def _centred(x: jax.Array, valid: jax.Array) -> jax.Array:
+    """The rows from their mean, in units of their largest entry: no square overflows.
+
+    A row that is not finite stays so, and alone.
+    """
+    finite = jnp.where(jnp.isfinite(x), x, 0)
+    size = jnp.max(jnp.abs(finite), axis=(-2, -1), keepdims=True, initial=0)
+    scaled = lambda v: stable.safe_divide(v, jnp.broadcast_to(size, v.shape))
+    count = jnp.maximum(jnp.sum(valid, axis=-1, dtype=x.dtype), 1)
+    mean = jnp.sum(scaled(finite), axis=-2) / count[..., None]
+    return scaled(x) - mean[..., None, :]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, _contrast
 
 
 def smooth_labels(
@@ -148,6 +148,55 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     levels = ids > lax.broadcasted_iota(ids.dtype, shape, len(shape) - 1)
     known = (ids >= 0) & (ids < num_classes)
     return jnp.where(known, levels.astype(jnp.float32), jnp.nan)
+
+
+def pair_masks(
+    labels: ArrayLike, *, where: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
+    r"""Which examples of a batch are positives, which negatives of each other.
+
+    .. math::
+       P_{ij} = 1[y_i = y_j,\; i \ne j], \qquad N_{ij} = 1[y_i \ne y_j]
+
+    Masks in place of the lists of pairs or triplets of other libraries, whose lengths
+    depend on the data.  A mining rule is one more mask: `positives & (distances > r)`.
+
+    Args:
+      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      where: Boolean mask of the shape of `labels`, default all true.  A masked
+        example, such as padding, is in no pair.
+
+    Returns:
+      Positives and negatives, boolean `(..., batch, batch)`: at `[i, j]`, whether j is
+      one of the anchor i.  Symmetric; no example is its own positive.
+
+    Raises:
+      TypeError: If `labels` is not integer or `where` not boolean.
+      ValueError: If `labels` is a scalar, or the shapes differ.
+
+    Reference:
+      Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
+      2017.
+
+    Example:
+      >>> positives, negatives = jaxloss.pair_masks(jnp.array([7, 7, 2]))
+      >>> positives.astype(int)
+      Array([[0, 1, 0],
+             [1, 0, 0],
+             [0, 0, 0]], dtype=int32)
+      >>> negatives.astype(int)
+      Array([[0, 0, 1],
+             [0, 0, 1],
+             [1, 1, 0]], dtype=int32)
+    """
+    name = "pair_masks"
+    ids = _checks.class_ids(name, labels=labels)
+    _checks.at_least_1d(name, labels=ids)
+    if where is None:
+        return _contrast.groups(ids, jnp.ones(ids.shape, bool))
+    (valid,) = _checks.boolean(name, where=where)
+    _checks.same_shape(name, labels=ids, where=valid)
+    return _contrast.groups(ids, valid)
 
 
 def mixup(

@@ -1,5 +1,7 @@
 """Embedding losses: accuracy, facts of the textbooks, coinciding and zero vectors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
-from jaxloss import _cosine, embedding, stable
+from jaxloss import _cosine, _split, embedding, stable, targets
 from jaxloss.testing import tolerance
 from tests.accuracy import Case
-from tests.specs.embedding import cosine, dot, length, minus
+from tests.specs.embedding import cosine, minus
+from tests.specs.similarity import dot, length
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
@@ -167,7 +170,49 @@ def cosine_cases():
         )
 
 
+TWO_PAIRS = [3, 3, -1, -1]
+
+
+def hardest_of_two_pairs(first, rest, m, *, squared=False):
+    """The weighted sum of four anchors, of which one row is differentiated."""
+    x = [first, rest[:2], rest[2:4], rest[4:]]
+    total = mpmath.mpf(0)
+    for i, a in enumerate(x):
+        d = np.array([dot(minus(a, b), minus(a, b)) for b in x])
+        near, far = d[i ^ 1], np.min(d[2:] if i < 2 else d[:2])
+        if not squared:
+            near, far = mpmath.sqrt(near), mpmath.sqrt(far)
+        total += (1 + i) * max(mpmath.mpf(0), near - far + m)
+    return total
+
+
+def of_two_pairs(first, rest, m, *, squared=False):
+    x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
+    ids = jnp.broadcast_to(jnp.array(TWO_PAIRS), x.shape[:2])
+    losses = embedding.batch_hard_triplet(x, ids, margin=m[:, None], squared=squared)
+    return losses @ jnp.arange(1, 5, dtype=losses.dtype)
+
+
+def batch_cases():
+    """Ordinary batches; one far from the origin; one whose two pairs are mixed."""
+    x = np.random.default_rng(3).normal(size=(5, 4, 2))
+    x[3] = x[3] / 16 + 100
+    x[4, 2:] = x[4, 1::-1] + 1e-2 * x[4, 2:]
+    for squared in (False, True):
+        yield Case(
+            name=f"batch_hard_triplet, squared={squared}",
+            fn=functools.partial(of_two_pairs, squared=squared),
+            formula=functools.partial(hardest_of_two_pairs, squared=squared),
+            columns=(x[:, 0], x[:, 1:].reshape(5, 6), np.full(5, 4.0)),
+            bounds=(2, 2, 2),
+            rowwise=True,
+            conditioned=(True, True, True),
+            halves=False,  # a law has the value and the gradient in all dtypes
+        )
+
+
 ACCURACY = [
+    *batch_cases(),
     *contrastive_cases(),
     *triplet_cases(),
     *embedding_cases(),
@@ -315,6 +360,148 @@ def test_a_negative_on_the_positive_costs_exactly_the_margin():
     for far in (1.0, 1e10):
         np.testing.assert_array_equal(jax.jit(loss)(far * a), 0.25)
         np.testing.assert_array_equal(slope(far * a), 0)
+
+
+# --- the hardest of a batch ----------------------------------------------------------
+
+
+def weighted(x, ids, margin: float | jax.Array = 1.0, where=None, *, squared=False):
+    """One number of a batch, in which each anchor has a weight of its own."""
+    losses = embedding.batch_hard_triplet(
+        x, ids, margin=margin, where=where, squared=squared
+    )
+    return losses @ jnp.arange(1, len(losses) + 1, dtype=losses.dtype), losses
+
+
+hardest = jax.jit(jax.grad(weighted, has_aux=True), static_argnames="squared")
+
+
+def batch_hard(*args, **params):
+    """The losses, and the gradient of their weighted sum."""
+    return hardest(*args, **params)[::-1]
+
+
+def draw(rows=12, size=5, dtype: DTypeLike = np.float64):
+    """Embeddings, and groups of three in a random order."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(rows, size)), dtype)
+    return x, jnp.asarray(rng.permutation(np.arange(rows) // 3))
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_the_farthest_positive_and_the_nearest_negative(squared):
+    """`triplet_margin` of those, by `pair_masks` and all differences of rows; the same
+    gradient, though the choice has none."""
+    x, ids = draw()
+    positives, negatives = targets.pair_masks(ids)
+
+    @functools.partial(jax.grad, has_aux=True)
+    def by_hand(x):
+        far = jnp.sum((x[:, None] - x[None]) ** 2, axis=-1)
+        p = x[jnp.argmax(jnp.where(positives, far, 0), axis=1)]
+        n = x[jnp.argmin(jnp.where(negatives, far, jnp.inf), axis=1)]
+        losses = embedding.triplet_margin(x, p, n, squared=squared)
+        return losses @ jnp.arange(1.0, 13), losses
+
+    losses, slope = batch_hard(x, ids, squared=squared)
+    want, value = jax.jit(by_hand)(x)
+    assert jnp.any(losses > 0)
+    np.testing.assert_allclose(losses, value, atol=FLOAT64)
+    np.testing.assert_allclose(slope, want, rtol=0, atol=8 * FLOAT64)
+
+
+def test_far_from_the_origin_the_choice_is_still_right():
+    """Rows near 1000 or at the scales 1e-25 and 1e25, where squares of entries lose
+    the differences, vanish or overflow: the triplets are those near 0."""
+    x, ids = draw(dtype=np.float32)
+    x = jnp.round(x * 256) / 256  # so that adding 1000 loses nothing
+    losses, slope = batch_hard(x, ids)
+    there, pull = batch_hard(x + 1000, ids)
+    np.testing.assert_array_equal(there, losses)
+    np.testing.assert_array_equal(pull, slope)
+    for scale in (np.float32(2.0**-83), np.float32(2.0**83)):
+        scaled, pull = batch_hard(scale * x, ids, margin=scale)
+        np.testing.assert_array_equal(scaled, scale * losses)
+        np.testing.assert_array_equal(pull, slope)
+
+
+def test_a_masked_row_is_no_anchor_and_no_candidate():
+    """Loss and gradient 0, though it be NaN; the others as in a batch without it."""
+    x, ids = draw()
+    where = jnp.arange(12) % 4 != 1
+    dirty = jnp.where(where[:, None], x, jnp.nan)
+    losses, slope = batch_hard(dirty, ids, where=where)
+    alone, _ = batch_hard(x[where], ids[where])
+    np.testing.assert_array_equal(losses[~where], 0)
+    np.testing.assert_array_equal(slope[~where], 0)
+    np.testing.assert_allclose(losses[where], alone, atol=FLOAT64)
+    assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("ids", [[1, 1, 1, 1], [1, 2, 3, 4]])
+def test_without_a_triplet_there_is_no_loss(ids):
+    """All alike, or all different: 0 with gradient 0 and no NaN on the way, even where
+    squares overflow."""
+    x = 1e30 * draw(rows=4, dtype=np.float32)[0]
+    with jax.debug_nans(True):
+        losses = embedding.batch_hard_triplet(x, jnp.array(ids), squared=True)
+    for leaf in (losses, *batch_hard(x, jnp.array(ids), squared=True)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_batch_of_one_or_none_has_no_loss(rows):
+    """An empty batch has no losses, a lone row the loss 0 and the gradient 0."""
+    losses, slope = batch_hard(jnp.ones((rows, 3), np.float32), jnp.zeros(rows, int))
+    np.testing.assert_array_equal(losses, np.zeros(rows))
+    np.testing.assert_array_equal(slope, np.zeros((rows, 3)))
+    assert losses.dtype == np.float32
+
+
+def test_a_collapsed_batch_costs_its_margins():
+    """All rows equal: each anchor its own margin, gradient 0, not NaN."""
+    x, ids = draw()
+    margins = jnp.linspace(0, 1, 12)
+    losses, slope = batch_hard(0 * x + 0.3, ids, margins)
+    np.testing.assert_array_equal(losses, margins)
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_a_nan_in_one_row_is_not_hidden():
+    """All others are compared with it: all losses are NaN."""
+    x, ids = draw()
+    assert jnp.all(jnp.isnan(batch_hard(x.at[3, 1].set(jnp.nan), ids)[0]))
+
+
+def test_leading_axes_are_separate_batches():
+    """No batch sees the rows of another one, nor is it centred with it."""
+    x, ids = draw()
+    stacked = jnp.stack([x, x[::-1] + 3])
+    losses = jax.jit(embedding.batch_hard_triplet)(stacked, jnp.stack([ids] * 2))
+    for got, rows in zip(losses, stacked, strict=True):
+        np.testing.assert_allclose(got, batch_hard(rows, ids)[0], atol=FLOAT64)
+
+
+def test_no_array_has_two_batch_axes_and_components():
+    """Value and gradient take the room of at most 8 matrices of distances, where all
+    differences of rows would take 192 of them."""
+    rows = 256
+    x = jax.ShapeDtypeStruct((rows, 192), np.float32)
+    ids = jax.ShapeDtypeStruct((rows,), np.int32)
+    memory = hardest.lower(x, ids).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes <= 8 * rows * rows * 4
+
+
+def test_a_cut_batch_is_refused():
+    """By micro-batches and over devices alike."""
+    cut = lambda **how: _split.split(**{"in_time": False, "axis_name": None, **how})
+    refused = functools.partial(pytest.raises, ValueError)
+    words = r"^batch_hard_triplet: `embeddings` has the examples of one "
+    with cut(in_time=True), refused(match=f"{words}micro-batch"):
+        embedding.batch_hard_triplet(*draw())
+    with cut(axis_name="i"), refused(match=f"{words}device.*: use jit of sharded"):
+        embedding.batch_hard_triplet(*draw())
 
 
 # --- cosine ------------------------------------------------------------------------

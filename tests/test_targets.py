@@ -217,6 +217,38 @@ def test_ordinal_levels_refuses(labels, num_classes, error, message):
         targets.ordinal_levels(labels, num_classes=num_classes)
 
 
+# --- pairs -----------------------------------------------------------------------
+
+
+def test_pairs_are_told_apart_by_their_ids():
+    """Positives have one id, negatives two; no example is its own positive, and a
+    masked one is in no pair; batches do not mix."""
+    ids = np.array([[4, -1, 4, 4], [2, 2, 9, 9]], np.int8)
+    where = np.array([[True, True, False, True], [True] * 4])
+    for mask in (None, where):
+        positives, negatives = targets.pair_masks(ids, where=mask)
+        kept = np.ones_like(where) if mask is None else mask
+        both = kept[:, :, None] & kept[:, None, :]
+        same = ids[:, :, None] == ids[:, None, :]
+        np.testing.assert_array_equal(positives, both & same & ~np.eye(4, dtype=bool))
+        np.testing.assert_array_equal(negatives, both & ~same)
+
+
+@pytest.mark.parametrize(
+    ("labels", "where", "error", "message"),
+    [
+        (np.ones(3), None, TypeError, "`labels` has dtype float64"),
+        (np.array(3), None, ValueError, "`labels` is a scalar"),
+        (np.ones(3, int), np.ones(2, bool), ValueError, r"`where` has shape \(2,\)"),
+        (np.ones(3, int), np.ones(3), TypeError, "`where` has dtype float64"),
+    ],
+)
+def test_pair_masks_refuses(labels, where, error, message):
+    """What are no ids of a batch, or no mask of it, is refused."""
+    with pytest.raises(error, match=f"^pair_masks: {message}"):
+        targets.pair_masks(labels, where=where)
+
+
 # --- mixup -----------------------------------------------------------------------
 
 

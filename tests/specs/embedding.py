@@ -1,11 +1,15 @@
 """What is claimed of every loss of `jaxloss.embedding`."""
 
+import functools
+
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 
 from jaxloss import embedding
 from jaxloss.testing import LossSpec
 from tests.specs import common
+from tests.specs.similarity import OfBatch, batches, dot, grouped, length, unit
 
 # --- on given distances ------------------------------------------------------------
 
@@ -123,18 +127,6 @@ many_digits = mpmath.workdps(700)
 
 def minus(x, y):
     return [s - t for s, t in zip(x, y, strict=True)]
-
-
-def dot(x, y):
-    return mpmath.fsum(s * t for s, t in zip(x, y, strict=True))
-
-
-def length(x):
-    return mpmath.sqrt(dot(x, x))
-
-
-def unit(x):
-    return [v / (length(x) or 1) for v in x]
 
 
 @common.exact_rows(1, 1, 1)
@@ -285,6 +277,91 @@ def cosine_embedding(margin):
     )
 
 
+# --- the hardest of a batch ----------------------------------------------------------
+
+
+def hardest(x, labels, where, i):
+    """The farthest positive and the nearest negative of a row, or nothing."""
+    alike, others = grouped(labels, where)(i)
+    if not alike or not others:
+        return None
+    far = np.array([dot(minus(x[i], y), minus(x[i], y)) for y in x])
+    return alike[np.argmax(far[alike])], others[np.argmin(far[others])]
+
+
+def batch_hard(margin, *, squared):
+    """A batch: of each anchor `triplet_margin` of the hardest, with its weight."""
+
+    def triplets(x, labels, where, margin):
+        for i, a in enumerate(x):
+            if found := hardest(x, labels, where, i):
+                to_p, to_n = (minus(a, x[j]) for j in found)
+                near, far = (dot(v, v) if squared else length(v) for v in (to_p, to_n))
+                if near - far + margin > 0:
+                    yield i, found, to_p, to_n, near - far + margin
+
+    @common.exact_rows(2, 1, 1)
+    @many_digits
+    def reference(x, labels, where, margin):
+        rows = triplets(x, labels, where, margin)
+        return mpmath.fsum((1 + i) * loss for i, *_, loss in rows)
+
+    @common.exact_rows(2, 1, 1)
+    @many_digits
+    def gradient(x, labels, where, margin):
+        slopes = [[mpmath.mpf(0)] * len(row) for row in x]
+        for i, (p, n), to_p, to_n, _ in triplets(x, labels, where, margin):
+            u, v = ([2 * s for s in w] if squared else unit(w) for w in (to_p, to_n))
+            for row, pull in ((i, minus(u, v)), (p, [-s for s in u]), (n, v)):
+                slopes[row] = [
+                    s + (1 + i) * t for s, t in zip(slopes[row], pull, strict=True)
+                ]
+        return slopes
+
+    def edges(dtype):
+        """Collapsed; large, tiny; a negative on its anchor; no positive, no negative;
+        padding.  No two rows are equally hard: which one is chosen is not said."""
+        x, e = np.random.default_rng(1).normal(size=(5, 3)), np.eye(3)
+        top = common.root(dtype) / 8 if squared else common.big(dtype) / 16
+        on = np.stack([e[0], e[0], -e[0], -2 * e[0], e[1] + e[0] / 4])
+        groups, alike, alone = [3, 4, 3, 4, 4], [1] * 5, [-1, -2, -3, -4, -5]
+        # Differences of tiny rows keep their digits too.
+        low = common.tiny(dtype) / float(jnp.finfo(dtype).eps)
+        rows = [0 * x, np.ones((5, 3)), top * x, low * x, x, on]
+        cases = [(r, groups, [True] * 5) for r in rows]
+        cases += [(top * x, ids, [True] * 5) for ids in (alike, alone)]
+        cases += [(x, groups, [True, False, True, True, True]), (x, alike, [False] * 5)]
+        for r, ids, where in cases:
+            yield r[None], np.array([ids]), np.array([where])
+
+    x, ids = np.ones((3, 4)), np.zeros(3, int)
+    refused = functools.partial(common.refused, "batch_hard_triplet")
+    return OfBatch(
+        name=f"batch_hard_triplet(margin={margin}, squared={squared})",
+        fn=embedding.batch_hard_triplet,
+        params={"margin": margin},
+        static={"squared": squared},
+        sample=batches,
+        keywords=("where",),
+        event_ndim=2,
+        reference=reference,
+        gradient=gradient,
+        smooth=False,
+        extremes=edges,
+        bad_calls=(
+            refused("embeddings", x.astype(int), ids, error=TypeError),
+            refused("embeddings", np.ones(3), ids),
+            refused("labels", x, ids[:2]),
+            refused("labels", x, ids.astype(float), error=TypeError),
+            refused("where", x, ids, where=np.ones((3, 3), bool)),
+            refused("where", x, ids, where=np.ones(3), error=TypeError),
+            refused("margin", x, ids, margin=-1.0),
+            refused("margin", x, ids, margin=np.ones(2)),
+            refused("margin", x, ids, margin="wide", error=TypeError),
+        ),
+    )
+
+
 SPECS = [
     contrastive(1.0, soft=True),
     contrastive(0.3, soft=False),
@@ -293,6 +370,8 @@ SPECS = [
     triplet_margin(1.0, squared=False),
     triplet_margin(0.2, squared=False),
     triplet_margin(1.0, squared=True),
+    batch_hard(1.0, squared=False),
+    batch_hard(0.5, squared=True),
     cosine_embedding(0.0),
     cosine_embedding(0.5),
 ]
