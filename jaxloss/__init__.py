@@ -3,10 +3,15 @@
 A loss is a pure function from arrays to one number per example; `mean` and its
 siblings make one scalar of them.  `stable` has the primitives they are built from,
 `testing` the laws they obey, `kernels` the forms for what does not fit in memory,
-`train` the objectives that use them.
+`train` the objectives that use them, `landscape` what they look like around parameters.
 """
 
-from jaxloss import kernels as kernels, stable as stable, testing as testing
+from jaxloss import (
+    kernels as kernels,
+    landscape as landscape,
+    stable as stable,
+    testing as testing,
+)
 from jaxloss.calibration import (
     brier as brier,
     expected_calibration_error as expected_calibration_error,

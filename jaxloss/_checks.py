@@ -217,8 +217,8 @@ def class_labels(
     )
 
 
-def one_of(loss: str, choices: Iterable[str], **value: str) -> None:
-    """Raises `ValueError` unless the string is one of `choices`."""
+def one_of(loss: str, choices: Iterable[str | None], **value: str | None) -> None:
+    """Raises `ValueError` unless the string, or None, is one of `choices`."""
     ((name, given),) = value.items()
     choices = tuple(choices)
     if given not in choices:

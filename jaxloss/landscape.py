@@ -1,7 +1,8 @@
 """The loss around and between parameters: lines, planes, curvature.  Arrays come out.
 
-`jaxloss.plot.plot_landscape` draws a plane.  Points are evaluated one after the other,
-or `batch_size` at a time, by one compiled program.
+Points are evaluated one after the other, or `batch_size` at a time, by one compiled
+program; half-precision parameters are moved in float32 and rounded before the loss.
+`jaxloss.plot.plot_landscape` draws a plane.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, stable
 
-Loss = Callable[[Any], jax.Array]
+_Loss = Callable[[Any], jax.Array]
 _NORMALIZATIONS = ("filter", "layer", None)
 
 
@@ -54,7 +55,7 @@ class Spectrum(NamedTuple):
 
 
 def line(
-    loss: Loss,
+    loss: _Loss,
     a: Any,
     b: Any,
     *,
@@ -73,15 +74,16 @@ def line(
       a: Pytree of floating arrays, the parameters at t = 0.
       b: The same structure, shapes and dtypes; at t = 1.
       steps: The numbers t, shape `(n,)`; by default 61 from -1/4 to 5/4.
-      batch_size: How many points at a time; by default one.
+      batch_size: How many points at a time, which takes their memory; by default one.
 
     Returns:
-      A `Line`: the steps and the losses.
+      A `Line`: the steps and the losses.  At t = 0 and t = 1 the parameters are exactly
+      `a` and `b`.
 
     Raises:
-      TypeError: If a leaf is not floating.
-      ValueError: If the trees differ, `steps` is not one axis, or the loss is not one
-        number.
+      TypeError: If a leaf or `steps` is not floating, or `batch_size` not an integer.
+      ValueError: If the trees differ or are empty, `steps` is not one axis, the loss is
+        not one number, or `batch_size` is less than 1.
 
     Reference:
       Goodfellow et al., "Qualitatively Characterizing Neural Network Optimization
@@ -94,17 +96,21 @@ def line(
       Array([0., 2., 8.], dtype=float32)
     """
     name = "line"
-    _floating_leaves(name, a=a)
+    a, b = _arrays(name, a=a), _arrays(name, b=b)
     _alike(name, a, b)
     _scalar(name, loss, a)
-    steps = _steps(name, jnp.linspace(-0.25, 1.25, 61) if steps is None else steps)
-    between = lambda x, y, t: ((1 - t) * _wide(x) + t * _wide(y)).astype(x.dtype)
-    at = lambda t: loss(jax.tree.map(lambda x, y: between(x, y, t), a, b))
-    return Line(steps, _mapped(at, steps, batch_size))
+    # Not linspace, which rounds 0 and 1 to neighbours of them.
+    steps = _steps(name, (jnp.arange(61) - 10) / 40 if steps is None else steps)
+
+    def at(t: jax.Array, ends: tuple[Any, Any]) -> jax.Array:
+        between = lambda x, y: _times(1 - t, x) + _times(t, y)
+        return loss(jax.tree.map(lambda x, y: between(x, y).astype(x.dtype), *ends))
+
+    return Line(steps, _mapped(name, at, steps, (a, b), batch_size))
 
 
 def plane(
-    loss: Loss,
+    loss: _Loss,
     params: Any,
     key: jax.Array,
     *,
@@ -130,15 +136,15 @@ def plane(
         leaves of fewer than two axes (biases, scales) do not move.  `None` leaves
         normal random numbers as they are.
       steps: The numbers s and t, shape `(n,)`; by default 41 from -1 to 1.
-      batch_size: How many points at a time; by default one.
+      batch_size: How many points at a time, which takes their memory; by default one.
 
     Returns:
       A `Plane`: the steps, `(n, n)` losses, and the two directions.
 
     Raises:
-      TypeError: If a leaf is not floating.
-      ValueError: If `normalization` is unknown, `steps` is not one axis, or the loss
-        is not one number.
+      TypeError: If a leaf or `steps` is not floating, or `batch_size` not an integer.
+      ValueError: If there are no leaves, `normalization` is unknown, `steps` is not one
+        axis, the loss is not one number, or `batch_size` is less than 1.
 
     Reference:
       Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018.
@@ -151,26 +157,25 @@ def plane(
       ((41, 41), Array(2., dtype=float32))
     """
     name = "plane"
-    _floating_leaves(name, params=params)
+    params = _arrays(name, params=params)
     _scalar(name, loss, params)
-    if normalization not in _NORMALIZATIONS:
-        expected = ", ".join(map(repr, _NORMALIZATIONS))
-        _checks.fail(name, "normalization", repr(normalization), f"one of {expected}")
+    _checks.one_of(name, _NORMALIZATIONS, normalization=normalization)
     steps = _steps(name, jnp.linspace(-1, 1, 41) if steps is None else steps)
-    first, second = (direction(params, k, normalization) for k in jax.random.split(key))
+    along = [_direction(params, k, normalization) for k in jax.random.split(key)]
 
-    def at(place: jax.Array) -> jax.Array:
+    def at(place: jax.Array, trees: tuple[Any, Any, Any]) -> jax.Array:
         t, s = place
-        move = lambda x, d, e: (_wide(x) + s * _wide(d) + t * _wide(e)).astype(x.dtype)
-        return loss(jax.tree.map(move, params, first, second))
+        moved = lambda x, d, e: _wide(x) + _times(s, d) + _times(t, e)
+        return loss(jax.tree.map(lambda x, *ds: moved(x, *ds).astype(x.dtype), *trees))
 
     places = jnp.stack(jnp.meshgrid(steps, steps, indexing="ij"), axis=-1)
-    losses = _mapped(at, places.reshape(-1, 2), batch_size)
-    return Plane(steps, losses.reshape(len(steps), -1), (first, second))
+    places = places.reshape(-1, 2)
+    losses = _mapped(name, at, places, (params, *along), batch_size)
+    return Plane(steps, losses.reshape(len(steps), -1), (along[0], along[1]))
 
 
 def hessian_eigenvalues(
-    loss: Loss,
+    loss: _Loss,
     params: Any,
     key: jax.Array,
     *,
@@ -187,7 +192,8 @@ def hessian_eigenvalues(
 
     Args:
       loss: A function from parameters to a scalar, twice differentiable.
-      params: Pytree of floating arrays.
+      params: Pytree of floating arrays; half precision is widened to float32, for the
+        loss too.
       key: Random key of the first direction.
       count: How many eigenvalues.
       iterations: Products with the Hessian, at least `count`; at most as many as there
@@ -197,9 +203,9 @@ def hessian_eigenvalues(
       A `Spectrum`: the values, largest first, how sure they are, and eigenvectors.
 
     Raises:
-      TypeError: If a leaf is not floating.
-      ValueError: If `count` is less than 1 or more than there are parameters or
-        iterations, or the loss is not one number.
+      TypeError: If a leaf is not floating, or a number not a Python integer.
+      ValueError: If there are no leaves, `count` is less than 1 or more than there are
+        parameters or iterations, or the loss is not one number.
 
     Reference:
       Lanczos, "An Iteration Method for the Solution of the Eigenvalue Problem of Linear
@@ -210,13 +216,14 @@ def hessian_eigenvalues(
       >>> from jaxloss import landscape
       >>> loss = lambda w: 3 * w[0] ** 2 + w[1] ** 2 - w[2] ** 2
       >>> point, key = jnp.ones(3), jax.random.key(0)
-      >>> landscape.hessian_eigenvalues(loss, point, key, count=2).values.round(3)
-      Array([6., 2.], dtype=float32)
+      >>> found = landscape.hessian_eigenvalues(loss, point, key, count=2)
+      >>> np.asarray(found.values).round(3)
+      array([6., 2.], dtype=float32)
     """
     name = "hessian_eigenvalues"
-    _floating_leaves(name, params=params)
+    params = jax.tree.map(_wide, _arrays(name, params=params))
     _scalar(name, loss, params)
-    flat, restored = ravel_pytree(jax.tree.map(_wide, params))
+    flat, restored = ravel_pytree(params)
     _checks.positive_integer(name, count=count)
     _checks.positive_integer(name, iterations=iterations)
     size = min(iterations, flat.size)
@@ -229,23 +236,19 @@ def hessian_eigenvalues(
     matrix = jnp.diag(middle) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1)
     values, mixes = jnp.linalg.eigh(matrix)
     values, mixes = values[::-1][:count], mixes.T[::-1][:count]
-    return Spectrum(values, jnp.abs(side[-1] * mixes[:, -1]), mixes @ basis)
-
-
-def direction(params: Any, key: jax.Array, normalization: str | None) -> Any:
-    """A random direction in the units of the parameters; see `plane`."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    moves = [
-        _normalized(
-            _wide(x), jax.random.normal(k, x.shape, _wide(x).dtype), normalization
-        )
-        for k, x in zip(keys, leaves, strict=True)
-    ]
-    return tree.unflatten(moves)
+    return Spectrum(values, jnp.abs(side[-1] * mixes[:, -1]), _matmul(mixes, basis))
 
 
 # --- directions ----------------------------------------------------------------------
+
+
+def _direction(params: Any, key: jax.Array, normalization: str | None) -> Any:
+    """A random direction in the units of the parameters."""
+    leaves, tree = jax.tree.flatten(jax.tree.map(_wide, params))
+    keys = jax.random.split(key, len(leaves))
+    draw = lambda x, k: jax.random.normal(k, x.shape, x.dtype)
+    pairs = zip(leaves, keys, strict=True)
+    return tree.unflatten([_normalized(x, draw(x, k), normalization) for x, k in pairs])
 
 
 def _normalized(x: jax.Array, d: jax.Array, normalization: str | None) -> jax.Array:
@@ -254,9 +257,19 @@ def _normalized(x: jax.Array, d: jax.Array, normalization: str | None) -> jax.Ar
         return d
     if x.ndim < 2:
         return jnp.zeros_like(d)
-    axes = tuple(range(x.ndim - 1)) if normalization == "filter" else None
-    length = lambda v: jnp.sqrt(jnp.sum(jnp.square(v), axis=axes, keepdims=True))
-    return d * (length(x) / length(d))
+    columns = x.shape[-1] if normalization == "filter" else 1
+    length = lambda v: stable.norm(v.reshape(-1, columns), axis=0)
+    scale = stable.safe_divide(length(x), length(d))
+    return (d.reshape(-1, columns) * scale[None]).reshape(d.shape)
+
+
+def _times(factor: jax.Array, x: jax.Array) -> jax.Array:
+    """The product in the dtype of `x`, but at least in float32."""
+    x = _wide(x)
+    return factor.astype(x.dtype) * x
+
+
+# --- Lanczos -------------------------------------------------------------------------
 
 
 def _tridiagonal(
@@ -276,48 +289,49 @@ def _tridiagonal(
     def apart(v: jax.Array, basis: jax.Array) -> jax.Array:
         # Twice, or rounding lets eigenvalues in that were found before.
         for _ in range(2):
-            v = v - jnp.matmul(jnp.matmul(basis, v), basis)
+            v = v - _matmul(_matmul(basis, v), basis)
         return v
 
     def step(basis: jax.Array, i: jax.Array) -> tuple[jax.Array, tuple]:
         v = basis[i]
         w = product(v)
-        middle, scale = jnp.vdot(v, w), jnp.linalg.norm(w)
+        middle, scale = jnp.sum(v * w), stable.norm(w)
         w = apart(w, basis)
-        side = jnp.linalg.norm(w)
+        side = stable.norm(w)
         # Nothing new: go on anywhere at a right angle, uncoupled from what there is.
         new = side > 16 * jnp.finfo(like.dtype).eps * scale
         other = apart(draw(i + 1), basis)
-        following = jnp.where(new, w / side, other / jnp.linalg.norm(other))
+        following = jnp.where(new, stable.unit(w), stable.unit(other))
         basis = basis.at[i + 1].set(following, mode="drop")
         return basis, (middle, jnp.where(new, side, 0))
 
-    first = draw(0)
     basis = jnp.zeros((size, like.size), like.dtype)
-    basis = basis.at[0].set(first / jnp.linalg.norm(first))
+    basis = basis.at[0].set(stable.unit(draw(0)))
     basis, (middle, side) = lax.scan(step, basis, jnp.arange(size))
     return middle, side, basis
 
 
-def _mapped(fn: Callable, xs: jax.Array, batch_size: int | None) -> jax.Array:
-    return jax.jit(lambda xs: lax.map(fn, xs, batch_size=batch_size))(xs)
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    # By default a GPU keeps 10 bits of each factor and a TPU 8: not orthogonal.
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 # --- arguments -----------------------------------------------------------------------
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
-def _floating_leaves(name: str, **tree: Any) -> None:
+def _arrays(name: str, **tree: Any) -> Any:
+    """The one tree given, with arrays for leaves: checked."""
     ((argument, params),) = tree.items()
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         _checks.fail(name, argument, "no arrays", "a pytree of parameters")
     paths = {argument + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     _checks.floating(name, **paths)
+    return jax.tree.map(jnp.asarray, params)
 
 
 def _alike(name: str, a: Any, b: Any) -> None:
@@ -326,13 +340,13 @@ def _alike(name: str, a: Any, b: Any) -> None:
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
-        x, y = jnp.asarray(x), jnp.asarray(y)
-        if (x.shape, x.dtype) != (y.shape, y.dtype):
-            has, expected = f"{y.dtype}{y.shape}", f"{x.dtype}{x.shape}, as in `a`"
-            _checks.fail(name, "b" + jax.tree_util.keystr(path), has, expected)
+        has, expected = (f"shape {v.shape} and dtype {v.dtype}" for v in (y, x))
+        if has != expected:
+            place = "b" + jax.tree_util.keystr(path)
+            _checks.fail(name, place, has, f"{expected}, as in `a`")
 
 
-def _scalar(name: str, loss: Loss, params: Any) -> None:
+def _scalar(name: str, loss: _Loss, params: Any) -> None:
     found = jax.eval_shape(loss, params)
     shape = getattr(found, "shape", None)
     if shape != ():
@@ -345,3 +359,16 @@ def _steps(name: str, steps: ArrayLike) -> jax.Array:
     if steps.ndim != 1:
         _checks.fail(name, "steps", f"shape {steps.shape}", "shape (n,)")
     return steps
+
+
+def _mapped(
+    name: str, fn: Callable, xs: jax.Array, given: Any, batch_size: int | None
+) -> jax.Array:
+    """`fn(x, given)` of each of `xs`, by one program that is given the parameters.
+
+    As constants of the program they would be compiled into it.
+    """
+    if batch_size is not None:
+        _checks.positive_integer(name, batch_size=batch_size)
+    each = lambda xs, given: lax.map(lambda x: fn(x, given), xs, batch_size=batch_size)
+    return jax.jit(each)(xs, given)

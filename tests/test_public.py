@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss import kernels, reduce, testing, train
+from jaxloss import kernels, landscape, reduce, testing, train
 from tests.specs import SPECS
 
 # The application and the layers below the losses; every other module is of losses.
 APPLICATION = ("__main__", "cli", "datasets", "experiment", "plot", "report")
 # Functions of `parallel` have the names of those they are the sharded form of.
-FOUNDATION = ("margins", "parallel", "reduce", "testing")
+FOUNDATION = ("landscape", "margins", "parallel", "reduce", "testing")
 # Their functions are not one loss per example, so no spec fits all of them.
 WITHOUT_SPEC = ("calibration", "logits", "regularization", "targets")
-WITHOUT_GRADIENT = ("calibration", "logits", "reduce", "targets")
+WITHOUT_GRADIENT = ("calibration", "landscape", "logits", "reduce", "targets")
 
 SECTIONS = ["Args:", "Returns:", "Raises:", "Gradient:", "Reference:", "Example:"]
 SHORT = ["Args:", "Returns:", "Raises:", "Example:"]
@@ -59,7 +59,12 @@ LOSSES = [(m, fn) for m, fn in FUNCTIONS if m not in WITHOUT_SPEC]
 LOSS_IDS = [f"{m}.{fn.__name__}" for m, fn in LOSSES]
 # What a reader finds beside the losses.
 OTHERS = [
-    *(("reduce", fn) for fn in public(reduce).values() if not inspect.isclass(fn)),
+    *(
+        (module.__name__.removeprefix("jaxloss."), fn)
+        for module in (reduce, landscape)
+        for fn in public(module).values()
+        if not inspect.isclass(fn)
+    ),
     *(("kernels", fn) for fn in vars(kernels).values() if inspect.isfunction(fn)),
 ]
 
