@@ -4,8 +4,11 @@ Colours are those of Okabe and Ito, told apart by every common form of colour
 blindness; each also has a line style and a marker of its own, for print.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,6 +16,8 @@ from jaxloss import _checks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from jaxloss import landscape
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
@@ -24,6 +29,144 @@ def style(index: int) -> dict[str, Any]:
     """Colour and line style of the `index`-th thing that is compared."""
     i = index % len(PALETTE)
     return {"color": PALETTE[i], "linestyle": _LINES[i]}
+
+
+def plot_loss(
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    slope: bool = False,
+    label: str | None = None,
+    index: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draws a loss, or its slope, against the prediction.
+
+    Args:
+      loss: A loss of one number per element, such as `jaxloss.huber`; bind its
+        hyperparameters with `functools.partial`.
+      predictions: Where to evaluate it, shape `(n,)`, increasing.
+      targets: What they are compared with: one number, or one for each prediction.
+      slope: Whether to draw the derivative with respect to the prediction instead.
+      label: The name in the legend.
+      index: Which colour and line style to use.
+      ax: Where to draw; default: new axes on a figure of their own.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: If the shapes do not match, or the loss is of another shape.
+    """
+    x, t = jnp.asarray(predictions), jnp.asarray(targets)
+    if x.ndim != 1 or t.shape not in ((), x.shape):
+        expected = f"one number, or shape (n,) as `predictions` with shape {x.shape}"
+        _checks.fail("plot_loss", "targets", f"shape {t.shape}", expected)
+    t = jnp.broadcast_to(t, x.shape)
+    losses = loss(x, t)
+    if losses.shape != x.shape:
+        expected = f"one number for each prediction, {x.shape}"
+        _checks.fail("plot_loss", "loss", f"a result of shape {losses.shape}", expected)
+    y = jax.grad(lambda x: jnp.sum(loss(x, t)))(x) if slope else losses
+    ax = _axes(ax)
+    ax.plot(np.asarray(x, float), np.asarray(y, float), label=label, **style(index))
+    ax.set(xlabel="prediction", ylabel="slope" if slope else "loss")
+    return ax
+
+
+def plot_landscape(plane: "landscape.Plane", *, ax: "Axes | None" = None) -> "Axes":
+    """Draws the losses of a plane as shades and contours, the parameters as a cross.
+
+    The scale of the shades is logarithmic if all losses are positive: a valley and the
+    walls around it are often orders of magnitude apart.
+
+    Args:
+      plane: What `jaxloss.landscape.plane` returned.
+      ax: Where to draw; default: new axes on a figure of their own.
+
+    Returns:
+      The axes; their figure has a colour bar beside them.
+
+    Raises:
+      ValueError: If the losses are not `(n, n)` for n steps.
+    """
+    steps, losses = (np.asarray(x, float) for x in (plane.steps, plane.losses))
+    if losses.shape != (steps.size, steps.size):
+        expected = f"losses of shape {(steps.size, steps.size)}, one per two steps"
+        _checks.fail(
+            "plot_landscape", "plane", f"losses of shape {losses.shape}", expected
+        )
+    from matplotlib.colors import LogNorm, Normalize
+
+    ax = _axes(ax)
+    seen = np.ma.masked_invalid(losses)
+    low, high = float(seen.min()), float(seen.max())
+    kind, spaced = (LogNorm, np.geomspace) if low > 0 else (Normalize, np.linspace)
+    shades = {"norm": kind(low, high), "cmap": "cividis"}
+    image = ax.pcolormesh(steps, steps, seen, shading="nearest", **shades)
+    if high > low:
+        levels = spaced(low, high, 14)[1:-1]
+        lines = {"colors": "white", "linewidths": 0.6, "linestyles": "solid"}
+        ax.contour(steps, steps, seen, levels, alpha=0.7, **lines)
+    ax.plot(0, 0, marker="+", markersize=9, markeredgewidth=2, color=PALETTE[1])
+    bar = ax.inset_axes((1.04, 0, 0.05, 1))  # as high as the square is
+    ax.figure.colorbar(image, cax=bar, label="loss")
+    ax.set(xlabel="first direction", ylabel="second direction", aspect="equal")
+    return ax
+
+
+def plot_reliability(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bins: int = 15,
+    label: str | None = None,
+    index: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draws how often what is said to be probable happens: a reliability diagram.
+
+    In the bins of `expected_calibration_error`, which is the mean distance from the
+    diagonal, each bin weighing as many examples as it has.  Bars are one standard error
+    of the frequency; an empty bin is left out.
+
+    Args:
+      probabilities: Of one event, shape `(n,)`; or of K classes, `(n, K)`, of which
+        the largest is the confidence.
+      labels: Whether it happened, or the true class, shape `(n,)`.
+      bins: How many bins of equal width.
+      label: The name in the legend.
+      index: Which colour, line style and marker to use.
+      ax: Where to draw; default: new axes on a figure of their own.
+
+    Returns:
+      The axes.
+
+    Raises:
+      TypeError: If `bins` is not an integer.
+      ValueError: If the shapes do not match, or `bins` is less than 1.
+    """
+    p, happened = np.asarray(probabilities, float), np.asarray(labels)
+    _checks.positive_integer("plot_reliability", bins=bins)
+    if p.ndim not in (1, 2) or happened.shape != p.shape[:1]:
+        expected = f"(n,) or (n, K), where `labels` has shape {happened.shape}"
+        _checks.fail("plot_reliability", "probabilities", f"shape {p.shape}", expected)
+    if p.ndim == 2:
+        p, happened = p.max(axis=1), p.argmax(axis=1) == happened
+    bin_of = np.searchsorted(np.arange(1, bins) / bins, p)
+    count = np.bincount(bin_of, minlength=bins)
+    filled = count > 0
+    mean = lambda x: np.bincount(bin_of, x, minlength=bins)[filled] / count[filled]
+    confidence, frequency = mean(p), mean(happened)
+    error = np.sqrt(frequency * (1 - frequency) / count[filled])
+    ax = _axes(ax)
+    look = {"marker": _MARKERS[index % len(_MARKERS)], **style(index)}
+    ax.errorbar(confidence, frequency, error, label=label, capsize=2, **look)
+    if not any(line.get_gid() == "reference" for line in ax.lines):
+        ax.plot([0, 1], [0, 1], gid="reference", label="calibrated", **_REFERENCE)
+    ax.set(xlabel="confidence", ylabel="frequency", xlim=(0, 1), ylim=(0, 1.02))
+    return ax
 
 
 def plot_precision_recall(
