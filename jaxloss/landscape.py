@@ -200,7 +200,8 @@ def hessian_eigenvalues(
         are parameters are made.  The outer eigenvalues are found first: see `errors`.
 
     Returns:
-      A `Spectrum`: the values, largest first, how sure they are, and eigenvectors.
+      A `Spectrum`: the values, largest first, how sure they are, and eigenvectors.  Of
+      one that occurs several times the others are found last, after all that differ.
 
     Raises:
       TypeError: If a leaf is not floating, or a number not a Python integer.
