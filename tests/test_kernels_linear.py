@@ -144,6 +144,7 @@ PROBLEMS = {
     "of Llama 3, bfloat16": Problem(FEW, WIDE, dtype=jnp.bfloat16, z=1e-3),
     "2047 classes": Problem(7, 2047, block=(2, 512), smoothing=0.2, z=0.01),
     "2047 tokens": Problem(2047, 7, memory="lean", block=(256, 4), bias=True),
+    "50257 tokens": Problem(50257, 7, block=(2048, 7), masked=5),
     "2048 classes": Problem(64, 2048, block=(16, 512), layout="vd", cap=3.0),
     "2049 classes, lean": Problem(
         37, 2049, memory="lean", block=(37, 1024), layout="vd", temperature=0.7
