@@ -252,6 +252,11 @@ def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
     return x
 
 
+def is_number(value: ArrayLike, number: int) -> bool:
+    """Whether a hyperparameter is this Python number: then its part is left out."""
+    return isinstance(value, int | float) and value == number
+
+
 def no_integer(loss: str, name: str, value: ArrayLike) -> None:
     """Raises `TypeError` for an integer or flag that `fn` would get as a float."""
     try:

@@ -113,7 +113,7 @@ def softmax_cross_entropy(
     rows = rows.alive_by_label() if rows.are_ids else rows
     losses = _labels.cross_entropy(rows)
     part = _checks.parameter(name, losses, "[0, 1]", label_smoothing=label_smoothing)
-    if isinstance(label_smoothing, float) and label_smoothing == 0:
+    if _checks.is_number(label_smoothing, 0):
         return rows.finish(losses)  # 0 times a gradient would be computed all the same
     # What is spread is the mean over the classes: no smoothed distribution is built,
     # and ids and their one-hot distributions give the same numbers.

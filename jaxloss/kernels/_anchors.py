@@ -48,3 +48,12 @@ def alike(
     both, same = present[:, None] & valid[None], own_ids[:, None] == ids[None]
     others = at[:, None] != jnp.arange(len(ids))[None]
     return both & same & others, both & ~same
+
+
+def coupled(
+    at: jax.Array, present: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same of pairs: the other one of the pair, and all others."""
+    both = present[:, None] & valid[None]
+    itself = at[:, None] == jnp.arange(len(valid))[None]
+    return both & itself, both & ~itself

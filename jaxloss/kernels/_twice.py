@@ -38,7 +38,8 @@ def _rivals(rows: int, x: jax.Array, y: jax.Array, valid: jax.Array) -> Totals:
         top, total = columns
         anchors, at, present = block
         scores = _contrast.cosines(anchors, y)
-        scores = jnp.where(_coupled(at, present, valid), scores, -jnp.inf)
+        _, negative = _anchors.coupled(at, present, valid)
+        scores = jnp.where(negative, scores, -jnp.inf)
         fixed = lax.stop_gradient(scores)
         largest = jnp.max(fixed, axis=-1, initial=lowest)
         highest = jnp.maximum(top, jnp.max(fixed, axis=0))
@@ -65,7 +66,7 @@ def _(rows, primals, tangents):
     @jax.checkpoint
     def step(column, block):
         anchors, turn, at, present, largest, shift = block
-        keep = _coupled(at, present, valid)
+        _, keep = _anchors.coupled(at, present, valid)
         scores = _contrast.cosines(anchors, y)
         moving = _contrast.cosines(turn, y) + _contrast.cosines(anchors, dy)
         share = lambda top, rest: jnp.exp(
@@ -80,12 +81,6 @@ def _(rows, primals, tangents):
     column, row = lax.scan(step, jnp.zeros_like(shift), blocks)
     still = jnp.zeros_like(shift)
     return totals, ((still, row.reshape(-1)[: len(x)]), (still, column))
-
-
-def _coupled(at: jax.Array, present: jax.Array, valid: jax.Array) -> jax.Array:
-    """Which candidates of a block of pairs are negatives."""
-    others = at[:, None] != jnp.arange(len(valid))[None]
-    return present[:, None] & valid[None] & others
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -307,14 +307,11 @@ def _of_pairs(
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
 
     def of_batch(u, v, valid, *settings):
-        everyone = jnp.arange(len(u))
-
         def of_block(anchors, at, present, *settings):
-            both = present[:, None] & valid[None]
-            itself = at[:, None] == everyone[None]
-            cosines = _contrast.cosines(anchors, v)
-            return rule(cosines, both & itself, both & ~itself, *settings)
+            masks = _anchors.coupled(at, present, valid)
+            return rule(_contrast.cosines(anchors, v), *masks, *settings)
 
+        everyone = jnp.arange(len(u))
         return _anchors.by_block(rows, of_block, u, everyone, valid, *settings)
 
     return _anchors.one_by_one(

@@ -125,7 +125,8 @@ def linear_softmax_cross_entropy(
     smoothing = _checks.parameter(name, like, "[0, 1]", label_smoothing=label_smoothing)
     z = _checks.parameter(name, like, "[0, inf)", z_loss=z_loss)
     knobs = Knobs(
-        None if _is(label_smoothing, 0) else smoothing, None if _is(z_loss, 0) else z
+        None if _checks.is_number(label_smoothing, 0) else smoothing,
+        None if _checks.is_number(z_loss, 0) else z,
     )
     smooth = knobs.label_smoothing is not None
     half = head.kernel.dtype.itemsize < 4
@@ -305,7 +306,7 @@ def _head(
     if soft_cap is not None:
         soft_cap = _checks.parameter(name, like, "(0, inf)", soft_cap=soft_cap)
     t = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
-    t = None if _is(temperature, 1) else t
+    t = None if _checks.is_number(temperature, 1) else t
     return Head(tokens.hidden, tokens.kernel, tokens.bias, soft_cap, t)
 
 
@@ -351,11 +352,6 @@ def _left_to_xla(fn: Callable, out: P) -> Callable:
 def _spec(x: jax.Array) -> P:
     """How an array is cut, as far as its type says."""
     return P(*jax.typeof(x).sharding.spec)
-
-
-def _is(value: float | jax.Array, number: int) -> bool:
-    """Whether a hyperparameter is this Python number: then its part is left out."""
-    return isinstance(value, int | float) and value == number
 
 
 def _implementation(name: str, given: str | None, xla: Any, dense: Any) -> Any:

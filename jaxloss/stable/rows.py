@@ -228,7 +228,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _nll_slope(x: jax.Array, ids: jax.Array, row: _Row) -> jax.Array:
     """The gradient; it has one itself in `x` alone, of which `row` is a function."""
-    p = _exp_difference(x, row.rival) * (1 / row.total())[..., None]
+    p = _shares_of_others(x, row)
     missing = (row.others / row.total())[..., None]
     return jnp.where(_is_label(x, ids), -missing, p) + row.known[..., None]
 
@@ -239,11 +239,11 @@ def _(primals, tangents):
     return _nll_slope(*primals), curve
 
 
-def _exp_difference(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`exp(x - y)` of rows and of a number for each; at most 1."""
-    d, error = difference(x, y[..., None])
-    e = jnp.exp(jnp.minimum(d, 0))  # the label may be above its rival, but is not asked
-    return e + e * error
+def _shares_of_others(x: jax.Array, row: _Row) -> jax.Array:
+    """The probability of each class but the label, where it is any number."""
+    d, error = difference(x, row.rival[..., None])
+    e = jnp.exp(jnp.minimum(d, 0))  # the label may be above its rival
+    return (e + e * error) * (1 / row.total())[..., None]
 
 
 def _count_finite(x: jax.Array) -> jax.Array:
@@ -294,7 +294,7 @@ def _spread_slope(
     x: jax.Array, ids: jax.Array, row: _Row, count: jax.Array
 ) -> jax.Array:
     """Probabilities less `1 / count`, by the exponentials that `_nll_slope` has too."""
-    p = _exp_difference(x, row.rival) * (1 / row.total())[..., None]
+    p = _shares_of_others(x, row)
     label = jnp.exp(-jnp.abs(row.gap))
     label = (label - label * row.error) / row.unsure()
     label = jnp.where(row.gap < 0, 1 / (1 + row.sure()), label)
