@@ -89,7 +89,7 @@ def plot_landscape(plane: "landscape.Plane", *, ax: "Axes | None" = None) -> "Ax
       The axes; their figure has a colour bar beside them.
 
     Raises:
-      ValueError: If the losses are not `(n, n)` for n steps.
+      ValueError: If the losses are not `(n, n)` for n steps, or none of them is finite.
     """
     steps, losses = (np.asarray(x, float) for x in (plane.steps, plane.losses))
     if losses.shape != (steps.size, steps.size):
@@ -97,10 +97,12 @@ def plot_landscape(plane: "landscape.Plane", *, ax: "Axes | None" = None) -> "Ax
         _checks.fail(
             "plot_landscape", "plane", f"losses of shape {losses.shape}", expected
         )
+    seen = np.ma.masked_invalid(losses)
+    if not seen.count():
+        _checks.fail("plot_landscape", "plane", "no finite loss", "at least one")
     from matplotlib.colors import LogNorm, Normalize
 
     ax = _axes(ax)
-    seen = np.ma.masked_invalid(losses)
     low, high = float(seen.min()), float(seen.max())
     kind, spaced = (LogNorm, np.geomspace) if low > 0 else (Normalize, np.linspace)
     shades = {"norm": kind(low, high), "cmap": "cividis"}

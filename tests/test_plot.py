@@ -137,6 +137,13 @@ def test_the_diagonal_is_drawn_once():
             r"plot_landscape: `plane` has losses of shape \(3,\); expected losses of",
         ),
         (
+            lambda: plot.plot_landscape(
+                landscape.Plane(jnp.ones(1), jnp.full((1, 1), jnp.nan), ((), ()))
+            ),
+            ValueError,
+            "plot_landscape: `plane` has no finite loss; expected at least one",
+        ),
+        (
             lambda: plot.plot_reliability(np.ones((3, 2)), np.ones(2)),
             ValueError,
             r"plot_reliability: `probabilities` has shape \(3, 2\); expected",
