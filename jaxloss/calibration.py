@@ -37,6 +37,17 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
       `2 (p - y)` with respect to `probabilities`, `-2 (p - y)` to distributions.
       Convex; a proper score, least in the mean at the true probabilities.
 
+    Use:
+      task: multi-class
+      activation: softmax
+      range: [0, 2]
+      robust: yes
+      convex: yes
+      when: Probabilities are to be judged on a bounded scale, or trained so that a
+        single confident mistake costs at most 2.
+      not when: A classifier learns from scratch: `softmax_cross_entropy`, whose
+        gradient in the logits does not fade on confident mistakes.
+
     Reference:
       Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly
       Weather Review 78, 1950.

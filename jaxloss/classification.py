@@ -39,6 +39,17 @@ def sigmoid_cross_entropy(
       `(1 - y) p - v y (1 - p)` with respect to the logit, which is `p - y` if v = 1;
       `-x` with respect to the label if v = 1.  Convex, smooth.
 
+    Use:
+      task: binary, multi-label
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: The first choice for yes or no, and for several labels that may hold at
+        once, one logit each. Its probabilities are calibrated as far as the model
+        allows.
+      not when: Of several classes exactly one is right: `softmax_cross_entropy`.
+
     Reference:
       Cox, "The Regression Analysis of Binary Sequences", J. R. Stat. Soc. B 20 (1958).
 
@@ -98,6 +109,16 @@ def softmax_cross_entropy(
       the loss is +inf, and is NaN where the loss is; `-log p` with respect to a
       distribution (0 for a class without a probability).  Convex, smooth.
 
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: The first choice where exactly one of several classes is right, or where the
+        target is a distribution over them.
+      not when: Several labels may hold at once: `sigmoid_cross_entropy`.
+
     Reference:
       Bridle, "Probabilistic Interpretation of Feedforward Classification Network
       Outputs", Neurocomputing 1990; Szegedy et al., "Rethinking the Inception
@@ -147,6 +168,16 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       `-w` with respect to the log-probabilities; `-log p` with respect to a
       distribution (0 for a class of log-probability -inf).  Linear.
 
+    Use:
+      task: multi-class
+      activation: log-softmax
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: The model gives log-probabilities, as a flow, a mixture or a hidden Markov
+        model does.
+      not when: There are logits: `softmax_cross_entropy`, which keeps more digits.
+
     Reference:
       Fisher, "On the Mathematical Foundations of Theoretical Statistics", Phil. Trans.
       R. Soc. A 222 (1922).
@@ -184,6 +215,16 @@ def z_loss(
     Gradient:
       `2 logsumexp(x) softmax(x)`: 0 where the exponentials sum to 1.  Smooth; convex
       where logsumexp(x) >= 0.
+
+    Use:
+      task: regularization
+      activation: none (logits)
+      range: [0, inf)
+      robust: no
+      convex: no
+      when: Added with a small weight to a cross entropy over many classes in low
+        precision, where logits drift away from 0.
+      not when: Over-confidence is the trouble, not the scale of the logits: `entropy`.
 
     Reference:
       Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023);

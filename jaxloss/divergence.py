@@ -40,6 +40,17 @@ def kl_divergence(
       logits; `log t - log q + 1` with respect to `targets`, taken as 0 where t = 0.
       Convex.
 
+    Use:
+      task: distribution
+      activation: log-softmax
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: The target is a distribution and agreement should cost 0, as in
+        distillation.
+      not when: Targets too small for their dtype, such as a confident teacher's:
+        `kl_divergence_with_log_targets`.
+
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
       Statistics 22, 1951.
@@ -83,6 +94,16 @@ def kl_divergence_with_log_targets(
     Gradient:
       `-t` with respect to `log_predictions`, `t (log t - log q + 1)` with respect to
       `log_targets`, 0 where t = 0.
+
+    Use:
+      task: distribution
+      activation: log-softmax
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: Both sides are log-probabilities, as those of a student and of its teacher.
+      not when: The targets may be far from any prediction, and infinity will not do:
+        `jensen_shannon`.
 
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
@@ -134,6 +155,16 @@ def generalized_kl_divergence(
       `q - t` with respect to `log_predictions`; `log t - log q` with respect to
       `targets`, taken as 0 where t = 0.  Convex.
 
+    Use:
+      task: distribution, count
+      activation: none (logarithms)
+      range: [0, inf]
+      robust: no
+      convex: yes
+      when: Both sides are intensities, such as spectra, histograms or factors of a
+        non-negative matrix, whose totals matter too.
+      not when: Both sides sum to 1: `kl_divergence`.
+
     Reference:
       Csiszár, "Why Least Squares and Maximum Entropy?", Annals of Statistics 19, 1991.
 
@@ -180,6 +211,17 @@ def jensen_shannon(
       with respect to `targets`, taken as 0 where t = 0.  Bounded in
       `log_predictions`; not convex in them, though convex in q.
 
+    Use:
+      task: distribution
+      activation: log-softmax
+      range: [0, log 2]
+      robust: yes
+      convex: no
+      when: Two distributions are compared as equals, or may have no class in common:
+        the loss is symmetric and bounded.
+      not when: Predictions start far from their targets: `kl_divergence`, whose
+        gradient does not fade there.
+
     Reference:
       Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on
       Information Theory 37, 1991.
@@ -224,6 +266,15 @@ def gaussian_kl(
     Gradient:
       `mu` with respect to `means`, `(exp(v) - 1) / 2` to `log_variances`.  Convex,
       smooth.
+
+    Use:
+      task: distribution, regularization
+      activation: none
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: The posterior of a variational auto-encoder is held to its prior.
+      not when: The variance is that of an observed target: `gaussian_nll`.
 
     Reference:
       Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.

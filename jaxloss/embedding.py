@@ -36,6 +36,16 @@ def contrastive(
       `2 y d - 2 (1 - y) max(0, m - d)` with respect to `distances`: 0 for a dissimilar
       pair beyond the margin.  Convex in d, once continuously differentiable.
 
+    Use:
+      task: embedding
+      activation: none (distances)
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: Pairs are labelled similar or not, and distances should mean the same
+        everywhere.
+      not when: Only comparisons are known, this one nearer than that one: `triplet`.
+
     Reference:
       Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping",
       CVPR 2006 (with a factor of 1/2, and y = 0 for similar pairs).
@@ -79,6 +89,17 @@ def triplet(
     Gradient:
       +1 with respect to `positive_distances` and -1 to `negative_distances` where the
       loss is positive, else 0.  Convex.
+
+    Use:
+      task: embedding
+      activation: none (distances)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: There are distances of any kind, mined in any way, and their order is what
+        counts.
+      not when: There are embeddings: `triplet_margin`, which keeps the digits of a near
+        negative.
 
     Reference:
       Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
@@ -136,6 +157,16 @@ def triplet_margin(
       `-u(a-p)` to `positives`, `u(a-n)` to `negatives`, with `u(v) = v / |v|` and
       `u(0) = 0`: a collapsed batch has the loss m and gradient 0, not NaN.  Squared,
       `2 (n - p)`, `2 (p - a)`, `2 (a - n)`.  Not convex.
+
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: for not squared
+      convex: no
+      when: Triplets are given: an anchor, one like it, and one unlike it.
+      not when: A labelled batch is given, of which the hard triplets should be found:
+        `batch_hard_triplet`.
 
     Reference:
       Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
@@ -206,6 +237,16 @@ def batch_hard_triplet(
       and the chosen two; of equally hard rows, one is chosen.  0 at coinciding rows: a
       collapsed batch has the loss m and gradient 0.  Not convex.
 
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: for not squared
+      convex: no
+      when: A labelled batch has several rows of each group, as in re-identification.
+      not when: Some labels are wrong, and the hardest pairs are those:
+        `supervised_contrastive`, which weighs all pairs.
+
     Reference:
       Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
       2017.
@@ -267,6 +308,17 @@ def cosine_embedding(
       With unit vectors u and v, `-(v - u cos) / |a|` with respect to `first` for
       similar pairs, minus that for others above the margin, else 0; 0 at a zero
       vector.  Not convex; does not depend on the lengths, but steeper for short ones.
+
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, 2]
+      robust: yes
+      convex: no
+      when: Pairs are labelled similar or not, and only the direction of an embedding
+        counts.
+      not when: Dissimilar pairs can be had from the batch: `info_nce`, which has many
+        for each positive.
 
     Reference:
       Bromley et al., "Signature Verification using a Siamese Time Delay Neural

@@ -51,6 +51,17 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
       `diag(s) - s s^T / sum(s)` with s = 1 where p > 0, which jumps where a class gains
       or loses its probability.
 
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: Unlikely classes should get the probability 0, as in attention or
+        multi-label text, and an example that is right by a margin should rest.
+      not when: Probabilities are to be calibrated, or their logarithms needed:
+        `softmax_cross_entropy`.
+
     Reference:
       Martins and Astudillo, "From Softmax to Sparsemax: A Sparse Model of Attention and
       Multi-Label Classification", ICML 2016; Blondel et al., "Learning with
@@ -100,6 +111,16 @@ def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Arr
       differentiable in the logits, where the second derivative is `diag(s) - s s^T /
       sum(s)`.
 
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: Sparse probabilities are wanted over many classes, as in sequence models,
+        with a gradient that has no kinks.
+      not when: As few classes as possible should be left: `sparsemax`.
+
     Reference:
       Peters et al., "Sparse Sequence-to-Sequence Models", ACL 2019; Blondel et al.,
       "Learning with Fenchel-Young Losses", JMLR 21, 2020.
@@ -147,6 +168,16 @@ def fenchel_young(
     Gradient:
       `p - y` with respect to the scores, p being the gradient of `max_fun`; `-s` with
       respect to the targets (0 where a score is infinite).  Convex in the scores.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: (-inf, inf)
+      robust: yes (if the domain of Omega is bounded)
+      convex: yes
+      when: The output is structured, such as a ranking, a matching or a path, and its
+        maximum can be had but no partition function.
+      not when: The output is one class: `softmax_cross_entropy` or `sparsemax`.
 
     Reference:
       Blondel et al., "Learning with Fenchel-Young Losses", JMLR 21, 2020.

@@ -46,6 +46,17 @@ def sigmoid_focal(
       logit x, and the loss times `log(1-p)` with respect to `gamma`; for y = 0 the
       mirror image.  Bounded.  Smooth; not convex for `gamma` > 0.
 
+    Use:
+      task: binary, multi-label
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: for gamma == 0
+      when: Easy negatives are so many that their losses drown the rest, as in dense
+        detection.
+      not when: Probabilities are to be used as such: `sigmoid_cross_entropy`, with
+        `pos_weight` if positives are rare.
+
     Reference:
       Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
 
@@ -108,6 +119,17 @@ def softmax_focal(
       label of probability p = 1 - q and one-hot vector e.  Not convex for `gamma` > 0;
       smooth.
 
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: for gamma == 0
+      when: Most examples are easy and the hard ones count, or a network is
+        over-confident.
+      not when: Labels are wrong now and then: `softmax_cross_entropy` with
+        `label_smoothing`, for focus goes to the wrong ones.
+
     Reference:
       Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
 
@@ -167,7 +189,17 @@ def poly1(
 
     Gradient:
       `(1 + epsilon p) (p - e)` with respect to the logits, for a label of probability p
-      and one-hot vector e.  Not convex for `epsilon` > 0; smooth.
+      and one-hot vector e.  Convex for `epsilon` <= 1; smooth.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: for epsilon <= 1
+      when: Cross entropy works, and one more hyperparameter is to be tuned for a little
+        more accuracy.
+      not when: Nothing is to be tuned: `softmax_cross_entropy`.
 
     Reference:
       Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss

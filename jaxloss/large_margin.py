@@ -33,6 +33,15 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     Gradient:
       `-y` with respect to `scores` where `y s < 1`, else 0, at the kink too.  Convex.
 
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Only the decision counts, not its probability: the support vector machine.
+      not when: Probabilities are needed: `sigmoid_cross_entropy`.
+
     Reference:
       Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20, 1995.
 
@@ -62,6 +71,17 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     Gradient:
       `-2 y max(0, 1 - y s)` with respect to `scores`.  Convex, once continuously
       differentiable; 0 from a margin of 1 on.
+
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: A support vector machine is to be trained by a method that needs a smooth
+        objective.
+      not when: Some labels are wrong: `modified_huber`, on which they pull no harder
+        than so much.
 
     Reference:
       Chang et al., "Coordinate Descent Method for Large-scale L2-loss Linear Support
@@ -94,6 +114,15 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       `-y sigmoid(-y s)` with respect to `scores`, never larger than 1 and never quite
       0.  Convex, smooth.
 
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: The labels are -1 and +1 and probabilities are needed.
+      not when: The labels are 0 and 1 or in between: `sigmoid_cross_entropy`.
+
     Reference:
       Friedman et al., "Additive Logistic Regression", Annals of Statistics 28, 2000.
 
@@ -125,6 +154,15 @@ def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       `-y exp(-y s)` with respect to `scores`: as large as the loss, so one mislabelled
       example can outweigh all others.  Convex, smooth.
 
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: AdaBoost is to be reproduced, or the labels are certain.
+      not when: Some labels are wrong: `logistic`, which grows linearly.
+
     Reference:
       Freund and Schapire, "A Decision-Theoretic Generalization of On-Line Learning and
       an Application to Boosting", JCSS 55, 1997.
@@ -155,6 +193,15 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     Gradient:
       `-y` with respect to `scores` where `y s < 0`, else 0, at the kink too: scores
       that are all 0 are a stationary point.  Convex.
+
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Any separating boundary will do, one example at a time.
+      not when: The boundary should keep its distance: `hinge`.
 
     Reference:
       Rosenblatt, "The Perceptron", Psychological Review 65, 1958.
@@ -188,6 +235,16 @@ def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     Gradient:
       `-2 y clip(1 - y s, 0, 2)` with respect to `scores`, never larger than 4.
       Convex, once continuously differentiable.
+
+    Use:
+      task: binary
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: A smooth margin loss should bear wrong labels, and give a probability
+        estimate.
+      not when: Probabilities are to be calibrated: `logistic`.
 
     Reference:
       Zhang, "Solving Large Scale Linear Prediction Problems Using Stochastic Gradient
@@ -230,6 +287,16 @@ def crammer_singer_hinge(
     Gradient:
       If positive, -1 for the label and +1 for the strongest wrong class, shared
       equally among ties; else 0, at the kink too.  Convex.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Only the largest score counts, and each example should lead its strongest
+        rival by a margin.
+      not when: All wrong classes should be pushed down at once: `weston_watkins_hinge`.
 
     Reference:
       Crammer and Singer, "On the Algorithmic Implementation of Multiclass
@@ -280,6 +347,16 @@ def weston_watkins_hinge(
     Gradient:
       +1 for each wrong class within the margin, minus their number for the label;
       0 for the others, at the kink too.  Convex.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Several classes rival the right one, and each should be a margin behind it.
+      not when: There are very many classes, whose sum drowns the strongest:
+        `crammer_singer_hinge`.
 
     Reference:
       Weston and Watkins, "Support Vector Machines for Multi-Class Pattern

@@ -38,6 +38,17 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
       `sigmoid(x) - 1[y > k]` with respect to the logits; NaN where the loss is.
       Convex, smooth.
 
+    Use:
+      task: ordinal
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Classes are grades, and the predicted probabilities of being above each
+        should be consistent.
+      not when: Classes are far from equally spaced and a whole distribution is wanted:
+        `squared_emd`.
+
     Reference:
       Cao et al., "Rank Consistent Ordinal Regression for Neural Networks with
       Application to Age Estimation", Pattern Recognition Letters 140 (2020).
@@ -91,6 +102,16 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
       over k >= j: it sums to 0, and is nearly 0 where p is sure and wrong.
       `2 sum_k D_k (p_0 + ... + p_k - 1[j <= k])` with respect to a distribution.
       Smooth; not convex.
+
+    Use:
+      task: ordinal
+      activation: none (logits)
+      range: [0, K - 1]
+      robust: yes
+      convex: no
+      when: A distribution over ordered classes is predicted, such as of ratings, and a
+        near miss should cost less than a far one.
+      not when: Training starts sure and wrong, where its gradient fades: `coral`.
 
     Reference:
       Hou et al., "Squared Earth Mover's Distance-based Loss for Training Deep Neural

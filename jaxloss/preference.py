@@ -52,6 +52,16 @@ def dpo(
       `beta s` to the rejected log-probabilities, the opposite for the references.
       Convex, smooth.
 
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Pairs of answers, one preferred, and a reference model: the first choice.
+      not when: Preferences are nearly always consistent, so that it would drift from
+        the reference for ever: `ipo`.
+
     Reference:
       Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly
       a Reward Model", NeurIPS 2023.
@@ -105,6 +115,16 @@ def ipo(
       `2 (Delta - 1 / (2 beta))` with respect to the chosen log-probabilities, minus
       that to the rejected ones, the opposite for the references.  Convex, smooth.
 
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: Pairs, a reference model, and a distance from it that should not grow
+        without end.
+      not when: Some pairs are labelled the wrong way round and far off: `dpo`.
+
     Reference:
       Azar et al., "A General Theoretical Paradigm to Understand Learning from Human
       Preferences", AISTATS 2024.
@@ -155,6 +175,16 @@ def simpo(
     Gradient:
       With `s = sigmoid(gamma - beta (p_w - p_l))`, `-beta s` with respect to the
       chosen and `beta s` to the rejected log-probabilities.  Convex, smooth.
+
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Pairs, but no memory or time for a reference model; lengths of answers
+        differ.
+      not when: It must stay near the model it started from: `dpo`.
 
     Reference:
       Meng et al., "SimPO: Simple Preference Optimization with a Reference-Free Reward",
@@ -213,6 +243,15 @@ def kto(
       `-beta l (1 - l)` with respect to `log_probs` of a desirable answer of loss l,
       plus that of another one.  Neither convex nor concave; fades on both sides.
 
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, 1]
+      robust: yes
+      convex: no
+      when: Single answers are labelled good or bad, and there are no pairs.
+      not when: There are pairs: `dpo`.
+
     Reference:
       Ethayarajh et al., "KTO: Model Alignment as Prospect Theoretic Optimization",
       ICML 2024.
@@ -263,6 +302,16 @@ def orpo(
       With o the log of the odds ratio, `-1 - beta sigmoid(-o) / (1 - exp(p_w))` with
       respect to the chosen and `beta sigmoid(-o) / (1 - exp(p_l))` to the rejected
       log-probabilities.  Convex in neither; smooth.
+
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, inf)
+      robust: no
+      convex: no
+      when: Imitation and preference are to be learnt in one stage, without a reference
+        model.
+      not when: The model has been fine-tuned already: `simpo` or `dpo`.
 
     Reference:
       Hong et al., "ORPO: Monolithic Preference Optimization without Reference Model",
@@ -323,6 +372,16 @@ def grpo(
     Gradient:
       `-A rho` with respect to `log_probs`, but 0 where `rho > 1 + epsilon_high` and
       A > 0, or `rho < 1 - epsilon_low` and A < 0, and at these kinks.
+
+    Use:
+      task: preference
+      activation: log-softmax
+      range: (-inf, inf)
+      robust: no
+      convex: no
+      when: Several answers to each prompt are drawn from the model and scored by a
+        reward.
+      not when: There are only fixed pairs of answers: `dpo`.
 
     Reference:
       Shao et al., "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open

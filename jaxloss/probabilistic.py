@@ -37,6 +37,16 @@ def gaussian_nll(
       `(1 - r^2 exp(-s)) / 2` to `log_variances`: 0 where the variance is the squared
       error.  Convex in the means and in the log-variances, not in both.
 
+    Use:
+      task: regression
+      activation: none
+      range: (-inf, inf)
+      robust: no
+      convex: yes
+      when: The noise differs from example to example, and its variance is to be
+        predicted too.
+      not when: Outliers occur: `huber`, for the squares of both are in the loss.
+
     Reference:
       Nix and Weigend, "Estimating the Mean and Variance of the Target Probability
       Distribution", ICNN 1994.
@@ -112,6 +122,15 @@ def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
 
     Gradient:
       `exp(x) - t` with respect to `log_rates`, `-x` to `counts`.  Convex, smooth.
+
+    Use:
+      task: count
+      activation: none (logarithms)
+      range: (-inf, inf]
+      robust: no
+      convex: yes
+      when: Counts of independent events, whose variance is about their mean.
+      not when: Targets are real amounts that may be negative: `squared_error`.
 
     Reference:
       Nelder and Wedderburn, "Generalized Linear Models", JRSS A 135, 1972.

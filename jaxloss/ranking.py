@@ -33,6 +33,15 @@ def margin_ranking(
       than the margin; 0 where it is not, at the kink too, so that at margin 0 two equal
       scores are at rest.  Convex.
 
+    Use:
+      task: ranking
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Pairs are known, one to be ranked above the other.
+      not when: Whole lists with graded relevance are known: `listwise_softmax`.
+
     Reference:
       Herbrich et al., "Large Margin Rank Boundaries for Ordinal Regression", 2000.
 
@@ -81,6 +90,15 @@ def listwise_softmax(
       `p sum(y) - y` with respect to the scores, p being their softmax: it sums to 0.
       `-log p` with respect to the relevance (0 for an item without a probability).
       Convex, smooth.
+
+    Use:
+      task: ranking
+      activation: none
+      range: [0, inf]
+      robust: yes
+      convex: yes
+      when: Lists of items with clicks or grades, where the top matters most.
+      not when: Only pairs are known: `margin_ranking`.
 
     Reference:
       Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", ICML

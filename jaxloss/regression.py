@@ -28,6 +28,16 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       `2 r` with respect to `predictions`: an outlier pulls as hard as it is far.
       Convex, smooth.
 
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: The mean is wanted and errors are about normal: the first choice without
+        outliers.
+      not when: Outliers occur: `huber`.
+
     Reference:
       Gauss, "Theoria Motus Corporum Coelestium", 1809.
 
@@ -56,6 +66,15 @@ def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Gradient:
       `sign(r)` with respect to `predictions`, and 0 at r = 0.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: The median is wanted, or outliers are many.
+      not when: Small errors should fade smoothly: `huber` or `log_cosh`.
 
     Reference:
       Laplace, "Théorie Analytique des Probabilités", 2nd supplement, 1818.
@@ -93,6 +112,16 @@ def pinball(
     Gradient:
       With respect to `predictions`, `-τ` below the target, `1 - τ` above it and 0 at
       it; `u` with respect to `quantile`.  Convex.  Half the absolute error at τ = 1/2.
+
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: A quantile is wanted, such as the ends of a prediction interval or a stock
+        that suffices nine times in ten.
+      not when: The kink at the target disturbs the optimiser: `quantile_huber`.
 
     Reference:
       Koenker and Bassett, "Regression Quantiles", Econometrica 46, 1978.
@@ -133,6 +162,17 @@ def expectile(
     Gradient:
       `-2 |τ - 1[u < 0]| u` with respect to `predictions`, `u |u|` to `expectile`.
       Convex, once continuously differentiable.
+
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: A mean that leans to one side is wanted, as of values in offline
+        reinforcement learning.
+      not when: The share of targets below the prediction should be known, or outliers
+        occur: `pinball`.
 
     Reference:
       Newey and Powell, "Asymmetric Least Squares Estimation and Testing",
@@ -188,6 +228,17 @@ def quantile_huber(
       `-|τ - 1[u < 0]| clip(u, -delta, delta)` with respect to `predictions`.  Convex,
       once continuously differentiable.
 
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Quantiles with a smooth gradient, as in distributional reinforcement
+        learning.
+      not when: The quantile must be exact: `pinball`, for within `delta` this is an
+        expectile.
+
     Reference:
       Dabney et al., "Distributional Reinforcement Learning with Quantile Regression",
       AAAI 2018.
@@ -222,6 +273,16 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     Gradient:
       `2 log((1 + p) / (1 + t)) / (1 + p)` with respect to `predictions`.  Convex only
       up to a ratio of e; smooth.
+
+    Use:
+      task: regression, count
+      activation: softplus or exp
+      range: [0, inf)
+      robust: no
+      convex: no
+      when: Targets are amounts over several orders of magnitude, and ratios count.
+      not when: The network may predict the logarithm itself: `squared_error` of
+        logarithms, which is convex.
 
     Reference:
       Törnqvist et al., "How Should Relative Changes Be Measured?", The American
@@ -268,6 +329,16 @@ def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax
     Gradient:
       `sign(p - t) / |t|` with respect to `predictions`, and 0 at p = t and where the
       target is 0, so that a mask on the losses is enough.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf]
+      robust: no
+      convex: yes
+      when: Errors are reported in percent and no target is near 0.
+      not when: Targets near 0 occur, of which one outweighs all others:
+        `absolute_error` or `squared_log_error`.
 
     Reference:
       Hyndman and Koehler, "Another Look at Measures of Forecast Accuracy",
@@ -326,6 +397,16 @@ def cosine_similarity(
       `(u(t) - cos u(p)) / |p|` with respect to `predictions`, where `u(v) = v / |v|`:
       at right angles to p.  0 where either vector is zero.
 
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [-1, 1]
+      robust: yes
+      convex: no
+      when: Directions are to be compared or reported; larger is better.
+      not when: It is to be minimised: `cosine_distance`, which keeps the digits of
+        nearly parallel vectors.
+
     Reference:
       Salton et al., "A Vector Space Model for Automatic Indexing", CACM 18, 1975.
 
@@ -362,6 +443,17 @@ def cosine_distance(
     Gradient:
       `(cos u(p) - u(t)) / |p|` with respect to `predictions`, where `u(v) = v / |v|`.
       0 where either vector is zero.
+
+    Use:
+      task: embedding, regression
+      activation: none (embeddings)
+      range: [0, 2]
+      robust: yes
+      convex: no
+      when: A direction is predicted, or an embedding is to match another whatever their
+        lengths.
+      not when: Nothing keeps all embeddings from becoming one: `info_nce`, which has
+        negatives.
 
     Reference:
       Salton et al., "A Vector Space Model for Automatic Indexing", CACM 18, 1975.

@@ -33,6 +33,16 @@ def l1(params: Any) -> jax.Array:
     Gradient:
       `sign(w)`, and 0 at 0.  Convex.
 
+    Use:
+      task: regularization
+      activation: none (parameters)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Parameters that do little should become exactly 0.
+      not when: Inputs are correlated, of which one would be chosen by chance:
+        `elastic_net`.
+
     Reference:
       Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the
       Royal Statistical Society B 58, 1996.
@@ -65,6 +75,15 @@ def l2(params: Any) -> jax.Array:
     Gradient:
       `2 w`.  Convex, smooth.  With an adaptive optimizer this is not weight decay.
 
+    Use:
+      task: regularization
+      activation: none (parameters)
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: Parameters should stay small, all of them a little.
+      not when: Most parameters should become exactly 0: `l1`.
+
     Reference:
       Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal
       Problems", Technometrics 12, 1970.
@@ -96,6 +115,16 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
     Gradient:
       `l1_ratio sign(w) + 2 (1 - l1_ratio) w`, and 0 at 0; `l1(w) - l2(w)` with respect
       to `l1_ratio`.  Convex.
+
+    Use:
+      task: regularization
+      activation: none (parameters)
+      range: [0, inf)
+      robust: for l1_ratio == 1
+      convex: yes
+      when: Parameters should be sparse, and correlated inputs be kept or dropped
+        together.
+      not when: One of the two suffices: `l1` or `l2`.
 
     Reference:
       Zou and Hastie, "Regularization and Variable Selection via the Elastic Net",
@@ -138,6 +167,17 @@ def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
       `-p_j (log p_j + H)` with respect to logit j: 0 where all classes are equally
       likely and, in the limit, where one is certain.  Neither convex nor concave in the
       logits.
+
+    Use:
+      task: regularization
+      activation: none (logits)
+      range: [0, log K]
+      robust: yes
+      convex: no
+      when: Added to an objective: with a minus sign against over-confidence or for
+        exploration, with a plus sign to make predictions decide.
+      not when: The labels themselves should be less certain: `softmax_cross_entropy`
+        with `label_smoothing`.
 
     Reference:
       Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output

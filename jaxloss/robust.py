@@ -34,6 +34,17 @@ def huber(
       than `delta`.  `max(0, |r| - delta)` with respect to `delta`.  Convex, once
       continuously differentiable.
 
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Outliers occur, and the size of an ordinary error is known: the first choice
+        with outliers.
+      not when: Outliers should be ignored altogether: `general_robust` with `alpha` <
+        0.
+
     Reference:
       Huber, "Robust Estimation of a Location Parameter", Ann. Math. Stat. 35, 1964.
 
@@ -76,6 +87,15 @@ def smooth_l1(
       negative, with respect to `beta`; 0 at r = 0.  Convex, for `beta` > 0 once
       continuously differentiable.
 
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: An absolute error without its kink, as for the boxes of a detector.
+      not when: The scale of the loss should not change with its width: `huber`.
+
     Reference:
       Girshick, "Fast R-CNN", ICCV 2015.
 
@@ -107,6 +127,15 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Gradient:
       `tanh(r)` with respect to `predictions`.  Convex, smooth.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: A method of second order needs a robust loss that is smooth everywhere.
+      not when: The width of the bend should be chosen: `huber`.
 
     Reference:
       Saleh and Saleh, "Statistical Properties of the log-cosh Loss Function Used in
@@ -145,6 +174,15 @@ def epsilon_insensitive(
     Gradient:
       `sign(r)` with respect to `predictions` and -1 to `epsilon` outside the tube; 0
       inside it and on its edge.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Errors within a tolerance do not matter: support vector regression.
+      not when: Every error matters, small ones less: `huber`.
 
     Reference:
       Drucker et al., "Support Vector Regression Machines", NIPS 1996.
@@ -195,6 +233,16 @@ def general_robust(
       `1/c` for α <= 1, fading for α < 1; `-r/c` times that with respect to `scale`.
       Convex for α >= 1; smooth.  The slope in α grows like `z log(z/|α-2|) / 4` towards
       α = 2, where it is infinite; there, that of the next smaller number is given.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: for alpha <= 1
+      convex: for alpha >= 1
+      when: How robust a loss should be is itself a hyperparameter, to be swept or
+        learnt.
+      not when: A convex loss will do: `huber`.
 
     Reference:
       Barron, "A General and Adaptive Robust Loss Function", CVPR 2019.

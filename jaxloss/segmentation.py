@@ -60,6 +60,16 @@ def dice(
       `t (1 - l) / D`, and the chain rule adds them.  Not convex.  With s = 0 an empty
       target has loss 1 and gradient 0 in p: nothing to learn, unless s > 0.
 
+    Use:
+      task: segmentation
+      activation: sigmoid or softmax
+      range: [0, 1]
+      robust: yes
+      convex: no
+      when: Masks cover few pixels of an image, and overlap is what is reported.
+      not when: Many masks are empty, or pixels should be calibrated:
+        `sigmoid_cross_entropy`, or the sum of both.
+
     Reference:
       Milletari et al., "V-Net: Fully Convolutional Neural Networks for Volumetric
       Medical Image Segmentation", 3DV 2016 (with squares in D); as here, Drozdzal et
@@ -116,6 +126,15 @@ def jaccard(
       `((1 - t) (1 - l) - t) / D` with respect to p, `((1 - p) (1 - l) - p) / D` to t;
       0 where D is 0.  Given q, an input of its own, that in p is
       `((1 - t) (1 - l) - t l) / D`, in q `t (1 - l) / D`.  Not convex.
+
+    Use:
+      task: segmentation
+      activation: sigmoid or softmax
+      range: [0, 1]
+      robust: yes
+      convex: no
+      when: Intersection over union is what is reported.
+      not when: Training is to be gentle on poor overlaps: `dice`.
 
     Reference:
       Rahman and Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for
@@ -178,6 +197,15 @@ def tversky(
       `(alpha (1 - t) (1 - l) - t l) / D` with respect to p, `beta t (1 - l) / D` to q,
       which is an input of its own if given and 1 - p if not;
       `((beta q - alpha p) (1 - l) - p l) / D` to t; 0 where D is 0.  Not convex.
+
+    Use:
+      task: segmentation
+      activation: sigmoid or softmax
+      range: [0, 1]
+      robust: yes
+      convex: no
+      when: Missed pixels and false ones have different prices, as for lesions.
+      not when: Both cost the same: `dice`.
 
     Reference:
       Salehi et al., "Tversky Loss Function for Image Segmentation Using 3D Fully
@@ -246,6 +274,17 @@ def generalized_dice(
       through the weights too: w_c moves by `-2 w_c / n_c`, all of them with n_min (of
       several rarest classes, with their mean), those of absent classes stay.  Pass
       `lax.stop_gradient(targets)` for constants.  Not convex.
+
+    Use:
+      task: segmentation
+      activation: sigmoid or softmax
+      range: [0, 1]
+      robust: yes
+      convex: no
+      when: Several classes of very different sizes share an image and one number should
+        cover them.
+      not when: Classes are absent from many images: `dice` of each class, over the
+        batch.
 
     Reference:
       Sudre et al., "Generalised Dice Overlap as a Deep Learning Loss Function for

@@ -56,6 +56,16 @@ def ctc(
       and throughout a sequence of infinite loss.  In float32 it is right to about 1e-4
       after 2000 frames.  Not convex; smooth.
 
+    Use:
+      task: sequence
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: no
+      when: The labels come in the order of the frames, but which frame is which label
+        is not known, as in speech and handwriting.
+      not when: Each position has its label: `softmax_cross_entropy`.
+
     Reference:
       Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented
       Sequence Data with Recurrent Neural Networks", ICML 2006.

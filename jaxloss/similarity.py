@@ -58,6 +58,16 @@ def nt_xent(
       of a negative.  At right angles to each embedding, and inversely as its length; 0
       at a zero vector, whose cosines are 0.  Not convex.
 
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Two or more views of each example, and no labels: SimCLR.
+      not when: Groups are large classes, whose members should all attract:
+        `supervised_contrastive`.
+
     Reference:
       Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective",
       NIPS 2016; Chen et al., "A Simple Framework for Contrastive Learning of Visual
@@ -125,6 +135,15 @@ def supervised_contrastive(
       the other rows.  At right angles to each embedding, and inversely as its length;
       0 at a zero vector, whose cosines are 0.  Not convex.
 
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Labels say which rows belong together, several in a batch.
+      not when: Only views of the same example are alike: `nt_xent`.
+
     Reference:
       Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020 (eq. 2).
 
@@ -189,6 +208,17 @@ def clip(
       `s_ij`, where p is the softmax along j and q along i.  At right angles to each
       embedding, and inversely as its length; 0 at a zero vector, whose cosines are 0.
       Not convex.
+
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Pairs of two kinds, such as images and texts, each to be found from the
+        other.
+      not when: The batch is cut over many devices, or too small for a softmax:
+        `siglip`.
 
     Reference:
       Radford et al., "Learning Transferable Visual Models From Natural Language
@@ -256,6 +286,16 @@ def info_nce(
       At right angles to each embedding, and inversely as its length; 0 at a zero
       vector, whose cosines are 0.  Not convex.
 
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Queries are to find their answers, in one direction, among those of the
+        whole batch.
+      not when: Both directions matter: `clip`.
+
     Reference:
       van den Oord et al., "Representation Learning with Contrastive Predictive
       Coding", 2018.
@@ -320,6 +360,15 @@ def siglip(
       `sigmoid(s_ij) - 1[i = j]` with respect to the score `s_ij`.  At right angles to
       each embedding, and inversely as its length; 0 at a zero vector, whose cosines
       are 0.  Not convex.
+
+    Use:
+      task: embedding
+      activation: none (embeddings)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Pairs of two kinds, of which some may match several, or batches of any size.
+      not when: Exactly one candidate is right and only its rank counts: `clip`.
 
     Reference:
       Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.

@@ -19,7 +19,17 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 BASE = {"_checks", "stable", "reduce"}
 # What one loss may use of another is its formula, which lives in these.
 SHARED = BASE | {"margins", "targets", "logits"}
-APPLICATION = {"__main__", "cli", "datasets", "experiment", "plot", "report"}
+APPLICATION = {
+    "__main__",
+    "_commands",
+    "catalogue",
+    "cli",
+    "datasets",
+    "experiment",
+    "gallery",
+    "plot",
+    "report",
+}
 HEAVY = {"flax", "sklearn", "matplotlib", "rich", "pandas"}
 
 

@@ -20,14 +20,34 @@ from jaxloss import kernels, landscape, reduce, testing, train
 from tests.specs import SPECS
 
 # The application and the layers below the losses; every other module is of losses.
-APPLICATION = ("__main__", "cli", "datasets", "experiment", "plot", "report")
+APPLICATION = (
+    "__main__",
+    "_commands",
+    "cli",
+    "datasets",
+    "experiment",
+    "gallery",
+    "plot",
+    "report",
+)
 # Functions of `parallel` have the names of those they are the sharded form of.
-FOUNDATION = ("landscape", "margins", "parallel", "reduce", "testing")
+FOUNDATION = ("catalogue", "landscape", "margins", "parallel", "reduce", "testing")
 # Their functions are not one loss per example, so no spec fits all of them.
 WITHOUT_SPEC = ("calibration", "logits", "regularization", "targets")
 WITHOUT_GRADIENT = ("calibration", "landscape", "logits", "reduce", "targets")
 
-SECTIONS = ["Args:", "Returns:", "Raises:", "Gradient:", "Reference:", "Example:"]
+# Nothing to choose: what they return is no loss, or another form of one.
+WITHOUT_USE = ("expected_calibration_error", "fit_temperature", "ctc_forward")
+
+SECTIONS = [
+    "Args:",
+    "Returns:",
+    "Raises:",
+    "Gradient:",
+    "Use:",
+    "Reference:",
+    "Example:",
+]
 SHORT = ["Args:", "Returns:", "Raises:", "Example:"]
 
 
@@ -104,11 +124,16 @@ class TestEveryDocstring:
     def test_has_every_section_in_order(self, module, fn):
         """The sections of the house style, all of them and in this order."""
         wanted = SHORT if module in WITHOUT_GRADIENT else SECTIONS
+        wanted = [s for s in wanted if s != "Use:" or tells_its_use(module, fn)]
         if re.search(r"; see `\w+` for the arguments\.$", doc(fn).splitlines()[0]):
             wanted = ["Example:"]
         lines = [line for line in doc(fn).splitlines() if line in SECTIONS]
         assert [line for line in lines if line in wanted] == wanted
         assert lines == sorted(lines, key=SECTIONS.index)
+
+    def test_says_what_it_is_for_if_it_is_a_loss(self, module, fn):
+        """`Use:` makes a function a loss of `jaxloss.catalogue`, and no other one."""
+        assert ("Use:" in doc(fn).splitlines()) == tells_its_use(module, fn)
 
     def test_describes_every_argument(self, module, fn):
         """`Args` names each argument once, in the order of the signature."""
@@ -228,6 +253,13 @@ def test_a_wrong_digit_in_an_example_is_found():
     assert not same("Array([0.29289323, 2.  ])", "Array([0.292891, 2.      ])")
     assert not same("Array([0.29289323, 2.  ])", "Array([0.29289323])")
     assert not same("Array([1., 2.])", "Array([1., 2.], dtype=float32)")
+
+
+def tells_its_use(module, fn):
+    """Whether a function is a loss that one could choose."""
+    return module not in ("kernels", "landscape", "logits", "reduce", "targets") and (
+        fn.__name__ not in WITHOUT_USE
+    )
 
 
 def doc(fn):

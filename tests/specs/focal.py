@@ -166,8 +166,8 @@ def softmax(kind, sample, edges, name="", **more):
 
 
 def poly(kind, sample, edges, epsilon):
-    params = {"epsilon": epsilon}
-    return rows(focal.poly1, kind, sample, edges, poly_value, poly_slope, params=params)
+    more = {"params": {"epsilon": epsilon}, "convex": epsilon <= 1}
+    return rows(focal.poly1, kind, sample, edges, poly_value, poly_slope, **more)
 
 
 IDS, DISTRIBUTIONS = common.logits_and_ids(), common.logits_and_distributions()
@@ -183,6 +183,7 @@ SPECS = [
         ", where",
         params={"gamma": 0.0},
         keywords=("where",),
+        convex=True,
     ),
     softmax(
         1,
