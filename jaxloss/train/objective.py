@@ -73,10 +73,10 @@ def objective(
     with the total T and the weight W of each term, summed over the whole batch.
 
     Args:
-      fn: fn(params, batch, **hyperparameters) -> {term: jaxloss.Mean}, a sum over
+      fn: `fn(params, batch, **hyperparameters) -> {term: jaxloss.Mean}`, a sum over
         the examples of the batch.  With a `combine` of your own, a term may also be
         a pytree of plain sums, such as the counts of a Dice coefficient.
-      combine: (state, totals) -> (loss, metrics), any differentiable function of the
+      combine: `(state, totals) -> (loss, metrics)`, any differentiable function of the
         totals; default the weighted sum above.
       weights: w by term, as in `weighted`; a term that is not named has weight 1.
       carry: The first value of what a model changes as it runs, such as the

@@ -1,0 +1,259 @@
+"""The pages of the site that nobody writes: the API reference and the gallery.
+
+A page for each public name, found by walking the package; under a loss its picture, and
+what it gives at the edges of its arguments, evaluated at the extremes of its spec.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxloss
+from jaxloss import catalogue, gallery
+from jaxloss.testing import LossSpec
+from tests.specs import SPECS
+
+# What only the command line uses.
+APPLICATION = ("__main__", "cli", "experiment", "report")
+# Packages whose modules are not public: their names are those of the package.
+PACKAGES = ("stable", "kernels", "train")
+MOST_EDGES, MOST_NUMBERS = 12, 6
+
+
+def write(docs: Path) -> None:
+    """Writes `generated/`, and copies what lies outside of the folder of the site."""
+    generated = docs / "generated"
+    shutil.rmtree(generated, ignore_errors=True)
+    shutil.copytree(docs.parent / "notebooks", generated / "notebooks")
+    for folder in ("api", "pictures"):
+        (generated / folder).mkdir()
+    found = modules()
+    for module in found:
+        names = [address(module, name) for name in public(module)]
+        save(generated / "api" / f"{module.__name__}.rst", module_page(module, names))
+        for name in names:
+            save(generated / "api" / f"{name}.rst", name_page(name, module))
+    save(generated / "api" / "index.rst", index_page(found))
+    for entry in catalogue.entries():
+        figure = gallery.picture(entry.name)
+        figure.savefig(generated / "pictures" / f"{entry.name}.png", dpi=110)
+        plt.close(figure)
+    save(generated / "gallery.rst", gallery_page())
+
+
+def save(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+# --- what there is -----------------------------------------------------------------
+
+
+def modules() -> list[ModuleType]:
+    """The modules that a reader imports or finds names of, those of losses first."""
+    names = [info.name for info in pkgutil.walk_packages(jaxloss.__path__, "jaxloss.")]
+    found = map(importlib.import_module, filter(is_public, names))
+    with_names = [module for module in found if public(module)]
+    return sorted(with_names, key=lambda m: (not is_exported(m), m.__name__))
+
+
+def is_public(name: str) -> bool:
+    """Whether a module is one that a reader imports."""
+    parts = name.split(".")[1:]
+    if any(part.startswith("_") for part in parts) or parts[0] in APPLICATION:
+        return False
+    return len(parts) == 1 or parts[0] not in PACKAGES or parts == ["train", "nnx"]
+
+
+def public(module: ModuleType) -> list[str]:
+    """The public names that a module defines, or a package gathers, in their order."""
+    home = f"{module.__name__}."
+    return [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and f"{getattr(value, '__module__', '')}.".startswith(home)
+    ]
+
+
+def is_exported(module: ModuleType) -> bool:
+    """Whether the names of a module are those of `jaxloss` itself."""
+    return all(
+        getattr(jaxloss, name, None) is getattr(module, name) for name in public(module)
+    )
+
+
+def address(module: ModuleType, name: str) -> str:
+    """Under which full name a reader uses it."""
+    return f"jaxloss.{name}" if is_exported(module) else f"{module.__name__}.{name}"
+
+
+# --- docstrings --------------------------------------------------------------------
+
+SPAN = re.compile(r"(?<![`\w])`([^`]+)`(?!`)(\w?)|[|]")
+
+
+def marked(text: str) -> str:
+    """A docstring with its code marked as reStructuredText needs it.
+
+    A name in backquotes may be a link; anything else in backquotes is code, whose bars,
+    stars and angle brackets mean nothing else.
+    """
+    return "\n\n".join(
+        part if ">>>" in part or ".. math::" in part else SPAN.sub(mark, part)
+        for part in text.split("\n\n")
+    )
+
+
+def mark(found: re.Match) -> str:
+    code, after = found.groups()
+    if code is None:
+        return r"\|"
+    quotes = "`" if re.fullmatch(r"[\w.]+", code) else "``"
+    return f"{quotes}{code}{quotes}" + (rf"\ {after}" if after else "")
+
+
+# --- pages -------------------------------------------------------------------------
+
+
+def title(text: str, mark: str = "=") -> str:
+    return f"{text}\n{mark * len(text)}\n\n"
+
+
+def index_page(found: list[ModuleType]) -> str:
+    """All modules, with one line of each name."""
+    hidden = "\n".join(f"   {module.__name__}" for module in found)
+    toctree = f".. toctree::\n   :hidden:\n\n{hidden}\n\n"
+    parts = [title("API reference"), toctree]
+    for module in found:
+        parts.append(title(module.__name__, "-"))
+        parts.append(listing([address(module, name) for name in public(module)]))
+    return "".join(parts)
+
+
+def module_page(module: ModuleType, names: list[str]) -> str:
+    """What a module is for, and its names."""
+    members = "\n".join(f"   {name}" for name in names)
+    return "".join(
+        [
+            title(module.__name__),
+            f"{marked(inspect.getdoc(module) or '')}\n\n",
+            listing(names),
+            f".. toctree::\n   :hidden:\n\n{members}\n",
+        ]
+    )
+
+
+def listing(names: list[str]) -> str:
+    """A table of names, each a link with the first line of its documentation."""
+    rows = [".. list-table::\n   :widths: 40 60\n\n"]
+    for name in names:
+        first = (inspect.getdoc(value(name)) or "").split("\n\n")[0].replace("\n", " ")
+        rows.append(f"   * - :py:obj:`{name}`\n     - {marked(first)}\n")
+    return "".join([*rows, "\n"])
+
+
+def name_page(name: str, module: ModuleType) -> str:
+    """One function or class; for a loss its picture and its edges too."""
+    kind = "autoclass" if inspect.isclass(value(name)) else "autofunction"
+    parts = [title(name), f".. currentmodule:: {name.rpartition('.')[0]}\n\n"]
+    parts.append(f".. {kind}:: {name}\n")
+    parts.append("   :members:\n\n" if kind == "autoclass" else "\n")
+    if is_exported(module) and module.__name__ != "jaxloss.reduce":
+        if any(entry.name == value(name).__name__ for entry in catalogue.entries()):
+            short = name.removeprefix("jaxloss.")
+            parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
+        parts.append(edges_table(value(name)))
+    return "".join(parts)
+
+
+def value(name: str) -> Any:
+    """What a full name stands for."""
+    module, _, last = name.rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
+def gallery_page() -> str:
+    """One picture per loss, by task."""
+    entries = catalogue.entries()
+    tasks = dict.fromkeys(task for entry in entries for task in entry.tasks)
+    parts = [title("Gallery"), f"{GALLERY}\n\n"]
+    for task in tasks:
+        parts.append(title(task.capitalize(), "-"))
+        for entry in entries:
+            if entry.tasks[0] == task:
+                parts.append(
+                    f"**{entry.name}** -- {entry.summary} "
+                    f":py:obj:`Formula and example <jaxloss.{entry.name}>`\n\n"
+                )
+                parts.append(
+                    f".. image:: pictures/{entry.name}.png\n"
+                    f"   :alt: {entry.name}: value and gradient\n\n"
+                )
+    return "".join(parts)
+
+
+GALLERY = """\
+Value and gradient of every loss, drawn from the functions themselves. A loss of vectors
+is drawn along one line through its arguments, which the axis names.
+``python -m jaxloss show NAME --plot FILE`` draws one of them."""
+
+
+# --- at the edges ------------------------------------------------------------------
+
+
+def edges_table(fn: Any) -> str:
+    """Value and gradient in float32 at extremes of the loss's spec, as a table."""
+    specs = [s for s in SPECS if s.fn is fn and s.extremes is not None]
+    rows = edges(specs[0]) if specs else []
+    if not rows:
+        return ""
+    numbers = {k: v for k, v in specs[0].params.items() if np.ndim(v) == 0}
+    setting = ", ".join(f"{name}={number:g}" for name, number in numbers.items())
+    names = list(inspect.signature(fn).parameters)[: len(rows[0]) - 2]
+    parts = [title("At the edges", "-")]
+    parts.append(f"In float32, compiled{', with ' if setting else ''}{setting}:\n\n")
+    parts.append(".. list-table::\n   :header-rows: 1\n   :class: edges\n\n")
+    for row in [[*names, "loss", f"gradient in {names[0]}"], *rows]:
+        lead = ["   * - ", *["     - "] * (len(row) - 1)]
+        parts += [f"{mark}{cell}\n" for mark, cell in zip(lead, row, strict=True)]
+    return "".join([*parts, "\n"])
+
+
+def edges(spec: LossSpec) -> list[list[str]]:
+    """A few extremes, spread over all of them: arguments, value, gradient."""
+    run = jax.jit(jax.value_and_grad(lambda x, *rest: jnp.sum(spec(x, *rest))))
+    chosen = []
+    blocks = list(spec.extremes(np.dtype(np.float32)))
+    for args in blocks:
+        args = [np.asarray(a) for a in args]
+        args = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in args]
+        if args[0][0].size > MOST_NUMBERS:
+            return []
+        count, most = len(args[0]), max(1, MOST_EDGES // len(blocks))
+        places = np.linspace(0, count - 1, min(count, most)).round().astype(int)
+        chosen += [[a[i] for a in args] for i in places]
+    rows = []
+    for example in chosen:
+        loss, slope = run(*example)
+        rows.append([code(a, 7) for a in example] + [code(loss, 4), code(slope, 4)])
+    return rows
+
+
+def code(x: Any, digits: int) -> str:
+    """An array as a reader would write it, in so many digits."""
+    form = {"float": lambda v: f"{v:.{digits}g}"}
+    text = np.array2string(
+        np.asarray(x), separator=", ", formatter=form, max_line_width=1000
+    )
+    return f"``{' '.join(text.split())}``"

@@ -1,0 +1,64 @@
+"""How the site is built: `python -m sphinx -W docs build/site`.
+
+The API reference and the gallery are generated from docstrings, specs and the catalogue
+(`_reference.py`); nothing about a loss is written here.
+"""
+
+from pathlib import Path
+
+from docs import _reference
+
+project = "jaxloss"
+author = copyright = "the jaxloss developers"
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",
+]
+exclude_patterns = ["changelog.d", "examples"]
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = "jaxloss"
+html_favicon = "_static/icon.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+
+# A name in single backquotes is a link where there is such a name, else code.
+default_role = "py:obj"
+add_module_names = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Gradient", ("Use", "params_style"), "Reference"]
+napoleon_use_rtype = False
+
+myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # they are committed as executed; the tests run them
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+def setup(app):
+    """Writes the generated pages before Sphinx reads any."""
+    app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
+    app.connect("autodoc-skip-member", skip)
+    # Before napoleon, whose priority is 500, looks for the sections.
+    app.connect("autodoc-process-docstring", mark, priority=400)
+
+
+def skip(app, what, name, obj, skip, options):
+    """Leaves out fields of tuples that have no documentation of their own."""
+    return skip or (getattr(obj, "__doc__", "") or "").startswith("Alias for field")
+
+
+def mark(app, what, name, obj, options, lines):
+    """Marks code and names as reStructuredText needs them."""
+    lines[:] = _reference.marked("\n".join(lines)).split("\n")
