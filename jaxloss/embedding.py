@@ -156,14 +156,14 @@ def triplet_margin(
       Where the loss is positive, `u(a-p) - u(a-n)` with respect to `anchors`,
       `-u(a-p)` to `positives`, `u(a-n)` to `negatives`, with `u(v) = v / |v|` and
       `u(0) = 0`: a collapsed batch has the loss m and gradient 0, not NaN.  Squared,
-      `2 (n - p)`, `2 (p - a)`, `2 (a - n)`.  Not convex.
+      `2 (n - p)`, `2 (p - a)`, `2 (a - n)`, and convex in the anchors; else not.
 
     Use:
       task: embedding
       activation: none (embeddings)
       range: [0, inf)
       robust: for not squared
-      convex: no
+      convex: for squared
       when: Triplets are given: an anchor, one like it, and one unlike it.
       not when: A labelled batch is given, of which the hard triplets should be found:
         `batch_hard_triplet`.

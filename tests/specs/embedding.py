@@ -196,6 +196,7 @@ def triplet_margin(margin, *, squared):
         gradient=squared_gradient if squared else distance_gradient,
         smooth=False,
         extremes=edges,
+        convex=squared,
         bad_calls=(
             common.refused("triplet_margin", "negatives", x, x, np.ones((1, 4))),
             common.refused("triplet_margin", "positives", x, np.ones(4), x),
