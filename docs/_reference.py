@@ -185,21 +185,17 @@ def value(name: str) -> Any:
 
 def gallery_page() -> str:
     """One picture per loss, by task."""
-    entries = catalogue.entries()
-    tasks = dict.fromkeys(task for entry in entries for task in entry.tasks)
     parts = [title("Gallery"), f"{GALLERY}\n\n"]
-    for task in tasks:
-        parts.append(title(task.capitalize(), "-"))
-        for entry in entries:
-            if entry.tasks[0] == task:
-                parts.append(
-                    f"**{entry.name}** -- {entry.summary} "
-                    f":py:obj:`Formula and example <jaxloss.{entry.name}>`\n\n"
-                )
-                parts.append(
-                    f".. image:: pictures/{entry.name}.png\n"
-                    f"   :alt: {entry.name}: value and gradient\n\n"
-                )
+    task = ""
+    for entry in catalogue.entries():
+        if entry.tasks[0] != task:
+            task = entry.tasks[0]
+            parts.append(title(task.capitalize(), "-"))
+        parts.append(title(entry.name, "~"))
+        parts.append(
+            f"{marked(entry.summary)}  See :py:obj:`jaxloss.{entry.name}`.\n\n"
+        )
+        parts.append(f".. image:: pictures/{entry.name}.png\n   :alt: {entry.name}\n\n")
     return "".join(parts)
 
 
