@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxloss sweep`.
+"""The command line: `python -m jaxloss sweep | list | show | check`.
 
 Everything that can be wrong with a request is found before the training begins, and
 answered by one line on stderr and exit status 2.  What takes long to import (optax,
@@ -6,24 +6,13 @@ flax, scikit-learn, matplotlib, rich) is imported where it is used.
 """
 
 import argparse
-import contextlib
-import importlib.util
-import io
-import os
-import shutil
 import sys
-import tempfile
-import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
-
-from jaxloss import _checks, datasets, experiment, report
-
-EXTRAS = ("flax", "sklearn", "matplotlib", "rich")
+from jaxloss import _checks, _commands, _sweep, catalogue, datasets, experiment
+from jaxloss._commands import Refusal
 
 OVERVIEW = "Loss functions for JAX whose numbers can be trusted."
 
@@ -69,8 +58,30 @@ Interrupting (Ctrl-C) keeps the results of the seeds that are finished. Exit sta
 """
 
 
-class Refusal(Exception):
-    """A request that cannot be met; the text names the value and the remedy."""
+COLUMNS = """\
+columns:
+  last layer gives  what the loss takes: `none` is the output as it is
+  range             of the loss, for valid arguments
+  robust            whether the gradient stays bounded as an example gets ever worse
+  convex            in the first argument; a condition is one on the hyperparameters
+"""
+
+CHECK = """\
+Does my loss hold up?
+
+Draws examples, and holds the loss to the laws of jaxloss.testing that apply: shapes and
+dtypes, jit and vmap, forward and reverse mode, masks, weights, second derivatives, NaN.
+A LossSpec claims more: its formula, its gradient, its minimiser, its extremes.
+"""
+
+CHECK_EXAMPLES = """\
+examples:
+  python -m jaxloss check mylosses:trimmed --sample numbers
+  python -m jaxloss check src/losses.py:focal --sample binary
+  python -m jaxloss check src/losses.py:hinge --sample signs --convex
+
+Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,29 +94,108 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    started = time.perf_counter()
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         hint = _checks.nearest(unknown[0], [f"--{name}" for name in vars(options)])
-        parser.error(f"sweep has no argument {unknown[0]}{hint}")
+        parser.error(f"{options.command} has no argument {unknown[0]}{hint}")
     try:
-        return _sweep(options, started)
+        return options.run(options)
     except (Refusal, datasets.DataError) as error:
-        return _stop(str(error), 2)
+        return _stop(str(error), 2, options.command)
     except KeyboardInterrupt:
-        return _stop("interrupted", 130)
+        return _stop("interrupted", 130, options.command)
 
 
-def _stop(message: str, status: int) -> int:
-    print(f"jaxloss sweep: {message}", file=sys.stderr)
+def _stop(message: str, status: int, command: str) -> int:
+    print(f"jaxloss {command}: {message}", file=sys.stderr)
     return status
+
+
+# --- what there is to ask for ------------------------------------------------------
 
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m jaxloss", description=OVERVIEW, allow_abbrev=False)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    sweep = commands.add_parser(
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for add in (_add_sweep, _add_list, _add_show, _add_check):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction, run: Callable, name: str, **texts: Any
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **texts,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_list(commands: argparse._SubParsersAction) -> None:
+    tasks = "\n".join(f"  {name:<16}{what}" for name, what in catalogue.TASKS.items())
+    command = _command(
+        commands,
+        lambda options: _commands.list_losses(options.task) or 0,
+        "list",
+        help="all losses: what for, what the network gives, range, robust, convex",
+        description="Which losses are there?",
+        epilog=f"tasks, by what is predicted:\n{tasks}\n\n{COLUMNS}",
+    )
+    command.add_argument("--task", metavar="TASK", help="only the losses of a task")
+
+
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    command = _command(
+        commands,
+        lambda options: _commands.show(options.name, options.plot) or 0,
+        "show",
+        help="all that is known of one loss, and its picture",
+        description="What is this loss, and when should I choose it?",
+    )
+    command.add_argument("name", metavar="NAME", help="of a loss, such as huber")
+    command.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="draw value and slope, as .png, .svg or .pdf",
+    )
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    kinds = "\n".join(f"  {k:<16}{x.words}" for k, x in _commands.KINDS.items())
+    command = _command(
+        commands,
+        lambda options: (
+            not _commands.check(options.loss, options.sample, options.convex)
+        ),
+        "check",
+        help="hold a loss of your own to the laws that ours obey",
+        description=CHECK,
+        epilog=f"kinds:\n{kinds}\n\n{CHECK_EXAMPLES}",
+    )
+    command.add_argument(
+        "loss", metavar="MODULE:NAME", help="a function, or a jaxloss.testing.LossSpec"
+    )
+    command.add_argument(
+        "--sample",
+        metavar="KIND",
+        help="what it takes (default: by the name of its first argument, if only one "
+        "kind suits)",
+    )
+    command.add_argument(
+        "--convex", action="store_true", help="claim that it is convex, too"
+    )
+
+
+def _add_sweep(commands: argparse._SubParsersAction) -> None:
+    sweep = _command(
+        commands,
+        _sweep.sweep,
         "sweep",
         help="train with many losses on real data and compare them",
         description=SWEEP,
@@ -115,12 +205,10 @@ def _parser() -> Parser:
                 for name, loss in experiment.LOSSES.items()
             ),
             hyperparameters="\n".join(
-                f"  {f'{name}={_listing(x.default)}':<36}{x.interval}"
+                f"  {f'{name}={_sweep.listing(x.default)}':<36}{x.interval}"
                 for name, x in experiment.HYPERPARAMETERS.items()
             ),
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     sweep.add_argument(
         "--data",
@@ -166,234 +254,3 @@ def _parser() -> Parser:
         action="store_true",
         help="print the table only",
     )
-    return parser
-
-
-def _sweep(options: argparse.Namespace, started: float) -> int:
-    seeds, steps = _whole("--seeds", options.seeds), _whole("--steps", options.steps)
-    losses, grid = _losses(options.losses or []), _grid(options.grid)
-    _refuse_missing_extras()
-    data = _data(options.data, options.target)
-    parts = datasets.split(data)
-    chosen = _configurations(data, losses, grid)
-    _refuse_unwritable(options.out)
-    if not options.quiet:
-        rows = [len(part) for part in parts]
-        print(data.describe())
-        print(f"{rows[0]} rows train, {rows[1]} choose, {rows[2]} test")
-        size = f"{len(chosen.losses)} configurations, seeds: {seeds}, steps: {steps}"
-        print(size, flush=True)  # before the progress bar, which is on stderr
-    results = report.Results(
-        data.title,
-        data.task,
-        chosen.losses,
-        chosen.hyperparameters,
-        float(np.median(data.targets[[*parts.train, *parts.validation]])),
-    )
-    table = options.out / "results.csv"
-    try:
-        with _progress(options.quiet, seeds * steps) as advance:
-            for held_out in experiment.run(
-                data, chosen, seeds=seeds, steps=steps, progress=advance
-            ):
-                results.add(held_out)
-                _write(table, report.to_csv(results).encode())
-    except KeyboardInterrupt:
-        finished = len(results.predictions)
-        if not finished:
-            return _stop("interrupted before the first seed; nothing was written", 130)
-        _finish(results, options, started)
-        return _stop(f"interrupted; {finished} of {seeds} seeds are in {table}", 130)
-    _finish(results, options, started)
-    return 0
-
-
-def _finish(
-    results: report.Results, options: argparse.Namespace, started: float
-) -> None:
-    """Writes what is known and says it."""
-    table, picture = options.out / "results.csv", options.out / "sweep.png"
-    _write(table, report.to_csv(results).encode())
-    image = io.BytesIO()
-    report.to_picture(results).savefig(image, format="png")
-    _write(picture, image.getvalue())
-    _print_table(results, options.quiet)
-    advised, sentence = report.verdict(results)
-    if advised is None:
-        print(f"jaxloss sweep: {sentence}", file=sys.stderr)
-    if options.quiet:
-        return
-    seeds, width = len(results.predictions), min(99, shutil.get_terminal_size().columns)
-    if seeds > 1:
-        note = (
-            f"± is the standard error over {seeds} seeds, which differ in weights, "
-            "batches and training rows; the test rows are always the same."
-        )
-        print(textwrap.fill(note, width))
-    if advised is not None:
-        loss = experiment.LOSSES[results.losses[advised]]
-        print(f"\n{textwrap.fill(sentence, width)}")
-        print(f"  {loss.call(results.hyperparameters[advised])}")
-    print(f"\n{table} has all {len(results.losses)} configurations\n{picture}")
-    print(f"{time.perf_counter() - started:.1f} s")
-
-
-def _print_table(results: report.Results, quiet: bool) -> None:
-    from rich.console import Console
-
-    # Names of columns are the user's: brackets in them are not markup.
-    console = Console(markup=False, emoji=False, highlight=False, no_color=quiet)
-    plain = quiet or not console.is_terminal
-    if not console.is_terminal:
-        console.width = 120
-    console.print(report.to_table(results, plain=plain))
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, if that is a terminal; yields what moves it."""
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("compiling", total=total)
-        yield lambda steps: bar.update(task, advance=steps, description="training")
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise Refusal(f"{option} is {text!r}; give a whole number of at least 1")
-    return int(text)
-
-
-def _losses(words: Sequence[str]) -> list[str]:
-    """The names of `--losses`, without repetitions; refuses an unknown one."""
-    names = [name for word in words for name in word.split(",") if name]
-    if words and not names:
-        raise Refusal(f"--losses is empty; {_choices(experiment.LOSSES)}")
-    for name in names:
-        if name not in experiment.LOSSES:
-            hint = _checks.nearest(name, experiment.LOSSES)
-            remedy = _choices(experiment.LOSSES)
-            raise Refusal(f"--losses: no loss is {name!r}{hint}; {remedy}")
-    return list(dict.fromkeys(names))
-
-
-def _grid(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """The values of `--grid`, by hyperparameter; refuses what cannot be a value."""
-    grid: dict[str, tuple[float, ...]] = {}
-    for word in words:
-        name, _, values = word.partition("=")
-        if name not in experiment.HYPERPARAMETERS:
-            hint = _checks.nearest(name, experiment.HYPERPARAMETERS)
-            remedy = _choices(experiment.HYPERPARAMETERS)
-            raise Refusal(f"--grid: no hyperparameter is {name!r}{hint}; {remedy}")
-        if name in grid:
-            raise Refusal(f"--grid has {name!r} twice; join the values with commas")
-        if not values.strip(","):
-            example = f"{name}={_listing(experiment.HYPERPARAMETERS[name].default)}"
-            raise Refusal(f"--grid: {word!r} has no values; write, say, {example}")
-        numbers = [_number(name, text) for text in values.split(",") if text]
-        grid[name] = tuple(dict.fromkeys(numbers))
-    return grid
-
-
-def _number(name: str, text: str) -> float:
-    interval = experiment.HYPERPARAMETERS[name].interval
-    try:
-        value = float(text)
-        _checks.in_interval("--grid", interval, **{name: value})
-    except ValueError:
-        raise Refusal(
-            f"--grid: {name} is {text!r}; give a number in {interval}"
-        ) from None
-    return value
-
-
-def _refuse_missing_extras() -> None:
-    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Refusal(
-            f"{', '.join(missing)} not installed; run: pip install 'jaxloss[demo]'"
-        )
-
-
-def _data(path: Path | None, target: str | None) -> datasets.Dataset:
-    if path is None and target is not None:
-        raise Refusal(f"--target {target} is of no use without --data; add FILE.csv")
-    if path is None:
-        return datasets.digits()
-    if target is None:
-        names = ", ".join(datasets.column_names(path))
-        raise Refusal(f"--data needs --target, one of the columns {names}")
-    return datasets.read_csv(path, target)
-
-
-def _configurations(
-    data: datasets.Dataset, losses: list[str], grid: dict[str, tuple[float, ...]]
-) -> experiment.Configurations:
-    """Losses of the task with their grids; refuses those that do not fit the data."""
-    fitting = [n for n, loss in experiment.LOSSES.items() if loss.task == data.task]
-    for name in losses:
-        if name not in fitting:
-            raise Refusal(
-                f"--losses: {name} is not for {data.target_name!r}, a {data.task} "
-                f"target; {_choices(fitting)}"
-            )
-    losses = losses or fitting
-    used = {h for name in losses for h in experiment.LOSSES[name].hyperparameters}
-    for name in grid:
-        if name not in {"learning_rate", *used}:
-            raise Refusal(
-                f"--grid: {name} is no hyperparameter of {', '.join(losses)}; "
-                f"{_choices(['learning_rate', *sorted(used)])}"
-            )
-    default = {name: x.default for name, x in experiment.HYPERPARAMETERS.items()}
-    return experiment.configurations(losses, {**default, **grid})
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Refuses a place where no directory could be made; makes none yet."""
-    places = [out.absolute(), *out.absolute().parents]
-    there = next(place for place in places if os.path.lexists(place))
-    if not there.is_dir():
-        raise Refusal(f"--out {out}: {there} is not a directory; name another place")
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise Refusal(
-            f"--out {out}: {there} cannot be written ({error.strerror}); name another "
-            "place"
-        ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes all or nothing: an interrupt leaves the old file, or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise Refusal(
-            f"{path} cannot be written ({error.strerror}); name another --out"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _choices(names: Iterable[str]) -> str:
-    return f"choose among {', '.join(names)}"
-
-
-def _listing(values: Iterable[float]) -> str:
-    return ",".join(f"{x:g}" for x in values)

@@ -268,7 +268,7 @@ def gaussian_kl(
       smooth.
 
     Use:
-      task: distribution, regularization
+      task: distribution
       activation: none
       range: [0, inf)
       robust: no

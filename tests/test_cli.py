@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -332,7 +333,7 @@ def test_a_place_that_cannot_be_written_is_refused(folder, capsys, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert cli.main(["sweep", "--out", "out"]) == 2
     assert "cannot be written (Permission denied); name" in capsys.readouterr().err
 

@@ -22,6 +22,8 @@ SHARED = BASE | {"margins", "targets", "logits"}
 APPLICATION = {
     "__main__",
     "_commands",
+    "_formula",
+    "_sweep",
     "catalogue",
     "cli",
     "datasets",

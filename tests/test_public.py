@@ -23,6 +23,8 @@ from tests.specs import SPECS
 APPLICATION = (
     "__main__",
     "_commands",
+    "_formula",
+    "_sweep",
     "cli",
     "datasets",
     "experiment",
