@@ -356,7 +356,7 @@ UNMET = [
     (["mylosses:ids", "--sample", "clases"], "no kind is 'clases' (did you mean 'cla"),
     (
         ["mylosses:needs"],
-        "cannot be called with two arrays (missing a required argument",
+        "cannot be called with two arrays (missing a required",
     ),
     (["mylosses:SPEC", "--convex"], "is a LossSpec, which has its own sample and"),
     (["mylosses:SPEC", "--sample", "signs"], "is a LossSpec, which has its own"),
