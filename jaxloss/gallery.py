@@ -392,7 +392,7 @@ _SECTIONS: dict[Any, Section] = {
         keywords=(("axis", -1), ("class_axis", 0)),
     ),
     "ctc": Section(
-        "logit of the label in each of 4 frames, others 0",
+        "logit of the label in all 4 frames",
         (-6, 6),
         lambda x, _: (_vector(*[0, x, 0] * 4).reshape(4, 3), np.array([1])),
     ),
