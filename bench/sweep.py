@@ -20,7 +20,7 @@ import optax
 from sklearn.datasets import load_breast_cancer
 
 from jaxloss import Mean, sigmoid_focal, train
-from jaxloss.train.sweep import runs
+from jaxloss.train import runs
 
 STEPS, HIDDEN, REPEATS = 300, 32, 4
 GRID = train.grid(

@@ -11,7 +11,7 @@ import pytest
 
 import jaxloss
 from jaxloss import Mean, train
-from jaxloss.train.sweep import runs
+from jaxloss.train import runs
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "docs" / "examples" / "sweep.py"
 untyped: Any = train  # the type checker would refuse some calls

@@ -37,6 +37,7 @@ from jaxloss.train.sweep import (
     Run as Run,
     grid as grid,
     grid_labels as grid_labels,
+    runs as runs,
     sweep as sweep,
 )
 from jaxloss.train.task_updates import (

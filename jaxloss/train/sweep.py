@@ -200,6 +200,15 @@ def runs(
     Raises:
       TypeError: If `steps` or `chunk` is not a Python integer.
       ValueError: If one of them is below 1.
+
+    Example:
+      >>> from jaxloss import train
+      >>> def train_fn(hyperparameters, key):
+      ...     descend = lambda x, i: x - hyperparameters["lr"] * x
+      ...     return train.Run(jnp.ones(2), descend, lambda x: x)
+      >>> train.runs(train_fn, train.grid(lr=[0.5, 1]), steps=1)(jax.random.key(0))
+      array([[0.5, 0.5],
+             [0. , 0. ]], dtype=float32)
     """
     _checks.positive_integer("sweep", steps=steps)
     _checks.positive_integer("sweep", chunk=chunk)
