@@ -183,11 +183,17 @@ class Kind(NamedTuple):
     draw: Callable[[np.random.Generator, tuple[int, ...]], tuple]
     first: tuple[str, ...]
     """Names of the first argument that suggest it."""
+    edges: tuple[Sequence, Sequence]
+    """Examples at the edges, of which the loss has to be finite."""
     fill: float = 0.0
     """A number that both arrays may have."""
 
 
 CLASSES = 4
+# Beyond 88 an exponential overflows: no loss of logits may show it, one of scores may.
+_LOGITS = [0.0, 1.0, 30.0, 300.0, -1.0, -30.0, -300.0]
+_SCORES = [0.0, 1.0, 30.0, 80.0, -1.0, -30.0, -80.0]
+_ROWS = [[0.0, 0.0, 0.0, 0.0], [30.0, 0.0, 0.0, -30.0], [1e4, 0.0, 0.0, -1e4]]
 
 KINDS = {
     "numbers": Kind(
@@ -195,12 +201,14 @@ KINDS = {
         0,
         lambda rng, n: (3 * rng.normal(size=n), 3 * rng.normal(size=n)),
         ("predictions", "prediction", "preds", "pred", "outputs", "y_pred", "y_hat"),
+        ([0.0, 0.0, 1e4, -1e4, 1e4], [0.0, 1.0, 0.0, 0.0, 1e4]),
     ),
     "binary": Kind(
         "logits, labels 0 and 1",
         0,
         lambda rng, n: (4 * rng.normal(size=n), 1.0 * rng.integers(0, 2, n)),
         ("logits", "logit"),
+        (_LOGITS * 2, [0.0] * 7 + [1.0] * 7),
     ),
     "classes": Kind(
         "logits (n, k), integer class ids",
@@ -210,12 +218,14 @@ KINDS = {
             rng.integers(0, CLASSES, n),
         ),
         ("logits", "scores"),
+        (_ROWS * 2, [0] * 3 + [3] * 3),
     ),
     "signs": Kind(
         "scores, labels -1 and +1",
         0,
         lambda rng, n: (3 * rng.normal(size=n), rng.choice([-1.0, 1.0], size=n)),
         ("scores", "score"),
+        (_SCORES * 2, [-1.0] * 7 + [1.0] * 7),
     ),
     "distributions": Kind(
         "logits (n, k), probabilities (n, k)",
@@ -225,12 +235,14 @@ KINDS = {
             rng.dirichlet(np.ones(CLASSES), n),
         ),
         ("logits",),
+        (_ROWS * 2, [[0.25] * 4] * 3 + [[1.0, 0.0, 0.0, 0.0]] * 3),
     ),
     "probabilities": Kind(
         "probabilities in (0, 1), labels 0 and 1",
         0,
         lambda rng, n: (rng.uniform(0.02, 0.98, n), 1.0 * rng.integers(0, 2, n)),
         ("probabilities", "probs", "p"),
+        ([0.0, 1.0, 1e-4, 1e-4], [0.0, 1.0, 0.0, 1.0]),
         0.5,
     ),
     "positive": Kind(
@@ -238,6 +250,7 @@ KINDS = {
         0,
         lambda rng, n: (np.exp(rng.normal(size=n)), np.exp(rng.normal(size=n))),
         ("rates", "amounts"),
+        ([1e-4, 1e4, 1e-4, 1e4], [1e-4, 1e4, 1.0, 1.0]),
         1.0,
     ),
     "embeddings": Kind(
@@ -245,6 +258,7 @@ KINDS = {
         1,
         lambda rng, n: (rng.normal(size=(*n, 5)), rng.normal(size=(*n, 5))),
         ("embeddings", "first", "anchors"),
+        ([[0.0] * 5, [1.0] * 5, [1.0] * 5], [[0.0] * 5, [1.0] * 5, [-1.0] * 5]),
     ),
 }
 
@@ -269,6 +283,7 @@ def check(target: str, kind: str | None, convex: bool) -> bool:
         sample=chosen.draw,
         event_ndim=chosen.event_ndim,
         fill=chosen.fill,
+        extremes=lambda dtype: [chosen.edges],
         convex=convex,
     ).passed
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -218,6 +220,12 @@ def decision(logits, labels):
     return jaxloss.sigmoid_cross_entropy(logits, labels)
 
 
+def naive(logits, labels):
+    x, y = wide(logits, labels)
+    p = 1 / (1 + jnp.exp(-x))
+    return -y * jnp.log(p) - (1 - y) * jnp.log(1 - p)
+
+
 def either(logits, labels):
     return jaxloss.softmax_cross_entropy(logits, labels)
 
@@ -320,6 +328,37 @@ def test_every_kind_draws_one_row_per_example(kind):
         assert first.shape[: first.ndim - found.event_ndim] == shape
         assert second.shape in (shape, first.shape)
         assert np.isfinite(first).all()
+
+
+SOUND = {
+    "numbers": jaxloss.huber,
+    "binary": jaxloss.sigmoid_cross_entropy,
+    "classes": jaxloss.softmax_cross_entropy,
+    "signs": jaxloss.exponential,
+    "distributions": jaxloss.softmax_cross_entropy,
+    "probabilities": jaxloss.squared_error,
+    "positive": jaxloss.squared_log_error,
+    "embeddings": jaxloss.cosine_distance,
+}
+
+
+@pytest.mark.parametrize("kind", _commands.KINDS)
+def test_a_sound_loss_is_finite_at_the_edges_of_its_kind(kind):
+    """One of ours, value and gradient, on the examples that `check` adds."""
+    first, second = map(np.asarray, _commands.KINDS[kind].edges)
+    losses = SOUND[kind](first, second)
+    slope = jax.grad(lambda x: jnp.sum(SOUND[kind](x, second)))(first)
+    assert len(losses) == len(first) == len(second)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(slope).all()
+
+
+def test_check_goes_to_the_edges(mine, capsys):
+    """A logarithm of a rounded probability is found out, and where."""
+    status, out, _ = run(capsys, "check", "mylosses:naive")
+    assert status == 1
+    assert "failed       finite_at_extremes" in out
+    assert "expected a finite number; at logits=300.0, labels=0.0" in out
 
 
 @pytest.mark.usefixtures("two_laws")
