@@ -154,7 +154,9 @@ def entry(name: str) -> Entry:
     """
     losses = {n: fn for n, fn in _public().items() if _is_loss(fn)}
     if name not in losses:
-        hint = _checks.nearest(name, losses)
+        within = [f"{n!r}" for n in losses if len(name) > 2 and name.lower() in n]
+        hint = f" (did you mean {' or '.join(within)}?)" if within else ""
+        hint = hint or _checks.nearest(name, losses)
         raise ValueError(f"no loss is {name!r}{hint}; `list` has their names")
     return _read(losses[name])
 

@@ -436,5 +436,7 @@ def test_an_unknown_name_gets_the_nearest_one():
     assert catalogue.entry("huber") == ENTRIES["huber"]
     with pytest.raises(ValueError, match=r"no loss is 'hubr' \(did you mean 'huber'"):
         catalogue.entry("hubr")
+    with pytest.raises(ValueError, match=r"'focal' \(did you mean 'sigmoid_focal' or"):
+        catalogue.entry("focal")
     with pytest.raises(ValueError, match="no loss is 'smooth_labels'"):
         catalogue.entry("smooth_labels")

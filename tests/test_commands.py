@@ -93,6 +93,18 @@ def test_list_in_a_process_of_its_own():
     assert "poisson_nll" in done.stdout
 
 
+def test_a_reader_may_leave_early():
+    """As `head` does: no traceback on stderr."""
+    command = [sys.executable, "-m", "jaxloss", "list"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as listing:
+        assert listing.stdout
+        assert listing.stderr
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+        assert listing.wait(timeout=120) == 141
+
+
 # --- show --------------------------------------------------------------------------
 
 
