@@ -5,6 +5,7 @@ import functools
 import io
 import pathlib
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from bench import naive
 from bench.optax_edges import shown
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-GUIDES = ["quick-start", "which-loss", "reductions", "numerics"]
+GUIDES = ["quick-start", "which-loss", "reductions", "numerics", "recipes"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
 PRINTED = re.compile(r"^\s*print\(.*\)  # (\[?-?[\d.].*)$", re.MULTILINE)
@@ -88,3 +89,45 @@ class TestNumerics:
         text, readme = printed("numerics")[0], (DOCS.parent / "README.md").read_text()
         tables = [x[x.index(head) :].split("\n\n")[0] for x in (text, readme)]
         assert tables[0] == tables[1]
+
+
+def example(name, path, **sizes):
+    """What an example has made, in other sizes, as if it were the file at `path`."""
+    source = (DOCS / "examples" / f"{name}.py").read_text()
+    for size, (full, small) in sizes.items():
+        names = re.search(rf"^(.*\b{size}\b.*) = (.*)$", source, re.M)
+        assert names
+        at = names[1].split(", ").index(size)
+        values = names[2].split(", ")
+        assert values[at] == str(full)
+        values[at] = str(small)
+        line = f"{names[1]} = {', '.join(values)}"
+        source = source.replace(names[0], line)
+    found: dict[str, Any] = {"__name__": "__main__", "__file__": str(path)}
+    with jax.enable_x64(False):
+        exec(compile(source, name, "exec"), found)
+    return found
+
+
+def test_ordinal_losses_are_off_by_less(tmp_path):
+    """Than the likeliest class of cross entropy; and so is its own median."""
+    path = tmp_path / "ordinal.py"
+    found = example("ordinal", path, SPLITS=(20, 4), STEPS=(200, 100))["found"]
+    plain = found.pop(("cross entropy", "likeliest")).mean()
+    peak = found.pop(("squared_emd", "likeliest")).mean()
+    assert len(found) == 5
+    assert all(distance.mean() < min(plain, peak) for distance in found.values())
+
+
+def test_the_perceptual_recipe_takes_noise_off(tmp_path):
+    """Both networks, by every measure; and it draws them."""
+    path = tmp_path / "perceptual.py"
+    scores = example("perceptual", path, STEPS=(400, 60))["scores"]
+    noisy = scores.pop("noisy")
+    assert [*scores] == ["pixels", "pixels and features"]
+    for score in scores.values():
+        assert score["absolute error"] < 0.8 * noisy["absolute error"]
+        assert score["of features"] < 0.7 * noisy["of features"]
+        assert score["PSNR, dB"] > noisy["PSNR, dB"] + 2
+        assert score["SSIM"] > noisy["SSIM"]
+    assert (tmp_path / "perceptual.png").stat().st_size > 10_000
