@@ -202,7 +202,10 @@ def gallery_page() -> str:
 GALLERY = """\
 Value and gradient of every loss, drawn from the functions themselves. A loss of vectors
 is drawn along one line through its arguments, which the axis names.
-``python -m jaxloss show NAME --plot FILE`` draws one of them."""
+``python -m jaxloss show NAME --plot FILE`` draws one of them.
+
+Two compositions are worked out on real data in the :doc:`recipes </recipes>`: classes
+in an order, and the absolute error of pixels with a perceptual one."""
 
 
 # --- at the edges ------------------------------------------------------------------

@@ -185,7 +185,7 @@ def runs(
     """What `sweep` makes a table of: all runs at once, as a function of their keys.
 
     Args:
-      train_fn: (hyperparameters, key, *data) -> Run, as in `sweep`; `evaluate` may
+      train_fn: `(hyperparameters, key, *data) -> Run`, as in `sweep`; `evaluate` may
         return any pytree of arrays.
       hyperparameters: Arrays of one length, one entry per run.
       steps: As in `sweep`.
@@ -193,8 +193,8 @@ def runs(
       progress: As in `sweep`.
 
     Returns:
-      (keys, *data) -> what `evaluate` returns, as NumPy arrays with a leading axis of
-      runs.  `keys` is one key for all runs or an array of one for each.  Called
+      `fn(keys, *data)` that gives what `evaluate` returns, as NumPy arrays with a
+      leading axis of runs.  `keys` is one key for all runs or an array of one for each.  Called
       again, with keys and data of the same shapes, it compiles nothing.
 
     Raises:
