@@ -50,8 +50,10 @@ def setup(app):
     """Writes the generated pages before Sphinx reads any."""
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
     app.connect("autodoc-skip-member", skip)
-    # Before napoleon, whose priority is 500, looks for the sections.
+    # Before napoleon, whose priority is 500, looks for the sections; and after it, for
+    # it takes what stands before a colon for the type of a field.
     app.connect("autodoc-process-docstring", mark, priority=400)
+    app.connect("autodoc-process-docstring", restore, priority=600)
 
 
 def skip(app, what, name, obj, skip, options):
@@ -59,6 +61,17 @@ def skip(app, what, name, obj, skip, options):
     return skip or (getattr(obj, "__doc__", "") or "").startswith("Alias for field")
 
 
+fields: dict[str, list[str]] = {}
+
+
 def mark(app, what, name, obj, options, lines):
     """Marks code and names as reStructuredText needs them."""
     lines[:] = _reference.marked("\n".join(lines)).split("\n")
+    if what == "attribute":
+        fields[name] = [*lines]
+
+
+def restore(app, what, name, obj, options, lines):
+    """Undoes what napoleon did to the documentation of a field."""
+    if what == "attribute":
+        lines[:] = fields[name]

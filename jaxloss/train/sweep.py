@@ -194,8 +194,8 @@ def runs(
 
     Returns:
       `fn(keys, *data)` that gives what `evaluate` returns, as NumPy arrays with a
-      leading axis of runs.  `keys` is one key for all runs or an array of one for each.  Called
-      again, with keys and data of the same shapes, it compiles nothing.
+      leading axis of runs.  `keys` is one key for all runs or an array of one for each.
+      Called again, with keys and data of the same shapes, it compiles nothing.
 
     Raises:
       TypeError: If `steps` or `chunk` is not a Python integer.
