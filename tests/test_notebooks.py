@@ -54,3 +54,8 @@ def test_is_committed_as_executed(path):
     for cell in cells:
         assert not [o for o in cell.outputs if o.get("name") == "stderr"], cell.source
         assert not [o for o in cell.outputs if o.output_type == "error"], cell.source
+
+
+def test_all_ten_are_there():
+    """They are numbered, so that they are read in order."""
+    assert [name[:2] for name in NAMES] == [f"{i:02}" for i in range(1, 11)]
