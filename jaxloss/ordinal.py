@@ -46,7 +46,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
       convex: yes
       when: Classes are grades, and the predicted probabilities of being above each
         should be consistent.
-      not when: Classes are far from equally spaced and a whole distribution is wanted:
+      not when: A whole distribution over the classes is wanted, from one logit each:
         `squared_emd`.
 
     Reference:
