@@ -49,7 +49,7 @@ ACTIVATIONS = {
     "none (embeddings)": "vectors of any length, not normalised",
     "none (distances)": "distances of embeddings, as `stable.norm(first - second)`",
     "none (parameters)": "a pytree of parameters, not an output",
-    "log-softmax": "log-probabilities, of a sequence added up over its tokens",
+    "log-softmax": "log-probabilities, at most 0",
     "softmax": "probabilities that sum to 1",
     "sigmoid or softmax": "probabilities",
     "softplus or exp": "an amount that is not negative",
