@@ -154,8 +154,10 @@ def entry(name: str) -> Entry:
     """
     losses = {n: fn for n, fn in _public().items() if _is_loss(fn)}
     if name not in losses:
-        within = [f"{n!r}" for n in losses if len(name) > 2 and name.lower() in n]
-        hint = f" (did you mean {' or '.join(within)}?)" if within else ""
+        word = name.lower().rpartition(".")[2]  # `jaxloss.huber` or `Huber`, too
+        within = [n for n in losses if len(word) > 2 and word in n]
+        meant = [word] if word in losses else within
+        hint = f" (did you mean {' or '.join(map(repr, meant))}?)" if meant else ""
         hint = hint or _checks.nearest(name, losses)
         raise ValueError(f"no loss is {name!r}{hint}; `list` has their names")
     return _read(losses[name])

@@ -438,5 +438,8 @@ def test_an_unknown_name_gets_the_nearest_one():
         catalogue.entry("hubr")
     with pytest.raises(ValueError, match=r"'focal' \(did you mean 'sigmoid_focal' or"):
         catalogue.entry("focal")
+    for almost in ("Huber", "jaxloss.huber"):
+        with pytest.raises(ValueError, match=r"\(did you mean 'huber'\?\)"):
+            catalogue.entry(almost)
     with pytest.raises(ValueError, match="no loss is 'smooth_labels'"):
         catalogue.entry("smooth_labels")
