@@ -101,7 +101,7 @@ def show(name: str, picture: Path | None) -> None:
 def _description(entry: catalogue.Entry) -> list[str]:
     """Paragraphs for a terminal."""
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
-    formula = textwrap.indent(_formula.plain(entry.formula), "  ")
+    formula = textwrap.indent(_readable(entry.formula), "  ")
     facts = {
         "task": ", ".join(entry.tasks),
         "last layer": f"{entry.activation}: {catalogue.ACTIVATIONS[entry.activation]}",
@@ -129,6 +129,16 @@ def _description(entry: catalogue.Entry) -> list[str]:
         _pairs(arguments, width),
         textwrap.indent(entry.example, "  "),
     ]
+
+
+def _readable(latex: str) -> str:
+    """In Unicode; as it stands in the docstring where the output has no such signs."""
+    text = _formula.plain(latex)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return latex
+    return text
 
 
 def _claim(claim: str, bounded: str, unbounded: str) -> str:
@@ -280,6 +290,7 @@ def check(target: str, kind: str | None, convex: bool) -> bool:
     chosen = KINDS[kind or _inferred(target, loss)]
     return testing.check(
         loss,
+        name=target.rpartition(":")[2],
         sample=chosen.draw,
         event_ndim=chosen.event_ndim,
         fill=chosen.fill,

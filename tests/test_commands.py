@@ -1,6 +1,7 @@
 """`python -m jaxloss list`, `show` and `check`: what they print, what they refuse."""
 
 import inspect
+import io
 import re
 import subprocess
 import sys
@@ -142,6 +143,17 @@ def test_show_says_under_which_condition(capsys):
     assert "convex      if alpha >= 1: in the first argument" in out
     _, out, _ = run(capsys, "show", "squared_error")
     assert "robust      no: the gradient has no bound as an example gets" in out
+
+
+def test_show_has_the_formula_of_the_docstring_where_signs_are_missing(monkeypatch):
+    """Rather than a question mark for each of them."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["show", "huber"]) == 0
+    out.flush()
+    text = out.buffer.getvalue().decode()
+    assert r"|r| \le \delta" in text
+    assert "?" not in text
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "PDF"])
@@ -289,7 +301,13 @@ def mine(tmp_path, monkeypatch):
     before = {*sys.modules}
     yield tmp_path
     for name in {*sys.modules} - before:
-        if name.removeprefix("_checked_") in ("mylosses", "fails", "needy", "quits"):
+        if name.removeprefix("_checked_") in (
+            "mylosses",
+            "more",
+            "fails",
+            "needy",
+            "quits",
+        ):
             del sys.modules[name]
 
 
@@ -329,6 +347,20 @@ def test_check_finds_the_kind_by_the_first_argument(mine, capsys, name, kind):
     found = run(capsys, "check", f"mylosses.py:{name}")
     assert found == run(capsys, "check", f"mylosses:{name}", "--sample", kind)
     assert "passed       output_shape_and_dtype" in found[1]
+
+
+@pytest.mark.usefixtures("two_laws")
+def test_check_reports_under_the_name_that_was_asked_for(mine, capsys):
+    """A partial function has none, and a compiled one that of another."""
+    more = """
+import functools, jax
+third = functools.partial(cubed, power=2.0)
+fast = jax.jit(cubed)
+"""
+    (mine / "more.py").write_text(MINE + more)
+    for name in ("third", "fast"):
+        _, out, _ = run(capsys, "check", f"more.py:{name}")
+        assert out.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("kind", _commands.KINDS)
