@@ -4,6 +4,7 @@ A page for each public name, found by walking the package; under a loss its pict
 what it gives at the edges of its arguments, evaluated at the extremes of its spec.
 """
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -75,15 +76,24 @@ def is_public(name: str) -> bool:
 
 
 def public(module: ModuleType) -> list[str]:
-    """The public names that a module defines, or a package gathers, in their order."""
-    home = f"{module.__name__}."
+    """The public names that a module defines or passes on, in their order."""
+    home, passed_on = f"{module.__name__}.", exported(module)
     return [
         name
         for name, value in vars(module).items()
         if callable(value)
         and not name.startswith("_")
-        and f"{getattr(value, '__module__', '')}.".startswith(home)
+        and (
+            f"{getattr(value, '__module__', '')}.".startswith(home) or name in passed_on
+        )
     ]
+
+
+def exported(module: ModuleType) -> set[str]:
+    """What a module imports for others, which is written `import name as name`."""
+    tree = ast.parse(inspect.getsource(module))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {n.name for node in imports for n in node.names if n.name == n.asname}
 
 
 def is_exported(module: ModuleType) -> bool:
