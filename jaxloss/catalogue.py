@@ -105,8 +105,6 @@ class Entry:
     """Likewise."""
     when: str
     not_when: str
-    edges: tuple[str, ...]
-    """What the loss or its gradient is where the formula gives no answer."""
     related: tuple[str, ...]
     """Other public names that the docstring mentions, in its order."""
     reference: str
@@ -231,7 +229,6 @@ def _read(fn: Callable[..., Any]) -> Entry:
         convex=use["convex"],
         when=use["when"],
         not_when=use["not when"],
-        edges=_edges(_flow(sections["Returns"]), _flow(sections["Gradient"])),
         related=_related(fn),
         reference=_flow(sections["Reference"]),
         example=inspect.cleandoc(sections["Example"]),
@@ -310,17 +307,6 @@ def _is_hyperparameter(p: inspect.Parameter) -> bool:
     """By keyword, and neither a mask nor an axis."""
     axis, mask = p.name.endswith("axis"), p.annotation == ArrayLike | None
     return p.kind is p.KEYWORD_ONLY and not axis and not mask
-
-
-_EDGE = re.compile(
-    r"NaN|\binf\b|infinit|\b(0|1|log 2) (if|at|where|for|of)\b|zero|empty|kink|exactly"
-)
-
-
-def _edges(*texts: str) -> tuple[str, ...]:
-    """The clauses that say what happens at an edge."""
-    clauses = [c for text in texts for c in re.split(r"(?<=[.;:]) +", text)]
-    return tuple(c.rstrip(".;:") for c in clauses if _EDGE.search(c))
 
 
 def _related(fn: Callable[..., Any]) -> tuple[str, ...]:
