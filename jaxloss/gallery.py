@@ -86,6 +86,7 @@ def _finish(axes: "Axes", section: Section, measured: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_xlim(*section.ends)
     axes.margins(y=0.08)
+    axes.locator_params(axis="x", nbins=6)  # with more, long numbers touch
     if section.ends == _HALF_TURN:
         axes.set_xticks([k * math.pi / 4 for k in range(5)])
         axes.set_xticklabels([f"{45 * k}°" for k in range(5)])

@@ -1,11 +1,13 @@
 """A picture of every loss: each is traced, and a few are drawn."""
 
 import io
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import jaxloss
@@ -50,6 +52,18 @@ def test_every_loss_has_a_picture(traced, name):
     assert len(labels) == len(value.lines)
     texts = [text.get_text() for legend in figure.legends for text in legend.texts]
     assert len(value.lines) == 1 or {*texts} == labels
+
+
+def test_numbers_below_an_axis_are_apart():
+    """By the width of a digit, or nobody can read them; these are the longest."""
+    figure = gallery.picture("grpo")
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        boxes = [text.get_window_extent() for x, text in ticks if low <= x <= high]
+        assert len(boxes) > 3
+        assert all(a.x1 + 6 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_huber_is_drawn_as_it_is():
