@@ -240,7 +240,7 @@ def edges_table(fn: Any) -> str:
 
 
 def edges(spec: LossSpec) -> list[list[str]]:
-    """A few extremes, spread over all of them: arguments, value, gradient."""
+    """A few extremes, spread over all of them and each once: arguments, results."""
     run = jax.jit(jax.value_and_grad(lambda x, *rest: jnp.sum(spec(x, *rest))))
     chosen = []
     blocks = list(spec.extremes(np.dtype(np.float32)))
@@ -255,7 +255,9 @@ def edges(spec: LossSpec) -> list[list[str]]:
     rows = []
     for example in chosen:
         loss, slope = run(*example)
-        rows.append([code(a, 7) for a in example] + [code(loss, 4), code(slope, 4)])
+        row = [code(a, 7) for a in example] + [code(loss, 4), code(slope, 4)]
+        if row not in rows:
+            rows.append(row)
     return rows
 
 

@@ -8,6 +8,7 @@ import optax
 
 import jaxloss
 from docs import _reference
+from tests.specs import SPECS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
@@ -39,3 +40,11 @@ def test_what_the_guides_mention_has_a_page():
     for module, name in mentioned:
         if callable(getattr(importlib.import_module(f"jaxloss.{module}"), name, None)):
             assert f"jaxloss.{module}.{name}" in PAGES
+
+
+def test_an_edge_is_shown_once():
+    """Blocks of extremes overlap, as where both arguments are 0."""
+    spec = next(spec for spec in SPECS if spec.fn is jaxloss.huber)
+    rows = [tuple(row) for row in _reference.edges(spec)]
+    assert ("``17``", "``0``", "``16.5``", "``1``") in rows
+    assert len(rows) == len({*rows}) > 5
