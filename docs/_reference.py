@@ -243,7 +243,7 @@ def edges(spec: LossSpec) -> list[list[str]]:
     """A few extremes, spread over all of them and each once: arguments, results."""
     run = jax.jit(jax.value_and_grad(lambda x, *rest: jnp.sum(spec(x, *rest))))
     chosen = []
-    blocks = list(spec.extremes(np.dtype(np.float32)))
+    blocks = list(spec.extremes(np.dtype(np.float32))) if spec.extremes else []
     for args in blocks:
         args = [np.asarray(a) for a in args]
         args = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in args]
@@ -263,8 +263,10 @@ def edges(spec: LossSpec) -> list[list[str]]:
 
 def code(x: Any, digits: int) -> str:
     """An array as a reader would write it, in so many digits."""
-    form = {"float": lambda v: f"{v:.{digits}g}"}
     text = np.array2string(
-        np.asarray(x), separator=", ", formatter=form, max_line_width=1000
+        np.asarray(x),
+        separator=", ",
+        formatter={"float": lambda v: f"{v:.{digits}g}"},
+        max_line_width=1000,
     )
     return f"``{' '.join(text.split())}``"
