@@ -1,7 +1,7 @@
 """The pages of the site that nobody writes: the API reference and the gallery.
 
 A page for each public name, found by walking the package; under a loss its picture, and
-what it gives at the edges of its arguments, evaluated at the extremes of its spec.
+what it gives at the edges of its arguments.
 """
 
 import ast
@@ -14,21 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 
 import jaxloss
+from docs import _edges
 from jaxloss import catalogue, gallery
-from jaxloss.testing import LossSpec
-from tests.specs import SPECS
 
 # What only the command line uses.
 APPLICATION = ("__main__", "cli", "experiment", "report")
 # Packages whose modules are not public: their names are those of the package.
 PACKAGES = ("stable", "kernels", "train")
-MOST_EDGES, MOST_NUMBERS = 12, 6
 
 
 def write(docs: Path) -> None:
@@ -183,8 +178,21 @@ def name_page(name: str, module: ModuleType) -> str:
         if any(entry.name == value(name).__name__ for entry in catalogue.entries()):
             short = name.removeprefix("jaxloss.")
             parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
-        parts.append(edges_table(value(name)))
+        parts.append(edges(value(name)))
     return "".join(parts)
+
+
+def edges(fn: Any) -> str:
+    """What a loss gives at the edges of its arguments, as a table."""
+    intro, rows = _edges.of_loss(fn)
+    if not rows:
+        return ""
+    parts = [title("At the edges", "-"), f"{intro}\n\n"]
+    parts.append(".. list-table::\n   :header-rows: 1\n   :class: edges\n\n")
+    for row in rows:
+        lead = ["   * - ", *["     - "] * (len(row) - 1)]
+        parts += [f"{mark}{cell}\n" for mark, cell in zip(lead, row, strict=True)]
+    return "".join([*parts, "\n"])
 
 
 def value(name: str) -> Any:
@@ -216,57 +224,3 @@ is drawn along one line through its arguments, which the axis names.
 
 Two compositions are worked out on real data in the :doc:`recipes </recipes>`: classes
 in an order, and the absolute error of pixels with a perceptual one."""
-
-
-# --- at the edges ------------------------------------------------------------------
-
-
-def edges_table(fn: Any) -> str:
-    """Value and gradient in float32 at extremes of the loss's spec, as a table."""
-    specs = [s for s in SPECS if s.fn is fn and s.extremes is not None]
-    rows = edges(specs[0]) if specs else []
-    if not rows:
-        return ""
-    numbers = {k: v for k, v in specs[0].params.items() if np.ndim(v) == 0}
-    setting = ", ".join(f"{name}={number:g}" for name, number in numbers.items())
-    names = list(inspect.signature(fn).parameters)[: len(rows[0]) - 2]
-    parts = [title("At the edges", "-")]
-    parts.append(f"In float32, compiled{', with ' if setting else ''}{setting}:\n\n")
-    parts.append(".. list-table::\n   :header-rows: 1\n   :class: edges\n\n")
-    for row in [[*names, "loss", f"gradient in {names[0]}"], *rows]:
-        lead = ["   * - ", *["     - "] * (len(row) - 1)]
-        parts += [f"{mark}{cell}\n" for mark, cell in zip(lead, row, strict=True)]
-    return "".join([*parts, "\n"])
-
-
-def edges(spec: LossSpec) -> list[list[str]]:
-    """A few extremes, spread over all of them and each once: arguments, results."""
-    run = jax.jit(jax.value_and_grad(lambda x, *rest: jnp.sum(spec(x, *rest))))
-    chosen = []
-    blocks = list(spec.extremes(np.dtype(np.float32))) if spec.extremes else []
-    for args in blocks:
-        args = [np.asarray(a) for a in args]
-        args = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in args]
-        if args[0][0].size > MOST_NUMBERS:
-            return []
-        count, most = len(args[0]), max(1, MOST_EDGES // len(blocks))
-        places = np.linspace(0, count - 1, min(count, most)).round().astype(int)
-        chosen += [[a[i] for a in args] for i in places]
-    rows = []
-    for example in chosen:
-        loss, slope = run(*example)
-        row = [code(a, 7) for a in example] + [code(loss, 4), code(slope, 4)]
-        if row not in rows:
-            rows.append(row)
-    return rows
-
-
-def code(x: Any, digits: int) -> str:
-    """An array as a reader would write it, in so many digits."""
-    text = np.array2string(
-        np.asarray(x),
-        separator=", ",
-        formatter={"float": lambda v: f"{v:.{digits}g}"},
-        max_line_width=1000,
-    )
-    return f"``{' '.join(text.split())}``"

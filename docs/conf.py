@@ -6,7 +6,13 @@ The API reference and the gallery are generated from docstrings, specs and the c
 
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
+
 from docs import _reference
+from jaxloss import catalogue
+
+LOSSES = {entry.name for entry in catalogue.entries()}
 
 project = "jaxloss"
 author = copyright = "the jaxloss developers"
@@ -27,7 +33,7 @@ html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
-html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+html_theme_options = {"navigation_with_keys": True}
 
 # A name in single backquotes is a link where there is such a name, else code.
 default_role = "py:obj"
@@ -49,11 +55,26 @@ copybutton_prompt_is_regexp = True
 def setup(app):
     """Writes the generated pages before Sphinx reads any."""
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
+    app.connect("doctree-read", link)
     app.connect("autodoc-skip-member", skip)
     # Before napoleon, whose priority is 500, looks for the sections; and after it, for
     # it takes what stands before a colon for the type of a field.
     app.connect("autodoc-process-docstring", mark, priority=400)
     app.connect("autodoc-process-docstring", restore, priority=600)
+
+
+def link(app, doctree):
+    """Makes links of the names of losses in guides and notebooks, as in docstrings."""
+    if not app.env.doc2path(app.env.docname).endswith((".md", ".ipynb")):
+        return
+    for literal in [*doctree.findall(nodes.literal)]:
+        name = literal.astext().removeprefix("jaxloss.")
+        inside = isinstance(literal.parent, nodes.title | nodes.reference)
+        if name in LOSSES and not inside:
+            place = {"refdomain": "py", "reftype": "obj", "refdoc": app.env.docname}
+            target = addnodes.pending_xref(reftarget=f"jaxloss.{name}", **place)
+            literal.replace_self(target)
+            target += literal
 
 
 def skip(app, what, name, obj, skip, options):

@@ -74,6 +74,10 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, emoji=False, highlight=False)
+    wide = console.options.update(max_width=1000)
+    if console.measure(table, options=wide).maximum > console.width:
+        _print_columns(rows)  # names in pieces could not be read or pasted
+        return
     console.print(table)
     console.print(f"{len(rows)} losses; `python -m jaxloss show NAME` says more.")
 

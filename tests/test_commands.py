@@ -74,6 +74,9 @@ def test_list_is_a_table_in_a_terminal(capsys, monkeypatch):
     assert "squared_emd" in out
     assert "[0, K - 1]" in out
     assert "2 losses; `python -m jaxloss show NAME` says more." in out
+    monkeypatch.setenv("COLUMNS", "40")
+    _, narrow, _ = run(capsys, "list", "--task", "ordinal")
+    assert "squared_emd  ordinal  none (logits)" in narrow
     monkeypatch.setitem(sys.modules, "rich", None)
     _, plain, _ = run(capsys, "list", "--task", "ordinal")
     assert plain.startswith("loss         task     last layer gives")

@@ -5,9 +5,11 @@ import pathlib
 import re
 
 import optax
+import pytest
 
 import jaxloss
-from docs import _reference
+from docs import _edges, _reference
+from jaxloss import catalogue
 from tests.specs import SPECS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,6 +47,23 @@ def test_what_the_guides_mention_has_a_page():
 def test_an_edge_is_shown_once():
     """Blocks of extremes overlap, as where both arguments are 0."""
     spec = next(spec for spec in SPECS if spec.fn is jaxloss.huber)
-    rows = [tuple(row) for row in _reference.edges(spec)]
+    rows = [tuple(row) for row in _edges.of_spec(spec)]
     assert ("``17``", "``0``", "``16.5``", "``1``") in rows
     assert len(rows) == len({*rows}) > 5
+
+
+def test_every_loss_has_its_edges():
+    """From its spec, or stated in words; and none is stated that the spec has."""
+    for entry in catalogue.entries():
+        specs = [s for s in SPECS if s.fn is entry.function and s.extremes is not None]
+        small = bool(specs and _edges.examples(specs[0]))
+        assert small != (entry.name in _edges.CASES), entry.name
+
+
+@pytest.mark.parametrize("name", ["entropy", "l2", "nt_xent"])
+def test_cases_in_words_say_what_comes_out(name):
+    """The header, a row per case, and a gradient that is a number."""
+    _, (header, *rows) = _edges.of_loss(getattr(jaxloss, name))
+    assert header == ["case", "loss", "gradient"]
+    assert [row[0] for row in rows] == [case.words for case in _edges.CASES[name]]
+    assert not any("nan" in cell for row in rows for cell in row)

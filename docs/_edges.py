@@ -1,0 +1,153 @@
+"""What each loss gives at the edges of its arguments, evaluated when the site is built.
+
+The edges are the extremes of the loss's spec; where an example is too large to be
+written in a line, cases in words, stated below.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxloss.testing import LossSpec
+from tests.specs import SPECS
+
+MOST_ROWS, MOST_NUMBERS = 12, 6
+
+
+def of_loss(fn: Callable) -> tuple[str, list[list[str]]]:
+    """A sentence and the rows of a table, the first its header; no rows if none."""
+    specs = [spec for spec in SPECS if spec.fn is fn and spec.extremes is not None]
+    rows = of_spec(specs[0]) if specs else []
+    if rows:
+        numbers = {k: v for k, v in specs[0].params.items() if np.ndim(v) == 0}
+        setting = ", ".join(f"{name}={number:g}" for name, number in numbers.items())
+        names = list(inspect.signature(fn).parameters)[: len(rows[0]) - 2]
+        header = [*names, "loss", f"gradient in {names[0]}"]
+        return f"In float32{', with ' if setting else ''}{setting}:", [header, *rows]
+    rows = [in_words(fn, case) for case in CASES.get(fn.__name__, [])]
+    return "In float32:", [["case", "loss", "gradient"], *rows] if rows else []
+
+
+def of_spec(spec: LossSpec) -> list[list[str]]:
+    """Each example once: its arguments, the loss and the gradient."""
+    run = jax.jit(jax.value_and_grad(lambda x, *rest: jnp.sum(spec(x, *rest))))
+    rows = []
+    for example in examples(spec):
+        loss, slope = run(*example)
+        row = [code(a, 7) for a in example] + [code(loss, 4), code(slope, 4)]
+        if row not in rows:
+            rows.append(row)
+    return rows
+
+
+def examples(spec: LossSpec) -> list[list[np.ndarray]]:
+    """A few extremes, spread over all of them; none if they are large."""
+    chosen = []
+    blocks = list(spec.extremes(np.dtype(np.float32))) if spec.extremes else []
+    for args in blocks:
+        args = [np.asarray(a) for a in args]
+        args = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in args]
+        if args[0][0].size > MOST_NUMBERS:
+            return []
+        count, most = len(args[0]), max(1, MOST_ROWS // len(blocks))
+        places = np.linspace(0, count - 1, min(count, most)).round().astype(int)
+        chosen += [[a[i] for a in args] for i in places]
+    return chosen
+
+
+def in_words(fn: Callable, case: "Case") -> list[str]:
+    """A case, its losses, and the gradient of their sum: all of it, or its largest."""
+    loss = lambda x: fn(x, *case.rest, **case.settings)
+    x = jnp.asarray(case.first, jnp.float32)
+    slope = np.asarray(jax.grad(lambda x: jnp.sum(loss(x)))(x))
+    shown = code(slope, 4)
+    if slope.size > MOST_NUMBERS:
+        largest = np.abs(slope).max()
+        shown = f"{'at most ' if largest else ''}{code(largest, 4)}"
+    return [case.words, code(loss(x), 4), shown]
+
+
+def code(x: Any, digits: int) -> str:
+    """An array as a reader would write it, in so many digits."""
+    text = np.array2string(
+        np.asarray(x),
+        separator=", ",
+        formatter={"float": lambda v: f"{v + 0.0:.{digits}g}"},  # -0 as 0
+        max_line_width=1000,
+    )
+    return f"``{' '.join(text.split())}``"
+
+
+# --- cases in words ----------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    words: str
+    first: Any
+    rest: tuple = ()
+    settings: Mapping[str, Any] = {}
+
+
+_SAME, _ZERO = np.ones((4, 2)), np.zeros((4, 2))
+_TWICE, _ALONE, _ALIKE = np.array([0, 0, 1, 1]), np.arange(4), np.zeros(4, int)
+_ONE, _NONE = np.arange(4) < 1, np.zeros(4, bool)
+
+
+def _groups(**settings: float) -> list[Case]:
+    """Of a loss of labelled embeddings."""
+    return [
+        Case("all embeddings at one point, two labels", _SAME, (_TWICE,), settings),
+        Case("all embeddings 0, two labels", _ZERO, (_TWICE,), settings),
+        Case("no row has a positive", _SAME, (_ALONE,), settings),
+        Case("no row has a negative", _SAME, (_ALIKE,), settings),
+        Case("all rows masked", _SAME, (_TWICE,), {**settings, "where": _NONE}),
+    ]
+
+
+def _pairs(**settings: float) -> list[Case]:
+    """Of a loss of pairs of embeddings."""
+    one, none = {**settings, "where": _ONE}, {**settings, "where": _NONE}
+    return [
+        Case("all embeddings at one point", _SAME, (_SAME,), settings),
+        Case("all embeddings 0", _ZERO, (_ZERO,), settings),
+        Case("one pair, the others masked", _SAME, (_SAME,), one),
+        Case("all pairs masked", _SAME, (_SAME,), none),
+    ]
+
+
+def _ctc(words: str, labels: list[int], **settings: Any) -> Case:
+    """Two frames of three equal logits, the first of them the blank."""
+    settings = {k: np.array([v]) for k, v in settings.items()}
+    return Case(words, np.zeros((1, 2, 3)), (np.array([labels]),), settings)
+
+
+_PENALTY = [Case(f"{x:g}", [x]) for x in (0.0, 1e-30, -1e10)]
+
+CASES = {
+    "nt_xent": _groups(temperature=0.1),
+    "supervised_contrastive": _groups(temperature=0.1),
+    "batch_hard_triplet": _groups(),
+    "clip": _pairs(temperature=0.1),
+    "info_nce": _pairs(temperature=0.1),
+    "siglip": _pairs(temperature=0.1, bias=-10.0),
+    "l1": _PENALTY,
+    "l2": _PENALTY,
+    "elastic_net": _PENALTY,
+    "entropy": [
+        Case("two classes alike", [0.0, 0.0]),
+        Case("one of them sure", [1000.0, 0.0]),
+        Case("one has the logit -inf", [0.0, -np.inf]),
+        Case("both have", [-np.inf, -np.inf]),
+    ],
+    "ctc": [
+        _ctc("as many labels as frames", [1, 2]),
+        _ctc("no labels", [1, 2], label_where=[False, False]),
+        _ctc("a label twice, and no frame between", [1, 1]),
+        _ctc("no frames, one label", [1], where=[False, False]),
+        _ctc("no frames, no labels", [1], where=[False, False], label_where=[False]),
+    ],
+}
