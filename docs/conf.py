@@ -65,7 +65,7 @@ def setup(app):
 
 def link(app, doctree):
     """Makes links of the names of losses in guides and notebooks, as in docstrings."""
-    if not app.env.doc2path(app.env.docname).endswith((".md", ".ipynb")):
+    if Path(app.env.doc2path(app.env.docname)).suffix not in (".md", ".ipynb"):
         return
     for literal in [*doctree.findall(nodes.literal)]:
         name = literal.astext().removeprefix("jaxloss.")
