@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,24 +109,25 @@ def address(module: ModuleType, name: str) -> str:
 SPAN = re.compile(r"(?<![`\w])`([^`]+)`(?!`)(\w?)|[|]")
 
 
-def marked(text: str) -> str:
+def marked(text: str, arguments: Iterable[str] = ()) -> str:
     """A docstring with its code marked as reStructuredText needs it.
 
-    A name in backquotes may be a link; anything else in backquotes is code, whose bars,
-    stars and angle brackets mean nothing else.
+    A name in backquotes may be a link, unless it is that of an argument; anything else
+    in backquotes is code, whose bars, stars and angle brackets mean nothing else.
     """
+
+    def mark(found: re.Match) -> str:
+        code, after = found.groups()
+        if code is None:
+            return r"\|"
+        link = re.fullmatch(r"[\w.]+", code) and code not in arguments
+        quotes = "`" if link else "``"
+        return f"{quotes}{code}{quotes}" + (rf"\ {after}" if after else "")
+
     return "\n\n".join(
         part if ">>>" in part or ".. math::" in part else SPAN.sub(mark, part)
         for part in text.split("\n\n")
     )
-
-
-def mark(found: re.Match) -> str:
-    code, after = found.groups()
-    if code is None:
-        return r"\|"
-    quotes = "`" if re.fullmatch(r"[\w.]+", code) else "``"
-    return f"{quotes}{code}{quotes}" + (rf"\ {after}" if after else "")
 
 
 # --- pages -------------------------------------------------------------------------

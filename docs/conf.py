@@ -4,6 +4,7 @@ The API reference and the gallery are generated from docstrings, specs and the c
 (`_reference.py`); nothing about a loss is written here.
 """
 
+import inspect
 from pathlib import Path
 
 from docutils import nodes
@@ -87,7 +88,8 @@ fields: dict[str, list[str]] = {}
 
 def mark(app, what, name, obj, options, lines):
     """Marks code and names as reStructuredText needs them."""
-    lines[:] = _reference.marked("\n".join(lines)).split("\n")
+    own = inspect.signature(obj).parameters if inspect.isroutine(obj) else ()
+    lines[:] = _reference.marked("\n".join(lines), own).split("\n")
     if what == "attribute":
         fields[name] = [*lines]
 
