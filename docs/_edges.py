@@ -1,10 +1,11 @@
-"""What each loss gives at the edges of its arguments, evaluated when the site is built.
+"""What a function gives at the edges of its arguments: evaluated, not written.
 
 The edges are the extremes of the loss's spec; where an example is too large to be
-written in a line, cases in words, stated below.
+written in a line, cases in words, stated below; of a primitive, points of its kind.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,24 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxloss
 from jaxloss.testing import LossSpec
 from tests.specs import SPECS
 
 MOST_ROWS, MOST_NUMBERS = 12, 6
 
 
-def of_loss(fn: Callable) -> tuple[str, list[list[str]]]:
+def of_function(fn: Callable) -> tuple[str, list[list[str]]]:
     """A sentence and the rows of a table, the first its header; no rows if none."""
     specs = [spec for spec in SPECS if spec.fn is fn and spec.extremes is not None]
-    rows = of_spec(specs[0]) if specs else []
-    if rows:
+    names = list(inspect.signature(fn).parameters)
+    if rows := of_spec(specs[0]) if specs else []:
         numbers = {k: v for k, v in specs[0].params.items() if np.ndim(v) == 0}
         setting = ", ".join(f"{name}={number:g}" for name, number in numbers.items())
-        names = list(inspect.signature(fn).parameters)[: len(rows[0]) - 2]
-        header = [*names, "loss", f"gradient in {names[0]}"]
+        header = [*names[: len(rows[0]) - 2], "loss", f"gradient in {names[0]}"]
         return f"In float32{', with ' if setting else ''}{setting}:", [header, *rows]
-    rows = [in_words(fn, case) for case in CASES.get(fn.__name__, [])]
-    return "In float32:", [["case", "loss", "gradient"], *rows] if rows else []
+    if fn is getattr(jaxloss, fn.__name__, None) and fn.__name__ in CASES:
+        rows = [in_words(fn, case) for case in CASES[fn.__name__]]
+        return "In float32:", [["case", "loss", "gradient"], *rows]
+    if rows := of_primitive(fn):
+        header = [*names[: len(rows[0]) - 2], "value", f"gradient in {names[0]}"]
+        return "In float32:", [header, *rows]
+    return "", []
 
 
 def of_spec(spec: LossSpec) -> list[list[str]]:
@@ -71,6 +77,21 @@ def in_words(fn: Callable, case: "Case") -> list[str]:
     return [case.words, code(loss(x), 4), shown]
 
 
+def of_primitive(fn: Callable) -> list[list[str]]:
+    """Arguments, value and gradient at the points of its kind; none if it has none."""
+    given = inspect.signature(fn).parameters.values()
+    needed = tuple(p.name for p in given if p.default is p.empty)
+    if not fn.__module__.startswith(("jaxloss.stable", "jaxloss.margins")):
+        return []
+    rows = []
+    for point in POINTS.get((fn.__module__.rpartition(".")[2], needed), []):
+        point = [np.asarray(x, np.float32) for x in point]
+        value = fn(*map(jnp.asarray, point))
+        slope = "" if value.ndim else code(jax.grad(fn)(*map(jnp.asarray, point)), 4)
+        rows.append([code(x, 7) for x in point] + [code(value, 4), slope])
+    return rows
+
+
 def code(x: Any, digits: int) -> str:
     """An array as a reader would write it, in so many digits."""
     text = np.array2string(
@@ -80,6 +101,40 @@ def code(x: Any, digits: int) -> str:
         max_line_width=1000,
     )
     return f"``{' '.join(text.split())}``"
+
+
+# --- points of primitives ----------------------------------------------------------
+
+_INF = math.inf
+_BELOW = [(x,) for x in (-_INF, -100.0, -1.0, -1e-8, 0.0)]
+_NUMBERS = [*_BELOW, *((x,) for x in (1e-8, 1.0, 100.0, _INF))]
+_TWO = [(0.0, 0.0), (0.0, _INF), (2.0, 0.0), (2.0, 0.5), (1.0, 1e-30), (-1.0, 3.0)]
+_ROWS = [
+    ([0.0, 0.0],),
+    ([1000.0, 0.0],),
+    ([0.0, -_INF],),
+    ([-_INF, -_INF],),
+    ([_INF, 0.0],),
+]
+_VECTORS = [([0.0, 0.0],), ([3.0, 4.0],), ([3e-30, 4e-30],), ([3e30, 4e30],)]
+
+# By the module, and the names of the arguments.
+POINTS: dict[tuple[str, tuple[str, ...]], list[tuple]] = {
+    ("margins", ("m",)): _NUMBERS,
+    ("scalars", ("x",)): _NUMBERS,
+    ("scalars", ("d",)): _BELOW,
+    ("scalars", ("a", "b")): _TWO,
+    ("scalars", ("x", "y")): _TWO,
+    ("scalars", ("x", "gamma")): [(0.0, 0.0), (0.0, 2.0), (-100.0, 0.5), (100.0, 2.0)],
+    ("scalars", ("weight", "x")): [
+        (0.0, -_INF),
+        (0.0, 0.0),
+        (1.0, -100.0),
+        (1.0, 100.0),
+    ],
+    ("rows", ("x",)): _ROWS,
+    ("vectors", ("x",)): _VECTORS,
+}
 
 
 # --- cases in words ----------------------------------------------------------------

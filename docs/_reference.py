@@ -39,7 +39,7 @@ def write(docs: Path) -> None:
         names = [address(module, name) for name in public(module)]
         save(generated / "api" / f"{module.__name__}.rst", module_page(module, names))
         for name in names:
-            save(generated / "api" / f"{name}.rst", name_page(name, module))
+            save(generated / "api" / f"{name}.rst", name_page(name))
     save(generated / "api" / "index.rst", index_page(found))
     for entry in catalogue.entries():
         figure = gallery.picture(entry.name)
@@ -170,23 +170,23 @@ def listing(names: list[str]) -> str:
     return "".join([*rows, "\n"])
 
 
-def name_page(name: str, module: ModuleType) -> str:
+def name_page(name: str) -> str:
     """One function or class; for a loss its picture and its edges too."""
     kind = "autoclass" if inspect.isclass(value(name)) else "autofunction"
     parts = [title(name), f".. currentmodule:: {name.rpartition('.')[0]}\n\n"]
     parts.append(f".. {kind}:: {name}\n")
     parts.append("   :members:\n\n" if kind == "autoclass" else "\n")
-    if is_exported(module) and module.__name__ != "jaxloss.reduce":
-        if any(entry.name == value(name).__name__ for entry in catalogue.entries()):
-            short = name.removeprefix("jaxloss.")
-            parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
+    short = name.removeprefix("jaxloss.")
+    if short in {entry.name for entry in catalogue.entries()}:
+        parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
+    if kind == "autofunction":
         parts.append(edges(value(name)))
     return "".join(parts)
 
 
 def edges(fn: Any) -> str:
-    """What a loss gives at the edges of its arguments, as a table."""
-    intro, rows = _edges.of_loss(fn)
+    """What a function gives at the edges of its arguments, as a table."""
+    intro, rows = _edges.of_function(fn)
     if not rows:
         return ""
     parts = [title("At the edges", "-"), f"{intro}\n\n"]

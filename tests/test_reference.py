@@ -9,7 +9,7 @@ import pytest
 
 import jaxloss
 from docs import _edges, _reference
-from jaxloss import catalogue
+from jaxloss import catalogue, stable
 from tests.specs import SPECS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,7 +63,17 @@ def test_every_loss_has_its_edges():
 @pytest.mark.parametrize("name", ["entropy", "l2", "nt_xent"])
 def test_cases_in_words_say_what_comes_out(name):
     """The header, a row per case, and a gradient that is a number."""
-    _, (header, *rows) = _edges.of_loss(getattr(jaxloss, name))
+    _, (header, *rows) = _edges.of_function(getattr(jaxloss, name))
     assert header == ["case", "loss", "gradient"]
     assert [row[0] for row in rows] == [case.words for case in _edges.CASES[name]]
     assert not any("nan" in cell for row in rows for cell in row)
+
+
+def test_a_primitive_is_shown_at_its_limits():
+    """Values and slopes at 0 and at infinity, from closed forms."""
+    _, (header, *rows) = _edges.of_function(stable.log_cosh)
+    assert header == ["x", "value", "gradient in x"]
+    assert ["``0``", "``0``", "``0``"] in rows
+    assert ["``-inf``", "``inf``", "``-1``"] in rows
+    _, (_, *rows) = _edges.of_function(stable.xlogy)
+    assert ["``0``", "``0``", "``0``", "``0``"] in rows
