@@ -92,6 +92,20 @@ def of_primitive(fn: Callable) -> list[list[str]]:
     return rows
 
 
+def example(fn: Callable) -> str:
+    """A call of a primitive, as it is typed, and what comes out; "" if it has none."""
+    given = inspect.signature(fn).parameters.values()
+    needed = tuple(p.name for p in given if p.default is p.empty)
+    module = fn.__module__.removeprefix("jaxloss.").partition(".")[0]
+    arguments = EXAMPLES.get((fn.__module__.rpartition(".")[2], needed))
+    if module not in ("stable", "margins") or not arguments:
+        return ""
+    call = ", ".join(f"jnp.array({x})" for x in arguments)
+    value = fn(*(jnp.asarray(x, jnp.float32) for x in arguments))
+    called = f">>> {module}.{fn.__name__}({call})"
+    return f">>> from jaxloss import {module}\n{called}\n{value!r}"
+
+
 def code(x: Any, digits: int) -> str:
     """An array as a reader would write it, in so many digits."""
     text = np.array2string(
@@ -134,6 +148,17 @@ POINTS: dict[tuple[str, tuple[str, ...]], list[tuple]] = {
     ],
     ("rows", ("x",)): _ROWS,
     ("vectors", ("x",)): _VECTORS,
+}
+EXAMPLES: dict[tuple[str, tuple[str, ...]], tuple[list, ...]] = {
+    ("margins", ("m",)): ([-1.0, 0.5, 2.0],),
+    ("scalars", ("x",)): ([0.5, 1.0, 30.0],),
+    ("scalars", ("d",)): ([-30.0, -1.0, 0.0],),
+    ("scalars", ("a", "b")): ([2.0, 2.0], [0.0, 0.5]),
+    ("scalars", ("x", "y")): ([0.0, 2.0], [0.0, 0.5]),
+    ("scalars", ("x", "gamma")): ([-30.0, 1.0], [0.5, 2.0]),
+    ("scalars", ("weight", "x")): ([0.0, 1.0], [-30.0, 2.0]),
+    ("rows", ("x",)): ([[1.0, 0.0], [1000.0, 0.0]],),
+    ("vectors", ("x",)): ([[3.0, 4.0], [0.0, 0.0]],),
 }
 
 

@@ -180,6 +180,9 @@ def name_page(name: str) -> str:
     if short in {entry.name for entry in catalogue.entries()}:
         parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
     if kind == "autofunction":
+        if example := _edges.example(value(name)):
+            code = example.replace("\n", "\n   ")
+            parts.append(f".. code-block:: pycon\n\n   {code}\n\n")
         parts.append(edges(value(name)))
     return "".join(parts)
 

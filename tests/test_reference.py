@@ -77,3 +77,6 @@ def test_a_primitive_is_shown_at_its_limits():
     assert ["``-inf``", "``inf``", "``-1``"] in rows
     _, (_, *rows) = _edges.of_function(stable.xlogy)
     assert ["``0``", "``0``", "``0``", "``0``"] in rows
+    _, call, printed = _edges.example(stable.norm).split("\n")
+    assert call == ">>> stable.norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]))"
+    assert printed == "Array([5., 0.], dtype=float32)"
