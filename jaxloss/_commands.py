@@ -22,6 +22,11 @@ class Refusal(Exception):
     """A request that cannot be met; the text names the value and the remedy."""
 
 
+def complain(command: str, message: str) -> None:
+    """One line on stderr."""
+    print(f"jaxloss {command}: {message}", file=sys.stderr)
+
+
 def choices(names: Iterable[str]) -> str:
     """The remedy for an unknown name."""
     return f"choose among {', '.join(names)}"

@@ -10,7 +10,6 @@ import importlib.util
 import io
 import os
 import shutil
-import sys
 import tempfile
 import textwrap
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxloss import _checks, datasets, experiment, report
-from jaxloss._commands import Refusal, choices
+from jaxloss._commands import Refusal, choices, complain
 
 EXTRAS = ("flax", "sklearn", "matplotlib", "rich")
 
@@ -58,9 +57,11 @@ def sweep(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         finished = len(results.predictions)
         if not finished:
-            return _stop("interrupted before the first seed; nothing was written")
+            complain("sweep", "interrupted before the first seed; nothing was written")
+            return 130
         _finish(results, options, started)
-        return _stop(f"interrupted; {finished} of {seeds} seeds are in {table}")
+        complain("sweep", f"interrupted; {finished} of {seeds} seeds are in {table}")
+        return 130
     _finish(results, options, started)
     return 0
 
@@ -77,7 +78,7 @@ def _finish(
     _print_table(results, options.quiet)
     advised, sentence = report.verdict(results)
     if advised is None:
-        print(f"jaxloss sweep: {sentence}", file=sys.stderr)
+        complain("sweep", sentence)
     if options.quiet:
         return
     seeds, width = len(results.predictions), min(99, shutil.get_terminal_size().columns)
@@ -246,11 +247,6 @@ def _write(path: Path, content: bytes) -> None:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _stop(message: str) -> int:
-    print(f"jaxloss sweep: {message}", file=sys.stderr)
-    return 130
 
 
 def listing(values: Iterable[float]) -> str:

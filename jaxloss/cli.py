@@ -6,13 +6,12 @@ flax, scikit-learn, matplotlib, rich) is imported where it is used.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxloss import _checks, _commands, _sweep, catalogue, datasets, experiment
-from jaxloss._commands import Refusal
+from jaxloss._commands import Refusal, complain
 
 OVERVIEW = "Loss functions for JAX whose numbers can be trusted."
 
@@ -102,14 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except (Refusal, datasets.DataError) as error:
-        return _stop(str(error), 2, options.command)
+        complain(options.command, str(error))
+        return 2
     except KeyboardInterrupt:
-        return _stop("interrupted", 130, options.command)
-
-
-def _stop(message: str, status: int, command: str) -> int:
-    print(f"jaxloss {command}: {message}", file=sys.stderr)
-    return status
+        complain(options.command, "interrupted")
+        return 130
 
 
 # --- what there is to ask for ------------------------------------------------------
