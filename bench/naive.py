@@ -9,7 +9,6 @@ the true value is a closed form.
 import argparse
 import math
 import pathlib
-import re
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import numpy as np
 
 import jaxloss
 from bench.optax_edges import array_of, shown
+from bench.pages import put
 from jaxloss import stable
 
 inf, nan = math.inf, math.nan
@@ -165,9 +165,7 @@ def main() -> None:
     if page is None:
         print(table())
         return
-    before, rest = page.read_text().split(MARK)
-    after = re.sub(r"^\s*(\|.*\n)*", "", rest, count=1)
-    page.write_text(f"{before}{MARK}\n\n{table()}\n\n{after}")
+    put(page, MARK, table())
 
 
 if __name__ == "__main__":

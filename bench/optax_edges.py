@@ -282,8 +282,12 @@ EDGES: dict[str, list[Edge]] = {
 
 def array_of(dtype: Any) -> Callable[..., jax.Array]:
     """Rows, or numbers; behind a barrier, or XLA would compute before it compiles."""
-    rows = lambda x: x[0] if len(x) == 1 and np.ndim(x) == 1 else x
-    return lambda *x: jax.lax.optimization_barrier(jnp.asarray(rows(x), dtype))
+    return lambda *x: jax.lax.optimization_barrier(jnp.asarray(rows_of(x), dtype))
+
+
+def rows_of(x: tuple) -> Any:
+    """One number, or one row of numbers, or rows, as they are written."""
+    return x[0] if len(x) == 1 and np.ndim(x) == 1 else x
 
 
 def tools(losses: Any) -> dict[str, Any]:

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
-from bench.optax_edges import shown
+from bench.optax_edges import array_of, rows_of, shown
+from bench.pages import put
 from bench.switching_rows import (
     DATA,
     EDGES,
@@ -152,25 +153,17 @@ def _torch_words() -> dict[str, Any]:
     def grad(fn: Callable) -> Callable:
         return lambda x: torch.autograd.grad(fn(x.requires_grad_()).sum(), x)[0]
 
-    array = lambda dtype: lambda *x: torch.tensor(_rows(x), dtype=dtype)
+    array = lambda dtype: lambda *x: torch.tensor(rows_of(x), dtype=dtype)
     dtypes = {"f32": torch.float32, "f16": torch.float16, "ids": torch.int64}
     return {"grad": grad, **{name: array(dtype) for name, dtype in dtypes.items()}}
 
 
 def _jax_words() -> dict[str, Any]:
-    array = lambda dtype: lambda *x: jnp.asarray(_rows(x), dtype)
     dtypes = {"f32": jnp.float32, "f16": jnp.float16, "ids": jnp.int32}
     return {
         "grad": lambda fn: jax.grad(lambda x: fn(x).sum()),
-        **{name: array(dtype) for name, dtype in dtypes.items()},
+        **{name: array_of(dtype) for name, dtype in dtypes.items()},
     }
-
-
-def _rows(x: tuple) -> Any:
-    """One number or one row of numbers, or rows, as they are written."""
-    if len(x) == 1 and np.ndim(x[0]) == 0:
-        return x[0]
-    return [x[0]] if len(x) == 1 else list(x)
 
 
 def edge(call: str, words: dict[str, Any]) -> str:
@@ -269,10 +262,7 @@ def mark(name: str) -> str:
 def write(recorded: dict[str, Any]) -> None:
     """Puts each table behind its mark."""
     for name, table in tables(recorded).items():
-        page = PAGES[name.split(":")[0]]
-        before, rest = page.read_text().split(mark(name))
-        after = re.sub(r"^\s*(\|.*\n)*", "", rest, count=1)
-        page.write_text(f"{before}{mark(name)}\n\n{table}\n\n{after}")
+        put(PAGES[name.split(":")[0]], mark(name), table)
 
 
 def main() -> None:
