@@ -79,12 +79,8 @@ def in_words(fn: Callable, case: "Case") -> list[str]:
 
 def of_primitive(fn: Callable) -> list[list[str]]:
     """Arguments, value and gradient at the points of its kind; none if it has none."""
-    given = inspect.signature(fn).parameters.values()
-    needed = tuple(p.name for p in given if p.default is p.empty)
-    if not fn.__module__.startswith(("jaxloss.stable", "jaxloss.margins")):
-        return []
     rows = []
-    for point in POINTS.get((fn.__module__.rpartition(".")[2], needed), []):
+    for point in POINTS.get(kind(fn), []):
         point = [np.asarray(x, np.float32) for x in point]
         value = fn(*map(jnp.asarray, point))
         slope = "" if value.ndim else code(jax.grad(fn)(*map(jnp.asarray, point)), 4)
@@ -94,16 +90,21 @@ def of_primitive(fn: Callable) -> list[list[str]]:
 
 def example(fn: Callable) -> str:
     """A call of a primitive, as it is typed, and what comes out; "" if it has none."""
-    given = inspect.signature(fn).parameters.values()
-    needed = tuple(p.name for p in given if p.default is p.empty)
-    module = fn.__module__.removeprefix("jaxloss.").partition(".")[0]
-    arguments = EXAMPLES.get((fn.__module__.rpartition(".")[2], needed))
-    if module not in ("stable", "margins") or not arguments:
+    arguments = EXAMPLES.get(kind(fn))
+    if not arguments:
         return ""
+    module = fn.__module__.split(".")[1]
     call = ", ".join(f"jnp.array({x})" for x in arguments)
     value = fn(*(jnp.asarray(x, jnp.float32) for x in arguments))
     called = f">>> {module}.{fn.__name__}({call})"
     return f">>> from jaxloss import {module}\n{called}\n{value!r}"
+
+
+def kind(fn: Callable) -> tuple[str, tuple[str, ...]]:
+    """Where a function is defined, and the names of the arguments it needs."""
+    given = inspect.signature(fn).parameters.values()
+    needed = tuple(p.name for p in given if p.default is p.empty)
+    return fn.__module__.removeprefix("jaxloss."), needed
 
 
 def code(x: Any, digits: int) -> str:
@@ -135,30 +136,35 @@ _VECTORS = [([0.0, 0.0],), ([3.0, 4.0],), ([3e-30, 4e-30],), ([3e30, 4e30],)]
 # By the module, and the names of the arguments.
 POINTS: dict[tuple[str, tuple[str, ...]], list[tuple]] = {
     ("margins", ("m",)): _NUMBERS,
-    ("scalars", ("x",)): _NUMBERS,
-    ("scalars", ("d",)): _BELOW,
-    ("scalars", ("a", "b")): _TWO,
-    ("scalars", ("x", "y")): _TWO,
-    ("scalars", ("x", "gamma")): [(0.0, 0.0), (0.0, 2.0), (-100.0, 0.5), (100.0, 2.0)],
-    ("scalars", ("weight", "x")): [
+    ("stable.scalars", ("x",)): _NUMBERS,
+    ("stable.scalars", ("d",)): _BELOW,
+    ("stable.scalars", ("a", "b")): _TWO,
+    ("stable.scalars", ("x", "y")): _TWO,
+    ("stable.scalars", ("x", "gamma")): [
+        (0.0, 0.0),
+        (0.0, 2.0),
+        (-100.0, 0.5),
+        (100.0, 2.0),
+    ],
+    ("stable.scalars", ("weight", "x")): [
         (0.0, -_INF),
         (0.0, 0.0),
         (1.0, -100.0),
         (1.0, 100.0),
     ],
-    ("rows", ("x",)): _ROWS,
-    ("vectors", ("x",)): _VECTORS,
+    ("stable.rows", ("x",)): _ROWS,
+    ("stable.vectors", ("x",)): _VECTORS,
 }
 EXAMPLES: dict[tuple[str, tuple[str, ...]], tuple[list, ...]] = {
     ("margins", ("m",)): ([-1.0, 0.5, 2.0],),
-    ("scalars", ("x",)): ([0.5, 1.0, 30.0],),
-    ("scalars", ("d",)): ([-30.0, -1.0, 0.0],),
-    ("scalars", ("a", "b")): ([2.0, 2.0], [0.0, 0.5]),
-    ("scalars", ("x", "y")): ([0.0, 2.0], [0.0, 0.5]),
-    ("scalars", ("x", "gamma")): ([-30.0, 1.0], [0.5, 2.0]),
-    ("scalars", ("weight", "x")): ([0.0, 1.0], [-30.0, 2.0]),
-    ("rows", ("x",)): ([[1.0, 0.0], [1000.0, 0.0]],),
-    ("vectors", ("x",)): ([[3.0, 4.0], [0.0, 0.0]],),
+    ("stable.scalars", ("x",)): ([0.5, 1.0, 30.0],),
+    ("stable.scalars", ("d",)): ([-30.0, -1.0, 0.0],),
+    ("stable.scalars", ("a", "b")): ([2.0, 2.0], [0.0, 0.5]),
+    ("stable.scalars", ("x", "y")): ([0.0, 2.0], [0.0, 0.5]),
+    ("stable.scalars", ("x", "gamma")): ([-30.0, 1.0], [0.5, 2.0]),
+    ("stable.scalars", ("weight", "x")): ([0.0, 1.0], [-30.0, 2.0]),
+    ("stable.rows", ("x",)): ([[1.0, 0.0], [1000.0, 0.0]],),
+    ("stable.vectors", ("x",)): ([[3.0, 4.0], [0.0, 0.0]],),
 }
 
 

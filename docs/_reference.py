@@ -5,6 +5,7 @@ what it gives at the edges of its arguments.
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -25,6 +26,7 @@ from jaxloss import catalogue, gallery
 APPLICATION = ("__main__", "cli", "experiment", "report")
 # Packages whose modules are not public: their names are those of the package.
 PACKAGES = ("stable", "kernels", "train")
+LOSSES = {entry.name: entry for entry in catalogue.entries()}
 
 
 def write(docs: Path) -> None:
@@ -41,9 +43,9 @@ def write(docs: Path) -> None:
         for name in names:
             save(generated / "api" / f"{name}.rst", name_page(name))
     save(generated / "api" / "index.rst", index_page(found))
-    for entry in catalogue.entries():
-        figure = gallery.picture(entry.name)
-        figure.savefig(generated / "pictures" / f"{entry.name}.png", dpi=110)
+    for name in LOSSES:
+        figure = gallery.picture(name)
+        figure.savefig(generated / "pictures" / f"{name}.png", dpi=110)
         plt.close(figure)
     save(generated / "gallery.rst", gallery_page())
 
@@ -71,6 +73,7 @@ def is_public(name: str) -> bool:
     return len(parts) == 1 or parts[0] not in PACKAGES or parts == ["train", "nnx"]
 
 
+@functools.cache  # it reads the source, and is asked for each name
 def public(module: ModuleType) -> list[str]:
     """The public names that a module defines or passes on, in their order."""
     home, passed_on = f"{module.__name__}.", exported(module)
@@ -177,7 +180,7 @@ def name_page(name: str) -> str:
     parts.append(f".. {kind}:: {name}\n")
     parts.append("   :members:\n\n" if kind == "autoclass" else "\n")
     short = name.removeprefix("jaxloss.")
-    if short in {entry.name for entry in catalogue.entries()}:
+    if short in LOSSES:
         parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
     if kind == "autofunction":
         if example := _edges.example(value(name)):
@@ -210,7 +213,7 @@ def gallery_page() -> str:
     """One picture per loss, by task."""
     parts = [title("Gallery"), f"{GALLERY}\n\n"]
     task = ""
-    for entry in catalogue.entries():
+    for entry in LOSSES.values():
         if entry.tasks[0] != task:
             task = entry.tasks[0]
             parts.append(title(task.capitalize(), "-"))

@@ -11,9 +11,6 @@ from docutils import nodes
 from sphinx import addnodes
 
 from docs import _reference
-from jaxloss import catalogue
-
-LOSSES = {entry.name for entry in catalogue.entries()}
 
 project = "jaxloss"
 author = copyright = "the jaxloss developers"
@@ -71,7 +68,7 @@ def link(app, doctree):
     for literal in [*doctree.findall(nodes.literal)]:
         name = literal.astext().removeprefix("jaxloss.")
         inside = isinstance(literal.parent, nodes.title | nodes.reference)
-        if name in LOSSES and not inside:
+        if name in _reference.LOSSES and not inside:
             place = {"refdomain": "py", "reftype": "obj", "refdoc": app.env.docname}
             target = addnodes.pending_xref(reftarget=f"jaxloss.{name}", **place)
             literal.replace_self(target)
