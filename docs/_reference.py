@@ -20,12 +20,13 @@ import matplotlib.pyplot as plt
 
 import jaxloss
 from docs import _edges
-from jaxloss import catalogue, gallery
+from jaxloss import catalogue
+from jaxloss.app import gallery
 
 # What only the command line uses.
-APPLICATION = ("__main__", "cli", "experiment", "report")
+APPLICATION = ("__main__", "app")
 # Packages whose modules are not public: their names are those of the package.
-PACKAGES = ("stable", "kernels", "train")
+PACKAGES = ("stable", "kernels", "train", "testing")
 LOSSES = {entry.name: entry for entry in catalogue.entries()}
 
 

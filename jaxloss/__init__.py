@@ -12,42 +12,32 @@ from jaxloss import (
     stable as stable,
     testing as testing,
 )
-from jaxloss.calibration import (
+from jaxloss.logits import (
+    adjust_logits as adjust_logits,
+    temperature as temperature,
+)
+from jaxloss.losses.classification.calibration import (
     brier as brier,
     expected_calibration_error as expected_calibration_error,
     fit_temperature as fit_temperature,
 )
-from jaxloss.classification import (
+from jaxloss.losses.classification.cross_entropy import (
     nll as nll,
     sigmoid_cross_entropy as sigmoid_cross_entropy,
     softmax_cross_entropy as softmax_cross_entropy,
     z_loss as z_loss,
 )
-from jaxloss.divergence import (
-    gaussian_kl as gaussian_kl,
-    generalized_kl_divergence as generalized_kl_divergence,
-    jensen_shannon as jensen_shannon,
-    kl_divergence as kl_divergence,
-    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
-)
-from jaxloss.embedding import (
-    batch_hard_triplet as batch_hard_triplet,
-    contrastive as contrastive,
-    cosine_embedding as cosine_embedding,
-    triplet as triplet,
-    triplet_margin as triplet_margin,
-)
-from jaxloss.fenchel import (
+from jaxloss.losses.classification.fenchel import (
     entmax15 as entmax15,
     fenchel_young as fenchel_young,
     sparsemax as sparsemax,
 )
-from jaxloss.focal import (
+from jaxloss.losses.classification.focal import (
     poly1 as poly1,
     sigmoid_focal as sigmoid_focal,
     softmax_focal as softmax_focal,
 )
-from jaxloss.large_margin import (
+from jaxloss.losses.classification.large_margin import (
     crammer_singer_hinge as crammer_singer_hinge,
     exponential as exponential,
     hinge as hinge,
@@ -57,12 +47,40 @@ from jaxloss.large_margin import (
     squared_hinge as squared_hinge,
     weston_watkins_hinge as weston_watkins_hinge,
 )
-from jaxloss.logits import (
-    adjust_logits as adjust_logits,
-    temperature as temperature,
+from jaxloss.losses.classification.ordinal import (
+    coral as coral,
+    squared_emd as squared_emd,
 )
-from jaxloss.ordinal import coral as coral, squared_emd as squared_emd
-from jaxloss.preference import (
+from jaxloss.losses.distributions.divergence import (
+    gaussian_kl as gaussian_kl,
+    generalized_kl_divergence as generalized_kl_divergence,
+    jensen_shannon as jensen_shannon,
+    kl_divergence as kl_divergence,
+    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
+)
+from jaxloss.losses.distributions.likelihood import (
+    gaussian_nll as gaussian_nll,
+    poisson_nll as poisson_nll,
+)
+from jaxloss.losses.embedding.cosine import (
+    cosine_distance as cosine_distance,
+    cosine_similarity as cosine_similarity,
+)
+from jaxloss.losses.embedding.in_batch import (
+    clip as clip,
+    info_nce as info_nce,
+    nt_xent as nt_xent,
+    siglip as siglip,
+    supervised_contrastive as supervised_contrastive,
+)
+from jaxloss.losses.embedding.tuples import (
+    batch_hard_triplet as batch_hard_triplet,
+    contrastive as contrastive,
+    cosine_embedding as cosine_embedding,
+    triplet as triplet,
+    triplet_margin as triplet_margin,
+)
+from jaxloss.losses.language.preference import (
     dpo as dpo,
     grpo as grpo,
     ipo as ipo,
@@ -70,13 +88,38 @@ from jaxloss.preference import (
     orpo as orpo,
     simpo as simpo,
 )
-from jaxloss.probabilistic import (
-    gaussian_nll as gaussian_nll,
-    poisson_nll as poisson_nll,
-)
-from jaxloss.ranking import (
+from jaxloss.losses.language.sequence import ctc as ctc, ctc_forward as ctc_forward
+from jaxloss.losses.ranking.lists import (
     listwise_softmax as listwise_softmax,
     margin_ranking as margin_ranking,
+)
+from jaxloss.losses.regression.pointwise import (
+    absolute_error as absolute_error,
+    absolute_percentage_error as absolute_percentage_error,
+    expectile as expectile,
+    pinball as pinball,
+    quantile_huber as quantile_huber,
+    squared_error as squared_error,
+    squared_log_error as squared_log_error,
+)
+from jaxloss.losses.regression.robust import (
+    epsilon_insensitive as epsilon_insensitive,
+    general_robust as general_robust,
+    huber as huber,
+    log_cosh as log_cosh,
+    smooth_l1 as smooth_l1,
+)
+from jaxloss.losses.regularization import (
+    elastic_net as elastic_net,
+    entropy as entropy,
+    l1 as l1,
+    l2 as l2,
+)
+from jaxloss.losses.vision.segmentation import (
+    dice as dice,
+    generalized_dice as generalized_dice,
+    jaccard as jaccard,
+    tversky as tversky,
 )
 from jaxloss.reduce import (
     Mean as Mean,
@@ -85,44 +128,6 @@ from jaxloss.reduce import (
     mean_nonzero as mean_nonzero,
     sum as sum,
     top_k_mean as top_k_mean,
-)
-from jaxloss.regression import (
-    absolute_error as absolute_error,
-    absolute_percentage_error as absolute_percentage_error,
-    cosine_distance as cosine_distance,
-    cosine_similarity as cosine_similarity,
-    expectile as expectile,
-    pinball as pinball,
-    quantile_huber as quantile_huber,
-    squared_error as squared_error,
-    squared_log_error as squared_log_error,
-)
-from jaxloss.regularization import (
-    elastic_net as elastic_net,
-    entropy as entropy,
-    l1 as l1,
-    l2 as l2,
-)
-from jaxloss.robust import (
-    epsilon_insensitive as epsilon_insensitive,
-    general_robust as general_robust,
-    huber as huber,
-    log_cosh as log_cosh,
-    smooth_l1 as smooth_l1,
-)
-from jaxloss.segmentation import (
-    dice as dice,
-    generalized_dice as generalized_dice,
-    jaccard as jaccard,
-    tversky as tversky,
-)
-from jaxloss.sequence import ctc as ctc, ctc_forward as ctc_forward
-from jaxloss.similarity import (
-    clip as clip,
-    info_nce as info_nce,
-    nt_xent as nt_xent,
-    siglip as siglip,
-    supervised_contrastive as supervised_contrastive,
 )
 from jaxloss.targets import (
     mixup as mixup,

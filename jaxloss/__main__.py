@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from jaxloss import cli
+from jaxloss.app import cli
 
 if __name__ == "__main__":
     # A terminal that lacks a sign such as ± shows another in its place.

@@ -84,7 +84,7 @@ class Entry:
 
     name: str
     module: str
-    """Without the package: `regression`."""
+    """The family and the file: `regression.pointwise`."""
     function: Callable[..., jax.Array]
     summary: str
     formula: str
@@ -213,7 +213,7 @@ def _read(fn: Callable[..., Any]) -> Entry:
     given = inspect.signature(fn).parameters.values()
     found = Entry(
         name=fn.__name__,
-        module=fn.__module__.removeprefix("jaxloss."),
+        module=fn.__module__.removeprefix("jaxloss.losses."),
         function=fn,
         summary=summary,
         formula=formula,

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _contrast, _split, stable
-from jaxloss._labels import Rows
+from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss._classes import Rows
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -128,7 +128,7 @@ def nt_xent(
        \qquad s_{ij} = \cos(x_i, x_j) / \tau
 
     The positives P and negatives N of an anchor are among the rows of all devices, as
-    in `jaxloss.similarity.nt_xent` of the whole batch.  Each device gathers all
+    in `jaxloss.nt_xent` of the whole batch.  Each device gathers all
     embeddings, and has the scores of its own anchors only.
 
     Args:
@@ -153,7 +153,7 @@ def nt_xent(
       NameError: If `axis_name` is not bound.
 
     Gradient:
-      That of `jaxloss.similarity.nt_xent`.  What the anchors of the other devices add
+      That of `jaxloss.nt_xent`.  What the anchors of the other devices add
       to the gradient of an embedding comes back to it: the gradient of the sum of the
       local losses is already that of the sum over the batch, with either `check_vma`.
 
@@ -177,7 +177,7 @@ def nt_xent(
     """
     return _of_groups(
         "nt_xent",
-        _contrast.nt_xent,
+        _pairs.nt_xent,
         (embeddings, labels, where),
         axis_name,
         temperature=temperature,
@@ -194,7 +194,7 @@ def supervised_contrastive(
 ) -> jax.Array:
     """Supervised contrastive loss of a batch cut over devices, per local anchor.
 
-    As `jaxloss.similarity.supervised_contrastive` of the whole batch; arguments,
+    As `jaxloss.supervised_contrastive` of the whole batch; arguments,
     errors and gradient as in `nt_xent` of this module.
 
     Example:
@@ -212,7 +212,7 @@ def supervised_contrastive(
     """
     return _of_groups(
         "supervised_contrastive",
-        _contrast.supervised,
+        _pairs.supervised,
         (embeddings, labels, where),
         axis_name,
         temperature=temperature,
@@ -234,7 +234,7 @@ def clip(
        - \frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}},
        \qquad s_{ij} = \cos(x_i, y_j) / \tau
 
-    The sums run over the pairs of all devices, as in `jaxloss.similarity.clip` of the
+    The sums run over the pairs of all devices, as in `jaxloss.clip` of the
     whole batch.  Each device gathers all embeddings, and has the scores of its own
     with all others only.
 
@@ -260,7 +260,7 @@ def clip(
       NameError: If `axis_name` is not bound.
 
     Gradient:
-      That of `jaxloss.similarity.clip`, as in `nt_xent`: the gradient of the sum of
+      That of `jaxloss.clip`, as in `nt_xent`: the gradient of the sum of
       the local losses is already that of the sum over the batch.  That of a replicated
       temperature is added up by `shard_map`; inside of it with `check_vma=False`, by a
       `psum` of yours.
@@ -284,7 +284,7 @@ def clip(
       Array([0.66646796, 0.66646796], dtype=float32)
     """
     one_way = lambda **pair: _of_pairs(
-        "clip", _contrast.info_nce, (pair, where), axis_name, temperature=temperature
+        "clip", _pairs.info_nce, (pair, where), axis_name, temperature=temperature
     )
     there, back = (
         one_way(first=first, second=second),
@@ -303,7 +303,7 @@ def info_nce(
 ) -> jax.Array:
     """InfoNCE of a batch that is cut over devices, per local anchor.
 
-    As `jaxloss.similarity.info_nce` of the whole batch: only the positives are
+    As `jaxloss.info_nce` of the whole batch: only the positives are
     gathered.  Arguments, errors and gradient as in `clip` of this module.
 
     Example:
@@ -321,7 +321,7 @@ def info_nce(
     pair = {"anchors": anchors, "positives": positives}
     return _of_pairs(
         "info_nce",
-        _contrast.info_nce,
+        _pairs.info_nce,
         (pair, where),
         axis_name,
         temperature=temperature,
@@ -339,7 +339,7 @@ def siglip(
 ) -> jax.Array:
     """Pairwise sigmoid loss of SigLIP of a batch cut over devices, per local first.
 
-    As `jaxloss.similarity.siglip` of the whole batch: only the seconds are gathered.
+    As `jaxloss.siglip` of the whole batch: only the seconds are gathered.
     Arguments, errors and gradient as in `clip` of this module, and a `bias`.
 
     Example:
@@ -356,7 +356,7 @@ def siglip(
     """
     return _of_pairs(
         "siglip",
-        _contrast.sigmoid,
+        _pairs.sigmoid,
         ({"first": first, "second": second}, where),
         axis_name,
         temperature=temperature,
@@ -438,14 +438,14 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
     """The losses of the local anchors, of embeddings, group ids and a mask."""
-    _split.needs_whole_batch(loss, "embeddings")
-    x, ids, valid = _contrast.batch(loss, *data)
+    _whole_batch.needs_whole_batch(loss, "embeddings")
+    x, ids, valid = _pairs.batch(loss, *data)
     settings = _settings(loss, jnp.zeros(ids.shape, x.dtype), **params)
     u = stable.unit(x)
     everyone, others = _gathered(u, axis_name, -2), _gathered(ids, axis_name, -1)
-    itself, both = _pairs(valid, axis_name, masked=data[-1] is not None)
+    itself, both = _pair_masks(valid, axis_name, masked=data[-1] is not None)
     same = ids[..., :, None] == others[..., None, :]
-    cosines = _contrast.cosines(u, everyone)
+    cosines = _pairs.cosines(u, everyone)
     return rule(cosines, both & same & ~itself, both & ~same, *settings)
 
 
@@ -454,12 +454,12 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of the local anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
-    _split.needs_whole_batch(loss, next(iter(embeddings)))
-    x, y, valid = _contrast.paired(loss, where, **embeddings)
+    _whole_batch.needs_whole_batch(loss, next(iter(embeddings)))
+    x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
-    itself, both = _pairs(valid, axis_name, masked=where is not None)
+    itself, both = _pair_masks(valid, axis_name, masked=where is not None)
     everyone = _gathered(stable.unit(y), axis_name, -2)
-    cosines = _contrast.cosines(stable.unit(x), everyone)
+    cosines = _pairs.cosines(stable.unit(x), everyone)
     return rule(cosines, both & itself, both & ~itself, *settings)
 
 
@@ -477,13 +477,13 @@ def _gathered(x: jax.Array, axis_name: AxisName, axis: int) -> jax.Array:
     return lax.all_gather(x, axis_name, axis=x.ndim + axis, tiled=True)
 
 
-def _pairs(
+def _pair_masks(
     valid: jax.Array, axis_name: AxisName, *, masked: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Which of all rows is the local one itself, and where neither is masked."""
     local = valid.shape[-1]
     shape = (*valid.shape, local * lax.axis_size(axis_name))
-    itself = _contrast.diagonal(shape, lax.axis_index(axis_name) * local)
+    itself = _pairs.diagonal(shape, lax.axis_index(axis_name) * local)
     if not masked:
         return itself, jnp.ones_like(itself)
     every = _gathered(valid, axis_name, -1)

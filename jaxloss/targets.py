@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _contrast
+from jaxloss import _checks, _pairs
 
 
 def smooth_labels(
@@ -193,10 +193,10 @@ def pair_masks(
     ids = _checks.class_ids(name, labels=labels)
     _checks.at_least_1d(name, labels=ids)
     if where is None:
-        return _contrast.groups(ids, jnp.ones(ids.shape, bool))
+        return _pairs.groups(ids, jnp.ones(ids.shape, bool))
     (valid,) = _checks.boolean(name, where=where)
     _checks.same_shape(name, labels=ids, where=valid)
-    return _contrast.groups(ids, valid)
+    return _pairs.groups(ids, valid)
 
 
 def mixup(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, reduce, segmentation, stable
+from jaxloss import _checks, reduce, stable
 from jaxloss.compat import _arrays
+from jaxloss.losses.vision import segmentation
 
 
 def dice_loss(

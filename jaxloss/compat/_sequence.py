@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, sequence
+from jaxloss import _checks
+from jaxloss.losses.language import sequence
 
 
 def ctc_loss(

@@ -22,23 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import (
-    _checks,
-    classification,
-    divergence,
-    embedding,
-    fenchel,
-    focal,
-    large_margin,
-    margins,
-    ranking,
-    reduce,
-    regression,
-    robust,
-    similarity,
-    stable,
-    targets as target_transforms,
-)
+from jaxloss import _checks, margins, reduce, stable, targets as target_transforms
 from jaxloss.compat import _arrays
 from jaxloss.compat._segmentation import (
     binary_dice_loss as binary_dice_loss,
@@ -49,6 +33,11 @@ from jaxloss.compat._sequence import (
     ctc_loss as ctc_loss,
     ctc_loss_with_forward_probs as ctc_loss_with_forward_probs,
 )
+from jaxloss.losses.classification import cross_entropy, fenchel, focal, large_margin
+from jaxloss.losses.distributions import divergence
+from jaxloss.losses.embedding import cosine, in_batch, tuples
+from jaxloss.losses.ranking import lists
+from jaxloss.losses.regression import pointwise, robust
 
 # --- regression ------------------------------------------------------------------
 
@@ -56,13 +45,13 @@ from jaxloss.compat._sequence import (
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None):
     """`jaxloss.squared_error`; without targets, of `predictions` themselves."""
     predictions, targets = _residual("squared_error", predictions, targets)
-    return regression.squared_error(predictions, targets)
+    return pointwise.squared_error(predictions, targets)
 
 
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None):
     """Half of `jaxloss.squared_error`."""
     predictions, targets = _residual("l2_loss", predictions, targets)
-    return 0.5 * regression.squared_error(predictions, targets)
+    return 0.5 * pointwise.squared_error(predictions, targets)
 
 
 def huber_loss(
@@ -95,7 +84,7 @@ def cosine_similarity(
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
     a, b = _vectors("cosine_similarity", axis, where, predictions, targets)
-    return regression.cosine_similarity(a, b) * _clipped(a, b, epsilon)
+    return cosine.cosine_similarity(a, b) * _clipped(a, b, epsilon)
 
 
 def cosine_distance(
@@ -112,7 +101,7 @@ def cosine_distance(
     """
     a, b = _vectors("cosine_distance", axis, where, predictions, targets)
     kept = _clipped(a, b, epsilon)
-    return regression.cosine_distance(a, b) * kept + (1 - kept)
+    return cosine.cosine_distance(a, b) * kept + (1 - kept)
 
 
 def _residual(
@@ -153,7 +142,7 @@ def sigmoid_binary_cross_entropy(logits, labels):
     logits, labels = _arrays.alike(
         "sigmoid_binary_cross_entropy", logits=logits, labels=labels
     )
-    return classification.sigmoid_cross_entropy(logits, labels)
+    return cross_entropy.sigmoid_cross_entropy(logits, labels)
 
 
 def sigmoid_focal_loss(
@@ -177,7 +166,7 @@ def sigmoid_focal_loss(
     certain = (y == 0) | (y == 1)
     x, y = jnp.where(certain, 0, x), jnp.where(certain, 0.5, y)
     missing = y * stable.sigmoid(-x) + (1 - y) * stable.sigmoid(x)
-    mixed = classification.sigmoid_cross_entropy(x, y) * missing**gamma
+    mixed = cross_entropy.sigmoid_cross_entropy(x, y) * missing**gamma
     if alpha is not None:
         mixed = mixed * (y * alpha + (1 - y) * (1 - alpha))
     return jnp.where(certain, hard, mixed)
@@ -219,7 +208,7 @@ def softmax_cross_entropy(
     logits, labels, _ = _arrays.rows(
         "softmax_cross_entropy", axis, where, logits=logits, labels=labels
     )
-    return classification.softmax_cross_entropy(logits, labels)
+    return cross_entropy.softmax_cross_entropy(logits, labels)
 
 
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
@@ -227,7 +216,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
     logits, labels = _arrays.alike(
         "safe_softmax_cross_entropy", logits=logits, labels=labels
     )
-    return classification.softmax_cross_entropy(logits, labels)
+    return cross_entropy.softmax_cross_entropy(logits, labels)
 
 
 def softmax_cross_entropy_with_integer_labels(
@@ -249,7 +238,7 @@ def softmax_cross_entropy_with_integer_labels(
         at_label = jax.nn.one_hot(ids, x.shape[-1], dtype=bool)
         dropped = jnp.any(at_label & ~kept, axis=-1, keepdims=True)
         x = jnp.where(dropped, -jnp.inf, x)
-    return classification.softmax_cross_entropy(x, ids)
+    return cross_entropy.softmax_cross_entropy(x, ids)
 
 
 def poly_loss_cross_entropy(
@@ -398,7 +387,7 @@ def ranking_softmax_loss(
         labels, weights = _arrays.alike(name, weights=weights, labels=labels)[::-1]
         labels = labels * weights
     scores, labels, where = _arrays.rows(name, -1, where, logits=logits, labels=labels)
-    losses = ranking.listwise_softmax(scores, labels)
+    losses = lists.listwise_softmax(scores, labels)
     if reduce_fn is None:
         return losses
     counted = None if where is None else jnp.any(where, axis=-1)
@@ -411,7 +400,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     name = "ntxent"
     (embeddings,) = _checks.floating(name, embeddings=embeddings)
     ids = _checks.class_ids(name, labels=labels)
-    losses = similarity.nt_xent(embeddings, ids, temperature=jnp.asarray(temperature))
+    losses = in_batch.nt_xent(embeddings, ids, temperature=jnp.asarray(temperature))
     partners = jnp.sum(ids[:, None] == ids[None, :], axis=-1) - 1
     return reduce.mean(losses, weights=partners)
 
@@ -441,7 +430,7 @@ def triplet_margin_loss(
     anchors, positives, negatives = _checks.floating(name, **given)
     _checks.same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
     if norm_degree == 2:
-        return embedding.triplet_margin(
+        return tuples.triplet_margin(
             anchors, positives, negatives, axis=axis, margin=margin
         )
     axis = _checks.one_axis(name, axis, anchors=anchors)
@@ -449,4 +438,4 @@ def triplet_margin_loss(
         stable.norm(anchors - x, axis=axis, ord=norm_degree)
         for x in (positives, negatives)
     )
-    return embedding.triplet(near, far, margin=margin)
+    return tuples.triplet(near, far, margin=margin)

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxloss import _labels, classification
+from jaxloss import _classes
 from jaxloss.kernels import _blocks, _head
 from jaxloss.kernels._head import Block, Head, Rows, Sums
 from jaxloss.kernels._plan import Plan
+from jaxloss.losses.classification import cross_entropy
 from jaxloss.reduce import Mean
 
 
@@ -32,7 +33,7 @@ def losses(rows: Rows, knobs: Knobs) -> jax.Array:
     found = rows.nll
     if knobs.label_smoothing is not None:
         part = jnp.broadcast_to(knobs.label_smoothing, found.shape)
-        found = _labels.blend(part, found, rows.spread, rows.spread - found)
+        found = _classes.blend(part, found, rows.spread, rows.spread - found)
     if knobs.z_loss is not None:
         found = found + knobs.z_loss * jnp.square(rows.lse)
     return found
@@ -192,9 +193,9 @@ def dense_losses(plan: Plan, head: Head, ids: jax.Array, knobs: Knobs) -> jax.Ar
     """The loss of each token."""
     x = dense_logits(plan, head)
     smoothing = 0.0 if knobs.label_smoothing is None else knobs.label_smoothing
-    found = classification.softmax_cross_entropy(x, ids, label_smoothing=smoothing)
+    found = cross_entropy.softmax_cross_entropy(x, ids, label_smoothing=smoothing)
     if knobs.z_loss is not None:
-        found = found + knobs.z_loss * classification.z_loss(x)
+        found = found + knobs.z_loss * cross_entropy.z_loss(x)
     return found
 
 

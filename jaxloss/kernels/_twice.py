@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss import _contrast, stable
+from jaxloss import _pairs, stable
 from jaxloss.kernels import _anchors
 
 
@@ -37,13 +37,13 @@ def _rivals(rows: int, x: jax.Array, y: jax.Array, valid: jax.Array) -> Totals:
     def step(columns, block):
         top, total = columns
         anchors, at, present = block
-        scores = _contrast.cosines(anchors, y)
+        scores = _pairs.cosines(anchors, y)
         _, negative = _anchors.coupled(at, present, valid)
         scores = jnp.where(negative, scores, -jnp.inf)
         fixed = lax.stop_gradient(scores)
         largest = jnp.max(fixed, axis=-1, initial=lowest)
         highest = jnp.maximum(top, jnp.max(fixed, axis=0))
-        by_row = _contrast.log_total(scores - largest[:, None])
+        by_row = _pairs.log_total(scores - largest[:, None])
         total = total * jnp.exp(top - highest)
         total = total + jnp.sum(jnp.exp(scores - highest[None]), axis=0)
         return (highest, total), (largest, by_row)
@@ -67,8 +67,8 @@ def _(rows, primals, tangents):
     def step(column, block):
         anchors, turn, at, present, largest, shift = block
         _, keep = _anchors.coupled(at, present, valid)
-        scores = _contrast.cosines(anchors, y)
-        moving = _contrast.cosines(turn, y) + _contrast.cosines(anchors, dy)
+        scores = _pairs.cosines(anchors, y)
+        moving = _pairs.cosines(turn, y) + _pairs.cosines(anchors, dy)
         share = lambda top, rest: jnp.exp(
             jnp.where(keep, (scores - top) - rest, -jnp.inf)
         )
@@ -97,11 +97,11 @@ def _statistics(
 
     def of_block(anchors, at, own_ids, present):
         positive, negative = _anchors.alike(at, own_ids, present, ids, valid)
-        scores = _contrast.cosines(anchors, x)
+        scores = _pairs.cosines(anchors, x)
         fixed = jnp.where(negative, lax.stop_gradient(scores), -jnp.inf)
         largest = jnp.max(fixed, axis=-1, initial=jnp.finfo(x.dtype).min)
         scores = scores - largest[:, None]
-        rivals = _contrast.log_total(jnp.where(negative, scores, -jnp.inf))
+        rivals = _pairs.log_total(jnp.where(negative, scores, -jnp.inf))
         lead = jnp.where(positive, rivals[:, None] - scores, -jnp.inf)
         share = 1 / jnp.maximum(jnp.sum(positive, axis=-1, dtype=x.dtype), 1)
         loss = share * jnp.sum(stable.softplus(lead), axis=-1)
@@ -121,7 +121,7 @@ def _(rows, primals, tangents):
     def step(column, block):
         anchors, turn, at, own_ids, present, *own = block
         positive, negative = _anchors.alike(at, own_ids, present, ids, valid)
-        scores, moving = (_contrast.cosines(part, x) for part in (anchors, turn))
+        scores, moving = (_pairs.cosines(part, x) for part in (anchors, turn))
 
         def slopes(largest, rivals, slope, share):
             lead = (scores - largest) - rivals

@@ -1,7 +1,7 @@
 """In-batch contrastive losses of large batches, without a matrix of all scores.
 
 Each has the value, the derivatives of any order in either mode, the arguments and the
-errors of the loss of its name in `jaxloss.similarity`, and a `block`: of how many
+errors of the loss of its name in `jaxloss`, and a `block`: of how many
 anchors the scores exist at a time.  Those of a block are computed again where they are
 differentiated.  So the memory grows with the batch, not with its square, and the time
 is that of four matrix products of this size for value and gradient, instead of three.
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _contrast, _split, stable
+from jaxloss import _checks, _pairs, _whole_batch, stable
 from jaxloss.kernels import _anchors, _twice
 
 # Bytes of the scores of one block, unless `block` says how many anchors it has.  On two
@@ -68,8 +68,8 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    _split.needs_whole_batch(name, "first", "jaxloss.parallel.clip")
-    x, y, valid = _contrast.paired(name, where, first=first, second=second)
+    _whole_batch.needs_whole_batch(name, "first", "jaxloss.parallel.clip")
+    x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
     if tau.ndim:
@@ -121,12 +121,12 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name, data = "nt_xent", (embeddings, labels, where)
-    _split.needs_whole_batch(name, "embeddings", "jaxloss.parallel.nt_xent")
-    x, ids, valid = _contrast.batch(name, *data)
+    _whole_batch.needs_whole_batch(name, "embeddings", "jaxloss.parallel.nt_xent")
+    x, ids, valid = _pairs.batch(name, *data)
     like = jnp.zeros(ids.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
     if tau.ndim:
-        return _of_groups(name, _contrast.nt_xent, data, block, temperature=tau)
+        return _of_groups(name, _pairs.nt_xent, data, block, temperature=tau)
     rows = _rows(name, block, like)
     scaled = stable.unit(x) / stable.sqrt(tau)
     return _anchors.one_by_one(
@@ -172,7 +172,7 @@ def supervised_contrastive(
     """
     return _of_groups(
         "supervised_contrastive",
-        _contrast.supervised,
+        _pairs.supervised,
         (embeddings, labels, where),
         block,
         temperature=temperature,
@@ -216,9 +216,7 @@ def info_nce(
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
     data = ({"anchors": anchors, "positives": positives}, where)
-    return _of_pairs(
-        "info_nce", _contrast.info_nce, data, block, temperature=temperature
-    )
+    return _of_pairs("info_nce", _pairs.info_nce, data, block, temperature=temperature)
 
 
 def siglip(
@@ -260,7 +258,7 @@ def siglip(
     """
     return _of_pairs(
         "siglip",
-        _contrast.sigmoid,
+        _pairs.sigmoid,
         ({"first": first, "second": second}, where),
         block,
         temperature=temperature,
@@ -279,15 +277,15 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, block: int | None, **params: ArrayLike
 ) -> jax.Array:
     """The losses of all anchors, of embeddings, group ids and a mask."""
-    _split.needs_whole_batch(loss, "embeddings", f"jaxloss.parallel.{loss}")
-    x, ids, valid = _contrast.batch(loss, *data)
+    _whole_batch.needs_whole_batch(loss, "embeddings", f"jaxloss.parallel.{loss}")
+    x, ids, valid = _pairs.batch(loss, *data)
     like = jnp.zeros(ids.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
 
     def of_batch(u, ids, valid, *settings):
         def of_block(anchors, at, own_ids, present, *settings):
             masks = _anchors.alike(at, own_ids, present, ids, valid)
-            return rule(_contrast.cosines(anchors, u), *masks, *settings)
+            return rule(_pairs.cosines(anchors, u), *masks, *settings)
 
         everyone = jnp.arange(len(u))
         return _anchors.by_block(rows, of_block, u, everyone, ids, valid, *settings)
@@ -301,15 +299,15 @@ def _of_pairs(
     """The losses of all anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
     first = next(iter(embeddings))
-    _split.needs_whole_batch(loss, first, f"jaxloss.parallel.{loss}")
-    x, y, valid = _contrast.paired(loss, where, **embeddings)
+    _whole_batch.needs_whole_batch(loss, first, f"jaxloss.parallel.{loss}")
+    x, y, valid = _pairs.paired(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
 
     def of_batch(u, v, valid, *settings):
         def of_block(anchors, at, present, *settings):
             masks = _anchors.coupled(at, present, valid)
-            return rule(_contrast.cosines(anchors, v), *masks, *settings)
+            return rule(_pairs.cosines(anchors, v), *masks, *settings)
 
         everyone = jnp.arange(len(u))
         return _anchors.by_block(rows, of_block, u, everyone, valid, *settings)

@@ -4,7 +4,7 @@ Contract of this module, for float32 and float64, eager and under `jit`, in forw
 and reverse mode: for any input the value, the first and the second derivative are
 within the stated number of units in the last place (ulp) of the true ones, wherever
 those are representable; and the value under `grad` is the value alone.  The bounds
-are those of `tests/test_stable.py`, measured against mpmath on XLA:CPU, which flushes
+are those of `tests/blocks/test_stable.py`, measured against mpmath on XLA:CPU, which flushes
 subnormal numbers to zero.
 
 Autodiff is not enough for three reasons.  The derivative of an accurate formula need
@@ -14,6 +14,10 @@ infinite slope by a zero cotangent.  And XLA rewrites `(x + c) - c` to `x`,
 derivative as another primitive of this module, whose derivative is again one.
 """
 
+from jaxloss.stable.cosine import (
+    cosine_distance as cosine_distance,
+    cosine_similarity as cosine_similarity,
+)
 from jaxloss.stable.derivatives import (
     anew as anew,
     apart as apart,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxloss import _checks, _split
+from jaxloss import _checks, _whole_batch
 from jaxloss.train import _terms
 from jaxloss.train._devices import AxisName, Devices, widened
 from jaxloss.train._parts import reached
@@ -99,7 +99,7 @@ def accumulate(
 
         def stats(params: Params) -> Terms:
             # A part of what the optimiser sees as one batch, as a micro-batch is.
-            with _split.split(in_time=True, axis_name=axis_name):
+            with _whole_batch.split(in_time=True, axis_name=axis_name):
                 found = objective.stats(params, state, batch)
             return devices.vary(jax.tree.map(_wide_sum, found))
 

@@ -8,54 +8,21 @@ exact; averaging the losses of the parts is not, as soon as masks differ.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxloss import _checks
 from jaxloss.train import _terms
-from jaxloss.train._terms import Setting, Terms
-
-Params = Any
-Batch = Any
-
-
-class ObjectiveState(NamedTuple):
-    """What an objective carries from step to step: replace values, keep the keys.
-
-    A plain pytree: jit it, donate it, save it, and `vmap` over its hyperparameters
-    to train a whole grid at once.
-
-    Attributes:
-      count: Steps taken, an int32 scalar: what schedules are functions of.
-      hyperparameters: float32 arrays by name.  Those of `fn` have their own names,
-        those of combinators a prefix: `weights/<term>`, `l2/coefficient`.
-      carry: What one part of a batch hands to the next without being differentiated,
-        such as the running statistics of BatchNorm: any pytree; None if nothing.
-    """
-
-    count: jax.Array
-    hyperparameters: dict[str, jax.Array]
-    carry: Any = None
-
-
-class Objective(NamedTuple):
-    """Three pure functions; make one with `objective` or write them yourself.
-
-    Attributes:
-      init: () -> ObjectiveState, in buffers of its own, which may be donated.
-      stats: (params, state, batch) -> {term: Mean, or a pytree of arrays that add}.
-        The sums of a batch must be the sum over its parts, whatever the parts.  If
-        `state.carry` is not None, "carry" is not a term but the next carry.
-      combine: (state, totals) -> (loss, metrics): from the sums of the whole batch
-        to a scalar and a dict.  It sees no parameters and no data, so nothing in it
-        can be counted once per part.
-    """
-
-    init: Callable[[], ObjectiveState]
-    stats: Callable[[Params, ObjectiveState, Batch], Terms]
-    combine: Callable[[ObjectiveState, Terms], tuple[jax.Array, dict[str, Any]]]
+from jaxloss.train._terms import (
+    Batch as Batch,
+    Objective as Objective,
+    ObjectiveState as ObjectiveState,
+    Params as Params,
+    Setting,
+    Terms,
+)
 
 
 def objective(

@@ -1,6 +1,6 @@
 """Every claim made of every loss: one `LossSpec` per loss and setting.
 
-A module here is named after the module of `jaxloss` it describes and has a list
+A module here has the place of the module of `jaxloss.losses` it describes and a list
 `SPECS`; a new module is found by being here.
 """
 
@@ -10,5 +10,5 @@ import pkgutil
 from jaxloss.testing import LossSpec
 
 SPECS: list[LossSpec] = []
-for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
-    SPECS += getattr(importlib.import_module(f"{__name__}.{module}"), "SPECS", [])
+for module in sorted(m.name for m in pkgutil.walk_packages(__path__, f"{__name__}.")):
+    SPECS += getattr(importlib.import_module(module), "SPECS", [])

@@ -1,0 +1,1 @@
+"""The command line: `python -m jaxloss`, and what it draws and writes."""

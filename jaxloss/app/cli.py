@@ -1,0 +1,253 @@
+"""The command line: `python -m jaxloss sweep | list | show | check`.
+
+Everything that can be wrong with a request is found before the training begins, and
+answered by one line on stderr and exit status 2.  What takes long to import (optax,
+flax, scikit-learn, matplotlib, rich) is imported where it is used.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxloss import _checks, catalogue, datasets
+from jaxloss.app import commands, experiment, sweep
+from jaxloss.app.commands import Refusal, complain
+
+OVERVIEW = "Loss functions for JAX whose numbers can be trusted."
+
+SWEEP = """\
+Which loss is right for my data?
+
+Trains one small network with every loss, hyperparameter, learning rate and seed in a
+single compiled program, chooses the best configuration of each loss on validation
+rows, and measures all of them on test rows that nothing was chosen by. Prints a
+table, and writes DIR/results.csv and DIR/sweep.png.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m jaxloss sweep
+  python -m jaxloss sweep --losses focal,cross_entropy --grid gamma=0,1,2,3,4,5
+  python -m jaxloss sweep --data loans.csv --target default --out loans
+  python -m jaxloss sweep --data houses.csv --target price --losses huber,squared \\
+      --grid delta=0.1,1,10 learning_rate=0.001,0.01 --seeds 20 --steps 2000
+
+losses:
+{losses}
+
+hyperparameters, their values by default, and the interval they must lie in:
+{hyperparameters}
+
+data:
+  A CSV file with a header; every column but the target is a numeric feature. A target
+  of two values, numbers or words, is a binary task whose positive class is the larger
+  number or the later word; any other numeric target is a regression. A quarter of the
+  rows, the same for every seed, tests; of the others each seed trains on two thirds
+  and chooses by one third. Features, and targets of a regression, are standardised on
+  the training rows, so `delta` is in standard deviations of the target.
+
+metrics, each as mean ± standard error over the seeds:
+  binary      average precision (chooses), log loss, and the expected calibration
+              error in 15 bins
+  regression  mean absolute (chooses), root mean squared and median absolute error, and
+              the share of targets at or below the prediction: 0.5 for the median
+
+Interrupting (Ctrl-C) keeps the results of the seeds that are finished. Exit status:
+0 done, 2 a request that cannot be met, 130 interrupted.
+"""
+
+
+COLUMNS = """\
+columns:
+  last layer gives  what the loss takes: `none` is the output as it is
+  range             of the loss, for valid arguments
+  robust            whether the gradient stays bounded as an example gets ever worse
+  convex            in the first argument; a condition is one on the hyperparameters
+"""
+
+CHECK = """\
+Does my loss hold up?
+
+Draws examples, and holds the loss to the laws of jaxloss.testing that apply: shapes and
+dtypes, jit and vmap, forward and reverse mode, masks, weights, second derivatives, NaN.
+A LossSpec claims more: its formula, its gradient, its minimiser, its extremes.
+"""
+
+CHECK_EXAMPLES = """\
+examples:
+  python -m jaxloss check mylosses:trimmed --sample numbers
+  python -m jaxloss check src/losses.py:focal --sample binary
+  python -m jaxloss check src/losses.py:hinge --sample signs --convex
+
+Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line, without the usage that argparse repeats."""
+
+    def error(self, message: str) -> NoReturn:
+        name = self.prog.removeprefix("python -m ")
+        self.exit(2, f"{name}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = _checks.nearest(unknown[0], [f"--{name}" for name in vars(options)])
+        parser.error(f"{options.command} has no argument {unknown[0]}{hint}")
+    try:
+        return options.run(options)
+    except (Refusal, datasets.DataError) as error:
+        complain(options.command, str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain(options.command, "interrupted")
+        return 130
+
+
+# --- what there is to ask for ------------------------------------------------------
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m jaxloss", description=OVERVIEW, allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for add in (_add_sweep, _add_list, _add_show, _add_check):
+        add(commands)
+    return parser
+
+
+def _command(
+    parsers: argparse._SubParsersAction, run: Callable, name: str, **texts: Any
+) -> argparse.ArgumentParser:
+    command = parsers.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **texts,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_list(parsers: argparse._SubParsersAction) -> None:
+    tasks = "\n".join(f"  {name:<16}{what}" for name, what in catalogue.TASKS.items())
+    command = _command(
+        parsers,
+        lambda options: commands.list_losses(options.task) or 0,
+        "list",
+        help="all losses: what for, what the network gives, range, robust, convex",
+        description="Which losses are there?",
+        epilog=f"tasks, by what is predicted:\n{tasks}\n\n{COLUMNS}",
+    )
+    command.add_argument("--task", metavar="TASK", help="only the losses of a task")
+
+
+def _add_show(parsers: argparse._SubParsersAction) -> None:
+    command = _command(
+        parsers,
+        lambda options: commands.show(options.name, options.plot) or 0,
+        "show",
+        help="all that is known of one loss, and its picture",
+        description="What is this loss, and when should I choose it?",
+    )
+    command.add_argument("name", metavar="NAME", help="of a loss, such as huber")
+    command.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="draw value and slope, as .png, .svg or .pdf",
+    )
+
+
+def _add_check(parsers: argparse._SubParsersAction) -> None:
+    kinds = "\n".join(f"  {k:<16}{x.words}" for k, x in commands.KINDS.items())
+    command = _command(
+        parsers,
+        lambda options: (
+            not commands.check(options.loss, options.sample, options.convex)
+        ),
+        "check",
+        help="hold a loss of your own to the laws that ours obey",
+        description=CHECK,
+        epilog=f"kinds:\n{kinds}\n\n{CHECK_EXAMPLES}",
+    )
+    command.add_argument(
+        "loss", metavar="MODULE:NAME", help="a function, or a jaxloss.testing.LossSpec"
+    )
+    command.add_argument(
+        "--sample",
+        metavar="KIND",
+        help="what it takes (default: by the name of its first argument, if only one "
+        "kind suits)",
+    )
+    command.add_argument(
+        "--convex", action="store_true", help="claim that it is convex, too"
+    )
+
+
+def _add_sweep(parsers: argparse._SubParsersAction) -> None:
+    parser = _command(
+        parsers,
+        sweep.sweep,
+        "sweep",
+        help="train with many losses on real data and compare them",
+        description=SWEEP,
+        epilog=EXAMPLES.format(
+            losses="\n".join(
+                f"  {name:<24}{loss.task:<12}{loss.call()}"
+                for name, loss in experiment.LOSSES.items()
+            ),
+            hyperparameters="\n".join(
+                f"  {f'{name}={sweep.listing(x.default)}':<36}{x.interval}"
+                for name, x in experiment.HYPERPARAMETERS.items()
+            ),
+        ),
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE.csv",
+        type=Path,
+        help="your own data (default: scikit-learn's handwritten digits, 8 against "
+        "the rest, about 1 to 10)",
+    )
+    parser.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    parser.add_argument(
+        "--losses",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        help="which losses, by commas or spaces (default: all that fit the target)",
+    )
+    parser.add_argument(
+        "--grid",
+        metavar="NAME=VALUES",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="values of a hyperparameter, as gamma=0,0.5,1,2,5",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        default="10",
+        help="repetitions with other weights, batches and training rows (default: 10)",
+    )
+    parser.add_argument(
+        "--steps", metavar="N", default="500", help="training steps (default: 500)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("jaxloss-sweep"),
+        help="where to write (default: jaxloss-sweep)",
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="print the table only",
+    )

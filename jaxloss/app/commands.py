@@ -1,0 +1,408 @@
+"""What `python -m jaxloss list`, `show` and `check` do."""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxloss import _checks, catalogue, testing
+from jaxloss.app import formula
+
+
+class Refusal(Exception):
+    """A request that cannot be met; the text names the value and the remedy."""
+
+
+def complain(command: str, message: str) -> None:
+    """One line on stderr."""
+    print(f"jaxloss {command}: {message}", file=sys.stderr)
+
+
+def choices(names: Iterable[str]) -> str:
+    """The remedy for an unknown name."""
+    return f"choose among {', '.join(names)}"
+
+
+# --- list --------------------------------------------------------------------------
+
+_COLUMNS = ("loss", "task", "last layer gives", "range", "robust", "convex")
+
+
+def list_losses(task: str | None) -> None:
+    """Prints a table of the losses, those of one task if it is named."""
+    if task is not None and task not in catalogue.TASKS:
+        hint = _checks.nearest(task, catalogue.TASKS)
+        remedy = choices(catalogue.TASKS)
+        raise Refusal(f"--task: no task is {task!r}{hint}; {remedy}")
+    rows = [_row(e) for e in catalogue.entries() if task is None or task in e.tasks]
+    if sys.stdout.isatty() and importlib.util.find_spec("rich"):
+        _print_table(rows)
+    else:
+        _print_columns(rows)
+
+
+def _row(entry: catalogue.Entry) -> tuple[str, ...]:
+    claims = [c.removeprefix("for ").partition(" (")[0] for c in _claims(entry)]
+    return entry.name, ", ".join(entry.tasks), entry.activation, entry.range, *claims
+
+
+def _claims(entry: catalogue.Entry) -> tuple[str, str]:
+    return entry.robust, entry.convex
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Aligned, and nothing cut: columns are two blanks apart, for `cut` and `awk`."""
+    table = [_COLUMNS, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, emoji=False, highlight=False)
+    wide = console.options.update(max_width=1000)
+    if console.measure(table, options=wide).maximum > console.width:
+        _print_columns(rows)  # names in pieces could not be read or pasted
+        return
+    console.print(table)
+    console.print(f"{len(rows)} losses; `python -m jaxloss show NAME` says more.")
+
+
+# --- show --------------------------------------------------------------------------
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def show(name: str, picture: Path | None) -> None:
+    """Prints all that is known of a loss, and draws it into a file if one is named."""
+    try:
+        entry = catalogue.entry(name)
+    except ValueError as error:
+        raise Refusal(str(error).replace("`list`", "`jaxloss list`")) from None
+    if picture is not None:
+        _refuse_picture(picture)
+    for paragraph in _description(entry):
+        print(f"{paragraph}\n")
+    if picture is not None:
+        _draw(name, picture)
+        print(picture)
+
+
+def _description(entry: catalogue.Entry) -> list[str]:
+    """Paragraphs for a terminal."""
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    formula = textwrap.indent(_readable(entry.formula), "  ")
+    facts = {
+        "task": ", ".join(entry.tasks),
+        "last layer": f"{entry.activation}: {catalogue.ACTIVATIONS[entry.activation]}",
+        "range": entry.range,
+        "robust": _claim(
+            entry.robust,
+            "the gradient stays bounded as an example gets ever worse",
+            "the gradient has no bound as an example gets ever worse",
+        ),
+        "convex": _claim(entry.convex, *["in the first argument"] * 2),
+        "when": entry.when,
+        "not when": entry.not_when,
+        "returns": entry.returns,
+        "gradient": entry.gradient,
+        "see also": ", ".join(entry.related),
+        "reference": entry.reference,
+    }
+    arguments = {name: text for name, text in entry.arguments.items() if text}
+    return [
+        f"jaxloss.{entry.signature}",
+        entry.summary,
+        formula,
+        *(textwrap.fill(text, width) for text in entry.notes.split("\n\n") if text),
+        _pairs({k: v for k, v in facts.items() if v}, width),
+        _pairs(arguments, width),
+        textwrap.indent(entry.example, "  "),
+    ]
+
+
+def _readable(latex: str) -> str:
+    """In Unicode; as it stands in the docstring where the output has no such signs."""
+    text = formula.plain(latex)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return latex
+    return text
+
+
+def _claim(claim: str, bounded: str, unbounded: str) -> str:
+    """Yes or no, or under which condition, and what that means."""
+    words = claim.replace("for ", "if ", 1) if claim.startswith("for ") else claim
+    return f"{words}: {unbounded if claim == 'no' else bounded}"
+
+
+def _pairs(texts: dict[str, str], width: int) -> str:
+    """Names on the left, texts beside them."""
+    margin = 2 + max(map(len, texts))
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(width, margin + 40),
+            initial_indent=name.ljust(margin),
+            subsequent_indent=" " * margin,
+            break_on_hyphens=False,
+        )
+        for name, text in texts.items()
+    )
+
+
+def _refuse_picture(path: Path) -> None:
+    if path.suffix.lower() not in PICTURES:
+        ends = ", ".join(PICTURES)
+        raise Refusal(f"--plot {path} has another ending than {ends}; rename it")
+    if not path.absolute().parent.is_dir():
+        raise Refusal(f"--plot {path}: {path.parent} is no directory; name another")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Refusal("matplotlib not installed; run: pip install 'jaxloss[demo]'")
+
+
+def _draw(name: str, path: Path) -> None:
+    from jaxloss.app import gallery
+
+    try:
+        gallery.picture(name).savefig(path, dpi=200)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Refusal(f"--plot {path} cannot be written ({reason})") from None
+
+
+# --- check -------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """What a loss may take: two arrays, drawn for a batch shape."""
+
+    words: str
+    event_ndim: int
+    draw: Callable[[np.random.Generator, tuple[int, ...]], tuple]
+    first: tuple[str, ...]
+    """Names of the first argument that suggest it."""
+    edges: tuple[Sequence, Sequence]
+    """Examples at the edges, of which the loss has to be finite."""
+    fill: float = 0.0
+    """A number that both arrays may have."""
+
+
+CLASSES = 4
+# Beyond 88 an exponential overflows: no loss of logits may show it, one of scores may.
+_LOGITS = [0.0, 1.0, 30.0, 300.0, -1.0, -30.0, -300.0]
+_SCORES = [0.0, 1.0, 30.0, 80.0, -1.0, -30.0, -80.0]
+_ROWS = [[0.0, 0.0, 0.0, 0.0], [30.0, 0.0, 0.0, -30.0], [1e4, 0.0, 0.0, -1e4]]
+
+KINDS = {
+    "numbers": Kind(
+        "real predictions and targets",
+        0,
+        lambda rng, n: (3 * rng.normal(size=n), 3 * rng.normal(size=n)),
+        ("predictions", "prediction", "preds", "pred", "outputs", "y_pred", "y_hat"),
+        ([0.0, 0.0, 1e4, -1e4, 1e4], [0.0, 1.0, 0.0, 0.0, 1e4]),
+    ),
+    "binary": Kind(
+        "logits, labels 0 and 1",
+        0,
+        lambda rng, n: (4 * rng.normal(size=n), 1.0 * rng.integers(0, 2, n)),
+        ("logits", "logit"),
+        (_LOGITS * 2, [0.0] * 7 + [1.0] * 7),
+    ),
+    "classes": Kind(
+        "logits (n, k), integer class ids",
+        1,
+        lambda rng, n: (
+            3 * rng.normal(size=(*n, CLASSES)),
+            rng.integers(0, CLASSES, n),
+        ),
+        ("logits", "scores"),
+        (_ROWS * 2, [0] * 3 + [3] * 3),
+    ),
+    "signs": Kind(
+        "scores, labels -1 and +1",
+        0,
+        lambda rng, n: (3 * rng.normal(size=n), rng.choice([-1.0, 1.0], size=n)),
+        ("scores", "score"),
+        (_SCORES * 2, [-1.0] * 7 + [1.0] * 7),
+    ),
+    "distributions": Kind(
+        "logits (n, k), probabilities (n, k)",
+        1,
+        lambda rng, n: (
+            3 * rng.normal(size=(*n, CLASSES)),
+            rng.dirichlet(np.ones(CLASSES), n),
+        ),
+        ("logits",),
+        (_ROWS * 2, [[0.25] * 4] * 3 + [[1.0, 0.0, 0.0, 0.0]] * 3),
+    ),
+    "probabilities": Kind(
+        "probabilities in (0, 1), labels 0 and 1",
+        0,
+        lambda rng, n: (rng.uniform(0.02, 0.98, n), 1.0 * rng.integers(0, 2, n)),
+        ("probabilities", "probs", "p"),
+        ([0.0, 1.0, 1e-4, 1e-4], [0.0, 1.0, 0.0, 1.0]),
+        0.5,
+    ),
+    "positive": Kind(
+        "positive predictions and targets",
+        0,
+        lambda rng, n: (np.exp(rng.normal(size=n)), np.exp(rng.normal(size=n))),
+        ("rates", "amounts"),
+        ([1e-4, 1e4, 1e-4, 1e4], [1e-4, 1e4, 1.0, 1.0]),
+        1.0,
+    ),
+    "embeddings": Kind(
+        "two embeddings (n, d)",
+        1,
+        lambda rng, n: (rng.normal(size=(*n, 5)), rng.normal(size=(*n, 5))),
+        ("embeddings", "first", "anchors"),
+        ([[0.0] * 5, [1.0] * 5, [1.0] * 5], [[0.0] * 5, [1.0] * 5, [-1.0] * 5]),
+    ),
+}
+
+
+def check(target: str, kind: str | None, convex: bool) -> bool:
+    """Holds a loss of the user's to the laws, prints the report; whether it passed."""
+    if kind is not None and kind not in KINDS:
+        hint = _checks.nearest(kind, KINDS)
+        raise Refusal(f"--sample: no kind is {kind!r}{hint}; {_kinds()}")
+    loss = _load(target)
+    if isinstance(loss, testing.LossSpec):
+        if kind is not None or convex:
+            raise Refusal(
+                f"{target} is a LossSpec, which has its own sample and claims"
+            )
+        fields = dict(vars(loss))
+        return testing.check(fields.pop("fn"), **fields).passed
+    _refuse_signature(target, loss)
+    chosen = KINDS[kind or _inferred(target, loss)]
+    return testing.check(
+        loss,
+        name=target.rpartition(":")[2],
+        sample=chosen.draw,
+        event_ndim=chosen.event_ndim,
+        fill=chosen.fill,
+        extremes=lambda dtype: [chosen.edges],
+        convex=convex,
+    ).passed
+
+
+def _kinds() -> str:
+    every = "; ".join(f"{name} ({kind.words})" for name, kind in KINDS.items())
+    return f"choose among {every}"
+
+
+def _refuse_signature(target: str, loss: Any) -> None:
+    """Refuses what cannot be called with two arrays."""
+    if not callable(loss):
+        has = type(loss).__name__
+        raise Refusal(f"{target} is of type {has}; name a function or a LossSpec")
+    try:
+        inspect.signature(loss).bind(None, None)
+    except TypeError as error:
+        raise Refusal(
+            f"{target} cannot be called with two arrays ({error}); give its other "
+            "arguments defaults, or check a LossSpec"
+        ) from None
+    except ValueError:  # it does not tell its signature
+        pass
+
+
+def _inferred(target: str, loss: Callable[..., Any]) -> str:
+    """The only kind that the first argument suggests and the loss takes."""
+    names = [*_parameters(loss)]
+    found = [k for k, kind in KINDS.items() if names and names[0].lower() in kind.first]
+    if len(found) > 1:
+        found = [name for name in found if _fits(loss, KINDS[name])]
+    if len(found) == 1:
+        return found[0]
+    has = f"({', '.join(names)})"
+    raise Refusal(f"{target}{has}: say what it takes by --sample; {_kinds()}")
+
+
+def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(loss).parameters)
+    except ValueError:
+        return {}
+
+
+def _fits(loss: Callable[..., Any], kind: Kind) -> bool:
+    """Whether one number per example comes out, for two batch shapes."""
+    rng = np.random.default_rng(0)
+    try:
+        shapes = [
+            (n, jax.eval_shape(loss, *map(np.asarray, kind.draw(rng, n))).shape)
+            for n in ((3,), (2, 3))
+        ]
+    except Exception:
+        return False
+    return all(n == got for n, got in shapes)
+
+
+def _load(target: str) -> Any:
+    """What `module:name` or `path/to/file.py:name` stands for."""
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise Refusal(
+            f"{target!r} names no function; write mymodule:myloss or file.py:myloss"
+        )
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module = _imported(place)
+    if not hasattr(module, name):
+        names = [n for n, value in vars(module).items() if callable(value)]
+        hint = _checks.nearest(name, names) or "; see its spelling"
+        raise Refusal(f"{place} has no {name!r}{hint}")
+    return getattr(module, name)
+
+
+def _imported(place: str) -> ModuleType:
+    """The module of a dotted name or of a file."""
+    path = Path(place)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise Refusal(f"there is no file {place}; see the path")
+    try:
+        return _from_file(path) if is_file else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not is_file and f"{place}.".startswith(f"{missing}."):
+            where = f"here ({Path.cwd()})"
+            raise Refusal(f"there is no module {missing!r}; is it {where}?") from None
+        raise Refusal(f"{place} cannot be imported ({error})") from None
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise Refusal(f"{place} cannot be imported ({reason})") from None
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Under a name of its own: a file may be called as a module that is in use."""
+    name = f"_checked_{path.stem}"
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
+    sys.path.insert(0, str(path.absolute().parent))  # what lies beside it
+    importlib.machinery.SourceFileLoader(name, str(path)).exec_module(module)
+    return module

@@ -1,0 +1,460 @@
+"""Losses that reshape cross entropy: focal and polynomial."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, _classes, stable
+
+
+def sigmoid_focal(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma: float | jax.Array = 2.0,
+    alpha: float | jax.Array | None = None,
+) -> jax.Array:
+    r"""Binary focal loss: cross entropy that fades on well-classified examples.
+
+    .. math::
+       \ell = -y\,\alpha\,(1-p)^\gamma \log p - (1-y)(1-\alpha)\,p^\gamma \log(1-p),
+       \qquad p = \sigma(\text{logit})
+
+    Args:
+      logits: Floating array of any shape; log-odds of the positive class.
+      labels: Array of the same shape, boolean, integer or floating, in [0, 1]; cast to
+        the dtype of `logits`.  Soft labels mix the two terms, where optax raises the
+        mixed probability to the power instead.
+      gamma: Focusing exponent >= 0; 0 gives plain sigmoid cross entropy.  A number, or
+        an array that broadcasts to the logits.
+      alpha: Weight of positives in [0, 1], negatives having 1 - alpha; a number, or an
+        array that broadcasts to the logits; `None` weighs both by 1.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in nats; 0 at an infinite logit of the
+      right sign.
+
+    Raises:
+      TypeError: If `logits` is not floating or `labels` not real.
+      ValueError: If the shapes differ, or `gamma` or `alpha` is a Python number outside
+        its range.
+
+    Gradient:
+      For y = 1, `-alpha (1-p)^gamma (gamma p softplus(-x) + (1-p))` with respect to the
+      logit x, and the loss times `log(1-p)` with respect to `gamma`; for y = 0 the
+      mirror image.  Bounded.  Smooth; not convex for `gamma` > 0.
+
+    Use:
+      task: binary, multi-label
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: for gamma == 0
+      when: Easy negatives are so many that their losses drown the rest, as in dense
+        detection.
+      not when: Probabilities are to be used as such: `sigmoid_cross_entropy`, with
+        `pos_weight` if positives are rare.
+
+    Reference:
+      Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Example:
+      >>> jaxloss.sigmoid_focal(jnp.array([0.0, 4.0]), jnp.ones(2), gamma=2.0)
+      Array([1.732868e-01, 5.871570e-06], dtype=float32)
+    """
+    name = "sigmoid_focal"
+    (x,) = _checks.floating(name, logits=logits)
+    (y,) = _checks.real(name, x, labels=labels)
+    _checks.same_shape(name, logits=x, labels=y)
+    gamma = _checks.parameter(name, x, "[0, inf)", gamma=gamma)
+    if alpha is None:
+        return _binary_focal(x, y, gamma)
+    alpha = _checks.parameter(name, x, "[0, 1]", alpha=alpha)
+    return _balanced_binary_focal(x, y, gamma, alpha)
+
+
+def softmax_focal(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    gamma: float | jax.Array = 2.0,
+    alpha: float | jax.Array | None = None,
+) -> jax.Array:
+    r"""Focal loss over classes: cross entropy that fades on what is right.
+
+    .. math::
+       \ell = -\sum_j w_j\,\alpha_j\,(1-p_j)^\gamma \log p_j, \qquad
+       p = \text{softmax}(\text{logits})
+
+    Args:
+      logits: Floating array with the classes along `axis`; a class of logit -inf has
+        probability 0.
+      labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
+        example.
+      axis: The axis of the classes.
+      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
+        if its logit were -inf.
+      gamma: Focusing exponent >= 0; 0 gives plain cross entropy.  A number, or one per
+        example.
+      alpha: Weight >= 0 of each class, of shape `(classes,)`, or a number that weighs
+        them all; `None` is 1.
+
+    Returns:
+      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
+      the label has none, NaN if a class id is not one of the classes.
+
+    Raises:
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
+        integer nor floating.
+      ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
+        `gamma` or `alpha` is a Python number outside its range.
+
+    Gradient:
+      `alpha q^gamma (1 + gamma p nll / q) (p - e)` with respect to the logits, for a
+      label of probability p = 1 - q and one-hot vector e.  Not convex for `gamma` > 0;
+      smooth.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: for gamma == 0
+      when: Most examples are easy and the hard ones count, or a network is
+        over-confident.
+      not when: Labels are wrong now and then: `softmax_cross_entropy` with
+        `label_smoothing`, for focus goes to the wrong ones.
+
+    Reference:
+      Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 0.5, -1.0], [0.1, 3.0, -0.5]])
+      >>> jaxloss.softmax_focal(logits, jnp.array([0, 0]))
+      Array([0.01109275, 2.687082  ], dtype=float32)
+    """
+    name = "softmax_focal"
+    rows = _classes.rows(name, labels, axis, where, logits=logits)
+    x, labels = rows.scores, rows.labels
+    gamma = _checks.parameter(name, x[..., 0], "[0, inf)", gamma=gamma)
+    alpha = 1.0 if alpha is None else alpha
+    alpha = _checks.parameter(name, x, "[0, inf)", alpha=alpha)
+    alpha = jnp.broadcast_to(alpha, x.shape)
+    p, q = stable.softmax(x), stable.softmax_complement(x)
+    if rows.are_ids:
+        alpha, p, q = (_classes.pick(v, labels) for v in (alpha, p, q))
+        losses = _focal(p, q, stable.softmax_nll(x, labels), gamma)
+        return rows.finish(_classes.weighted(alpha, losses))
+    gamma = jnp.broadcast_to(gamma, x.shape[:-1])[..., None]
+    losses = _focal(p, q, _surprise(x), jnp.broadcast_to(gamma, x.shape))
+    return rows.finish(jnp.sum(_classes.weighted(labels * alpha, losses), axis=-1))
+
+
+def poly1(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: float | jax.Array = 1.0,
+    axis: int = -1,
+) -> jax.Array:
+    r"""Poly-1: cross entropy with another weight on its leading term.
+
+    .. math::
+       \ell = \sum_j w_j \big(-\log p_j + \epsilon\,(1-p_j)\big), \qquad
+       p = \text{softmax}(\text{logits})
+
+    Args:
+      logits: Floating array with the classes along `axis`; a class of logit -inf has
+        probability 0.
+      labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
+        example.
+      epsilon: Added weight >= -1 of the first term of `-log p = (1-p) + (1-p)^2/2 +
+        ...`; 0 gives plain cross entropy.  A number, or one per example.
+      axis: The axis of the classes.
+
+    Returns:
+      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
+      the label has none, NaN if a class id is not one of the classes.
+
+    Raises:
+      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
+        `epsilon` is a Python number < -1.
+
+    Gradient:
+      `(1 + epsilon p) (p - e)` with respect to the logits, for a label of probability p
+      and one-hot vector e.  Convex for `epsilon` <= 1; smooth.
+
+    Use:
+      task: multi-class
+      activation: none (logits)
+      range: [0, inf]
+      robust: yes
+      convex: for epsilon <= 1
+      when: Cross entropy works, and one more hyperparameter is to be tuned for a little
+        more accuracy.
+      not when: Nothing is to be tuned: `softmax_cross_entropy`.
+
+    Reference:
+      Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
+      Functions", ICLR 2022.
+
+    Example:
+      >>> jaxloss.poly1(jnp.array([[2.0, 0.5, -1.0]]), jnp.array([0]))
+      Array([0.4557143], dtype=float32)
+    """
+    name = "poly1"
+    rows = _classes.rows(name, labels, axis, logits=logits)
+    like = rows.scores[..., 0]
+    epsilon = _checks.parameter(name, like, "[-1, inf)", epsilon=epsilon)
+    missing = rows.expect(stable.softmax_complement(rows.scores))
+    return rows.finish(_classes.cross_entropy(rows) + epsilon * missing)
+
+
+# --- the focal term ----------------------------------------------------------------
+
+
+def _log_complement(p: jax.Array, q: jax.Array) -> jax.Array:
+    """`log(q)` with q = 1 - p: by log1p where p is small; 0, not -inf, at q = 0."""
+    small = p < 0.5
+    near = stable.log1p(-jnp.where(small, p, 0))
+    return jnp.where(small, near, jnp.log(jnp.where(small | (q == 0), 1, q)))
+
+
+def _power_by_base(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
+    return gamma * stable.safe_divide(_power(p, q, gamma), q)
+
+
+def _power_by_exponent(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
+    return _power(p, q, gamma) * _log_complement(p, q)
+
+
+@stable.with_derivatives(None, _power_by_base, _power_by_exponent)
+def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`q ** gamma`; p = 1 - q serves its derivative with respect to gamma."""
+    return jnp.power(q, gamma)
+
+
+@jax.custom_jvp
+def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`q ** gamma * nll`, of one probability seen three ways: p = 1 - q = exp(-nll).
+
+    Each is accurate where the others are not, and none is computed from another.  The
+    derivative is the one along the curve, carried by the tangent of `nll` alone.
+    """
+    return _power(p, q, gamma) * nll
+
+
+@_focal.defjvp
+def _(primals, tangents):
+    p, q, nll, gamma = primals
+    *_, along, by_gamma = tangents
+    # p nll / q is 1 - q / 2 + ... for small q; as p -> 0 it is 0, not 0 * inf.
+    finite = jnp.where(p == 0, 0, nll)
+    slope = 1 + gamma * stable.safe_divide(p * finite, q)
+    slope = _power(p, q, gamma) * slope
+    curve = _power(p, q, gamma) * finite * _log_complement(p, q)
+    return _focal(p, q, nll, gamma), slope * along + curve * by_gamma
+
+
+@jax.custom_jvp
+def _surprise(x: jax.Array) -> jax.Array:
+    """`-log(softmax(x))`; a class of probability 0 has the slope of a class id's."""
+    return -stable.log_softmax(x)
+
+
+@_surprise.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    value, slope = jax.jvp(stable.log_softmax, primals, tangents)
+    limit = jnp.sum(stable.softmax(x) * t, axis=-1, keepdims=True) - t
+    return -value, jnp.where(x == -jnp.inf, limit, -slope)
+
+
+# --- one logit a decision: the loss f(x) of a positive label with log-odds x ----------
+
+
+class _Decision(NamedTuple):
+    """The probability p of the label, q = 1 - p, `-log p` and `-log q`."""
+
+    p: jax.Array
+    q: jax.Array
+    nll: jax.Array
+    complement_nll: jax.Array
+
+
+def _decision(x: jax.Array) -> _Decision:
+    # Finite, or an infinite logit would be multiplied by the probability 0 that it has.
+    finite = lambda loss: jnp.minimum(loss, jnp.finfo(x.dtype).max)
+    nll, complement_nll = finite(stable.softplus(-x)), finite(stable.softplus(x))
+    return _Decision(stable.sigmoid(x), stable.sigmoid(-x), nll, complement_nll)
+
+
+def _curve(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`f''(x)`."""
+    p, q, nll, _ = _decision(x)
+    fall = gamma * gamma * p * (p * nll) - gamma * q * (p * nll)
+    return jnp.power(q, gamma) * (fall + (2 * gamma + 1) * p * q)
+
+
+def _slope_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    p, q, nll, complement_nll = _decision(x)
+    inner = complement_nll * (gamma * (p * nll) + q) - p * nll
+    return jnp.power(q, gamma) * inner
+
+
+@stable.with_derivatives(_curve, _slope_by_gamma)
+def _slope(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`f'(x)`."""
+    p, q, nll, _ = _decision(x)
+    return -jnp.power(q, gamma) * (gamma * (p * nll) + q)
+
+
+def _by_gamma_twice(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    _, q, nll, complement_nll = _decision(x)
+    return jnp.power(q, gamma) * (nll * complement_nll) * complement_nll
+
+
+@stable.with_derivatives(_slope_by_gamma, _by_gamma_twice)
+def _by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    _, q, nll, complement_nll = _decision(x)
+    return -jnp.power(q, gamma) * (nll * complement_nll)
+
+
+@stable.with_derivatives(_slope, _by_gamma)
+def _positive(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`f(x)`."""
+    return jnp.power(stable.sigmoid(-x), gamma) * stable.softplus(-x)
+
+
+def _gap_slope(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    return _slope(x, gamma) + _slope(-x, gamma)
+
+
+def _gap_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    return _by_gamma(x, gamma) - _by_gamma(-x, gamma)
+
+
+@stable.with_derivatives(_gap_slope, _gap_by_gamma)
+def _gap(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`f(x) - f(-x)`, also near x = 0, where that cancels; 0 where it is infinite.
+
+    With softplus(-x) = softplus(x) - x it is `(q^gamma - p^gamma) softplus(x) -
+    q^gamma x`, two terms of one sign, and `q / p = exp(-x)`.
+    """
+    near = jnp.abs(x) < 1
+    y = jnp.where(near, x, 0)
+    p_power, q_power = stable.sigmoid_power(y, gamma), stable.sigmoid_power(-y, gamma)
+    inner = p_power * stable.expm1(-gamma * y) * stable.softplus(y) - q_power * y
+    outer = _classes.finite(_positive(x, gamma) - _positive(-x, gamma))
+    return jnp.where(near, inner, outer)
+
+
+# --- both labels of a decision: up f(x) + down f(-x) ---------------------------------
+
+
+def _mixture_curve(
+    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    return up * _curve(x, gamma) + down * _curve(-x, gamma)
+
+
+def _mixture_slope_by_gamma(
+    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    return up * _slope_by_gamma(x, gamma) - down * _slope_by_gamma(-x, gamma)
+
+
+def _mixture_by_gamma(
+    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    return up * _by_gamma(x, gamma) + down * _by_gamma(-x, gamma)
+
+
+@stable.with_derivatives(
+    _mixture_curve,
+    lambda x, up, down, gamma: _slope(x, gamma),
+    lambda x, up, down, gamma: -_slope(-x, gamma),
+    _mixture_slope_by_gamma,
+)
+def _mixture_slope(
+    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """`up f'(x) - down f'(-x)`: the likelier label and the other share their parts."""
+    a = jnp.minimum(jnp.abs(x), jnp.finfo(x.dtype).max)
+    e, tail = jnp.exp(-a), stable.log1p_exp(-a)
+    p = 1 / (1 + e)
+    q = e * p
+    right = jnp.power(q, gamma) * (gamma * p * tail + q)
+    wrong = jnp.power(p, gamma) * (gamma * (q * (a + tail)) + p)
+    return jnp.where(x < 0, down * right - up * wrong, down * wrong - up * right)
+
+
+def _loss(
+    x: jax.Array, wrong: jax.Array, right: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """The loss, given the weights of the less and the more likely label.
+
+    Without a comparison: see `stable.apart`.
+    """
+    (one,) = stable.constants(x, 1)
+    a = jnp.abs(x)
+    e, tail = jnp.exp(-a), stable.log1p_exp_apart(-a)
+    p = one / (one + e)
+    wrong = _classes.finite_if_right(wrong, a) + wrong * tail
+    return jnp.power(p, gamma) * wrong + jnp.power(e * p, gamma) * (right * tail)
+
+
+@stable.apart
+@stable.with_derivatives(
+    lambda x, y, gamma: _mixture_slope(x, y, 1 - y, gamma),
+    lambda x, y, gamma: _gap(x, gamma),
+    lambda x, y, gamma: _mixture_by_gamma(x, y, 1 - y, gamma),
+)
+def _binary_focal(x: jax.Array, y: jax.Array, gamma: jax.Array) -> jax.Array:
+    """`y f(x) + (1 - y) f(-x)`."""
+    positive, negative = _classes.signs(x)
+    sign = positive - negative
+    return _loss(x, (positive - y) * sign, (y - negative) * sign, gamma)
+
+
+def _finite_loss(x: jax.Array, gamma: jax.Array) -> jax.Array:
+    return _classes.finite(_positive(x, gamma))
+
+
+def _balanced_by_label(
+    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
+) -> jax.Array:
+    return alpha * _finite_loss(x, gamma) - (1 - alpha) * _finite_loss(-x, gamma)
+
+
+def _balanced_by_weight(
+    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
+) -> jax.Array:
+    return y * _finite_loss(x, gamma) - (1 - y) * _finite_loss(-x, gamma)
+
+
+def _balance(y: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return alpha * y, (1 - alpha) * (1 - y)
+
+
+@stable.apart
+@stable.with_derivatives(
+    lambda x, y, gamma, alpha: _mixture_slope(x, *_balance(y, alpha), gamma),
+    _balanced_by_label,
+    lambda x, y, gamma, alpha: _mixture_by_gamma(x, *_balance(y, alpha), gamma),
+    _balanced_by_weight,
+)
+def _balanced_binary_focal(
+    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
+) -> jax.Array:
+    """`alpha y f(x) + (1 - alpha) (1 - y) f(-x)`."""
+    positive, negative = _classes.signs(x)
+    weight = lambda s: (s - y) * (s - alpha)
+    return _loss(x, weight(positive), weight(negative), gamma)

@@ -1,0 +1,1 @@
+"""Losses of a distribution, or of its parameters."""

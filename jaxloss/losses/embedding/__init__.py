@@ -1,0 +1,1 @@
+"""Losses of embeddings: what is alike should be near."""

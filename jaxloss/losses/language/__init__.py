@@ -1,0 +1,1 @@
+"""Losses of sequences, and of what a language model should prefer."""

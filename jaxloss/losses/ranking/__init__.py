@@ -1,0 +1,1 @@
+"""Losses of an order of items."""

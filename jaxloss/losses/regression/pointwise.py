@@ -1,0 +1,379 @@
+"""Losses between real-valued predictions and targets."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, stable
+from jaxloss.losses.regression import _residual
+
+
+def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    r"""Squared error: its minimiser is the mean.
+
+    .. math:: \ell = r^2, \qquad r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual squared; not
+      halved.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `2 r` with respect to `predictions`: an outlier pulls as hard as it is far.
+      Convex, smooth.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: The mean is wanted and errors are about normal: the first choice without
+        outliers.
+      not when: Outliers occur: `huber`.
+
+    Reference:
+      Gauss, "Theoria Motus Corporum Coelestium", 1809.
+
+    Example:
+      >>> jaxloss.squared_error(jnp.array([0.5, 3.0]), jnp.zeros(2))
+      Array([0.25, 9.  ], dtype=float32)
+    """
+    return jnp.square(_residual.of("squared_error", predictions, targets))
+
+
+def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    r"""Absolute error: its minimiser is the median.
+
+    .. math:: \ell = |r|, \qquad r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `sign(r)` with respect to `predictions`, and 0 at r = 0.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: The median is wanted, or outliers are many.
+      not when: Small errors should fade smoothly: `huber` or `log_cosh`.
+
+    Reference:
+      Laplace, "Théorie Analytique des Probabilités", 2nd supplement, 1818.
+
+    Example:
+      >>> jaxloss.absolute_error(jnp.array([0.5, -3.0]), jnp.zeros(2))
+      Array([0.5, 3. ], dtype=float32)
+    """
+    return stable.magnitude(_residual.of("absolute_error", predictions, targets))
+
+
+def pinball(
+    predictions: ArrayLike, targets: ArrayLike, *, quantile: float | jax.Array = 0.5
+) -> jax.Array:
+    r"""Pinball loss: its minimiser is the given quantile of the targets.
+
+    .. math::
+       \ell = \max(\tau u,\; (\tau - 1) u), \qquad u = \text{target} - \text{prediction}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.  For several quantiles at once, give both a
+        last axis of quantiles and `quantile` one value for each.
+      quantile: The quantile τ in (0, 1): a target above the prediction costs τ per
+        unit, one below it 1 - τ.  A scalar, or an array that broadcasts to the shape
+        of the losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `quantile` is a Python number outside (0, 1).
+
+    Gradient:
+      With respect to `predictions`, `-τ` below the target, `1 - τ` above it and 0 at
+      it; `u` with respect to `quantile`.  Convex.  Half the absolute error at τ = 1/2.
+
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: A quantile is wanted, such as the ends of a prediction interval or a stock
+        that suffices nine times in ten.
+      not when: The kink at the target disturbs the optimiser: `quantile_huber`.
+
+    Reference:
+      Koenker and Bassett, "Regression Quantiles", Econometrica 46, 1978.
+
+    Example:
+      >>> jaxloss.pinball(jnp.array([0.0, 2.0]), jnp.ones(2), quantile=0.75)
+      Array([0.75, 0.25], dtype=float32)
+    """
+    r = _residual.of("pinball", predictions, targets)
+    quantile = _checks.parameter("pinball", r, "(0, 1)", quantile=quantile)
+    return _side(r, quantile) * stable.magnitude(r)
+
+
+def expectile(
+    predictions: ArrayLike, targets: ArrayLike, *, expectile: float | jax.Array = 0.5
+) -> jax.Array:
+    r"""Expectile loss: a mean that weighs both sides differently.
+
+    .. math::
+       \ell = |\tau - 1[u < 0]|\, u^2, \qquad u = \text{target} - \text{prediction}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      expectile: The expectile τ in (0, 1): the weight of a target above the prediction;
+        one below it has 1 - τ.  A scalar, or an array that broadcasts to the shape of
+        the losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual squared; half
+      the squared error at τ = 1/2.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `expectile` is a Python number outside
+        (0, 1).
+
+    Gradient:
+      `-2 |τ - 1[u < 0]| u` with respect to `predictions`, `u |u|` to `expectile`.
+      Convex, once continuously differentiable.
+
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: A mean that leans to one side is wanted, as of values in offline
+        reinforcement learning.
+      not when: The share of targets below the prediction should be known, or outliers
+        occur: `pinball`.
+
+    Reference:
+      Newey and Powell, "Asymmetric Least Squares Estimation and Testing",
+      Econometrica 55, 1987.
+
+    Example:
+      >>> jaxloss.expectile(jnp.array([0.0, 3.0]), jnp.ones(2), expectile=0.75)
+      Array([0.75, 1.  ], dtype=float32)
+    """
+    r = _residual.of("expectile", predictions, targets)
+    level = _checks.parameter("expectile", r, "(0, 1)", expectile=expectile)
+    return _square_on_sides(r, level)
+
+
+def _square_slope(r: jax.Array, level: jax.Array) -> jax.Array:
+    return 2 * _side(r, level) * r
+
+
+@stable.with_derivatives(_square_slope, lambda r, level: -r * stable.magnitude(r))
+def _square_on_sides(r: jax.Array, level: jax.Array) -> jax.Array:
+    return _side(r, level) * r * r  # not w r^2, which overflows first
+
+
+def quantile_huber(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    quantile: float | jax.Array = 0.5,
+    delta: float | jax.Array = 1.0,
+) -> jax.Array:
+    r"""Quantile Huber loss: a pinball loss that is smooth at the target.
+
+    .. math::
+       \ell = |\tau - 1[u < 0]|\, \text{huber}_\delta(u),
+       \qquad u = \text{target} - \text{prediction}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      quantile: The quantile τ in (0, 1), as for `pinball`.
+      delta: Where the parabola meets the lines, in units of the residual; > 0.  Not
+        divided by: as `delta` falls to 0, `quantile_huber / delta` becomes `pinball`.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual squared.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `quantile` or `delta` is a Python number
+        outside its range.
+
+    Gradient:
+      `-|τ - 1[u < 0]| clip(u, -delta, delta)` with respect to `predictions`.  Convex,
+      once continuously differentiable.
+
+    Use:
+      task: quantile
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Quantiles with a smooth gradient, as in distributional reinforcement
+        learning.
+      not when: The quantile must be exact: `pinball`, for within `delta` this is an
+        expectile.
+
+    Reference:
+      Dabney et al., "Distributional Reinforcement Learning with Quantile Regression",
+      AAAI 2018.
+
+    Example:
+      >>> jaxloss.quantile_huber(jnp.array([0.0, 3.0]), jnp.ones(2), quantile=0.75)
+      Array([0.375, 0.375], dtype=float32)
+    """
+    r = _residual.of("quantile_huber", predictions, targets)
+    quantile = _checks.parameter("quantile_huber", r, "(0, 1)", quantile=quantile)
+    delta = _checks.parameter("quantile_huber", r, "(0, inf)", delta=delta)
+    return _side(r, quantile) * _residual.huber(r, delta)
+
+
+def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    r"""Squared log error: squared error of the logarithm of 1 + x.
+
+    .. math:: \ell = \left(\log\frac{1 + p}{1 + t}\right)^2
+
+    Args:
+      predictions: Floating array of any shape; > -1, usually an amount >= 0.
+      targets: Array of the same shape; > -1.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, without unit; for amounts well above 1
+      the squared relative error, so that under-estimation costs more.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `2 log((1 + p) / (1 + t)) / (1 + p)` with respect to `predictions`.  Convex only
+      up to a ratio of e; smooth.
+
+    Use:
+      task: regression, count
+      activation: softplus or exp
+      range: [0, inf)
+      robust: no
+      convex: no
+      when: Targets are amounts over several orders of magnitude, and ratios count.
+      not when: The network may predict the logarithm itself: `squared_error` of
+        logarithms, which is convex.
+
+    Reference:
+      Törnqvist et al., "How Should Relative Changes Be Measured?", The American
+      Statistician 39, 1985.
+
+    Example:
+      >>> jaxloss.squared_log_error(jnp.array([0.0, 1e-4]), jnp.array([1.0, 0.0]))
+      Array([4.8045301e-01, 9.9990008e-09], dtype=float32)
+    """
+    predictions, targets = _residual.pair("squared_log_error", predictions, targets)
+    return jnp.square(_log_ratio(predictions, targets))
+
+
+@stable.with_derivatives(lambda p, t: 1 / (1 + p), lambda p, t: -1 / (1 + t))
+def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
+    """`log((1 + p) / (1 + t))`: neither a difference of logarithms nor of 1 + x."""
+    ratio = (1 + p) / (1 + t)
+    near = (ratio > 0.5) & (ratio < 2)
+    close = stable.log1p(jnp.where(near, (p - t) / (1 + t), 0))
+    # A ratio out of range has logarithms so far apart that their difference is safe.
+    apart = stable.log1p(p) - stable.log1p(t)
+    far = jnp.where((ratio > 0) & (ratio < jnp.inf), jnp.log(ratio), apart)
+    return jnp.where(near, close, far)
+
+
+def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    r"""Absolute percentage error: absolute error as a fraction of the target.
+
+    .. math:: \ell = \frac{|p - t|}{|t|}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.  No `eps` guards a target of 0: leave it out by
+        `jaxloss.mean(losses, where=targets != 0)`.
+
+    Returns:
+      Per-element losses >= 0 of the same shape: a fraction, 0.1 for ten percent;
+      infinite where only the target is 0, and 0 where both are.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `sign(p - t) / |t|` with respect to `predictions`, and 0 at p = t and where the
+      target is 0, so that a mask on the losses is enough.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf]
+      robust: no
+      convex: yes
+      when: Errors are reported in percent and no target is near 0.
+      not when: Targets near 0 occur, of which one outweighs all others:
+        `absolute_error` or `squared_log_error`.
+
+    Reference:
+      Hyndman and Koehler, "Another Look at Measures of Forecast Accuracy",
+      International Journal of Forecasting 22, 2006.
+
+    Example:
+      >>> p, t = jnp.array([90.0, 0.0, 1.0]), jnp.array([100.0, 0.0, 0.0])
+      >>> jaxloss.absolute_percentage_error(p, t)
+      Array([0.1, 0. , inf], dtype=float32)
+    """
+    predictions, targets = _residual.pair(
+        "absolute_percentage_error", predictions, targets
+    )
+    return _relative(predictions, targets)
+
+
+def _relative_by_p(p: jax.Array, t: jax.Array) -> jax.Array:
+    # |p / t - 1| is linear in the quotient on either side of 1; on it, t plays no part.
+    side = jnp.sign(p - t) * jnp.sign(t)
+    return side * stable.safe_divide(jnp.ones_like(t), jnp.where(side == 0, 1, t))
+
+
+def _relative_by_t(p: jax.Array, t: jax.Array) -> jax.Array:
+    side = jnp.sign(p - t) * jnp.sign(t)
+    t = jnp.where(side == 0, 1, t)
+    return -side * stable.safe_divide(stable.safe_divide(p, t), t)
+
+
+@stable.with_derivatives(_relative_by_p, _relative_by_t)
+def _relative(p: jax.Array, t: jax.Array) -> jax.Array:
+    r = jnp.abs(p - t)
+    return jnp.where(r == 0, 0, r / jnp.where(r == 0, 1, jnp.abs(t)))
+
+
+def _side(r: jax.Array, level: jax.Array) -> jax.Array:
+    """The weight of a residual: `level` where the prediction is too low."""
+    return jnp.where(r > 0, 1 - level, level)

@@ -1,0 +1,263 @@
+"""Regression losses that no single outlier can dominate."""
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, stable
+from jaxloss.losses.regression import _barron, _residual
+
+
+def huber(
+    predictions: ArrayLike, targets: ArrayLike, *, delta: float | jax.Array = 1.0
+) -> jax.Array:
+    r"""Huber loss: quadratic near zero, linear in the tails.
+
+    .. math::
+       \ell(r) = \begin{cases} r^2/2 & |r| \le \delta \\
+                               \delta(|r| - \delta/2) & |r| > \delta \end{cases}
+       \qquad r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      delta: Where the parabola meets the lines, in units of the residual; > 0.  A
+        scalar, or an array that broadcasts to the shape of the losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual squared.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `delta` is a Python number <= 0.
+
+    Gradient:
+      `clip(r, -delta, delta)` with respect to `predictions`: an outlier pulls no harder
+      than `delta`.  `max(0, |r| - delta)` with respect to `delta`.  Convex, once
+      continuously differentiable.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Outliers occur, and the size of an ordinary error is known: the first choice
+        with outliers.
+      not when: Outliers should be ignored altogether: `general_robust` with `alpha` <
+        0.
+
+    Reference:
+      Huber, "Robust Estimation of a Location Parameter", Ann. Math. Stat. 35, 1964.
+
+    Example:
+      >>> jaxloss.huber(jnp.array([0.5, 3.0]), jnp.zeros(2))
+      Array([0.125, 2.5  ], dtype=float32)
+    """
+    predictions, targets = _residual.pair("huber", predictions, targets)
+    delta = _checks.parameter("huber", predictions, "(0, inf)", delta=delta)
+    return _huber(predictions, targets, delta)
+
+
+def smooth_l1(
+    predictions: ArrayLike, targets: ArrayLike, *, beta: float | jax.Array = 1.0
+) -> jax.Array:
+    r"""Smooth L1 loss: absolute error with its kink rounded off.
+
+    .. math::
+       \ell(r) = \begin{cases} r^2/(2\beta) & |r| \le \beta \\
+                               |r| - \beta/2 & |r| > \beta \end{cases}
+       \qquad r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      beta: Half the width of the rounding, in units of the residual; >= 0.  0 gives
+        the absolute error.  A scalar, or an array that broadcasts to the shape of the
+        losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual: `huber` with
+      `delta=beta`, divided by `beta`.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `beta` is a Python number < 0.
+
+    Gradient:
+      `clip(r / beta, -1, 1)` with respect to `predictions`, and half its square,
+      negative, with respect to `beta`; 0 at r = 0.  Convex, for `beta` > 0 once
+      continuously differentiable.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: An absolute error without its kink, as for the boxes of a detector.
+      not when: The scale of the loss should not change with its width: `huber`.
+
+    Reference:
+      Girshick, "Fast R-CNN", ICCV 2015.
+
+    Example:
+      >>> jaxloss.smooth_l1(jnp.array([0.25, 3.0]), jnp.zeros(2), beta=0.5)
+      Array([0.0625, 2.75  ], dtype=float32)
+    """
+    r = _residual.of("smooth_l1", predictions, targets)
+    beta = _checks.parameter("smooth_l1", r, "[0, inf)", beta=beta)
+    return _residual.smooth_l1(r, beta)
+
+
+def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    r"""Log-cosh loss: a Huber loss that is smooth everywhere.
+
+    .. math:: \ell = \log\cosh r, \qquad r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+
+    Returns:
+      Per-element losses >= 0 of the same shape: `r^2 / 2` for small residuals, `|r| -
+      log 2` for large ones.  The bend is at 1, so scale the residuals to their spread.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `tanh(r)` with respect to `predictions`.  Convex, smooth.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: A method of second order needs a robust loss that is smooth everywhere.
+      not when: The width of the bend should be chosen: `huber`.
+
+    Reference:
+      Saleh and Saleh, "Statistical Properties of the log-cosh Loss Function Used in
+      Machine Learning", 2022.
+
+    Example:
+      >>> jaxloss.log_cosh(jnp.array([1e-4, 3.0]), jnp.zeros(2))
+      Array([5.000000e-09, 2.309328e+00], dtype=float32)
+    """
+    return _log_cosh(*_residual.pair("log_cosh", predictions, targets))
+
+
+def epsilon_insensitive(
+    predictions: ArrayLike, targets: ArrayLike, *, epsilon: float | jax.Array = 0.1
+) -> jax.Array:
+    r"""Epsilon-insensitive loss: absolute error beyond a tolerance.
+
+    .. math::
+       \ell = \max(0,\; |r| - \varepsilon), \qquad
+       r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      epsilon: Half the width of the tube inside which errors are free, in units of the
+        residual; >= 0.  A scalar, or an array that broadcasts to the shape of the
+        losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in units of the residual.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `epsilon` is a Python number < 0.
+
+    Gradient:
+      `sign(r)` with respect to `predictions` and -1 to `epsilon` outside the tube; 0
+      inside it and on its edge.  Convex.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Errors within a tolerance do not matter: support vector regression.
+      not when: Every error matters, small ones less: `huber`.
+
+    Reference:
+      Drucker et al., "Support Vector Regression Machines", NIPS 1996.
+
+    Example:
+      >>> jaxloss.epsilon_insensitive(jnp.array([0.1, 3.0]), jnp.zeros(2), epsilon=0.5)
+      Array([0. , 2.5], dtype=float32)
+    """
+    r = _residual.of("epsilon_insensitive", predictions, targets)
+    epsilon = _checks.parameter("epsilon_insensitive", r, "[0, inf)", epsilon=epsilon)
+    return _residual.excess(r, epsilon)
+
+
+def general_robust(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    alpha: float | jax.Array = 1.0,
+    scale: float | jax.Array = 1.0,
+) -> jax.Array:
+    r"""Barron's family of losses, from squared error to ignoring outliers.
+
+    .. math::
+       \ell = \frac{|\alpha - 2|}{\alpha} \left(\left(
+              \frac{z}{|\alpha - 2|} + 1 \right)^{\alpha/2} - 1\right), \qquad
+       z = (r / c)^2,\; r = \text{prediction} - \text{target}
+
+    Args:
+      predictions: Floating array of any shape.
+      targets: Array of the same shape.
+      alpha: Shape α, any real number or an infinity; limits are taken where the formula
+        has none.  2: `z/2`; 1: `sqrt(z + 1) - 1` (Charbonnier); 0: `log(z/2 + 1)`
+        (Cauchy); -2: `2z / (z + 4)` (Geman-McClure); -inf: `1 - exp(-z/2)` (Welsch).
+        To learn it, add the log of the normaliser: the loss alone falls with α.
+      scale: Scale c of an ordinary residual, in its units; > 0.  Each may be a scalar
+        or an array that broadcasts to the shape of the losses.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, without unit; `z/2` for small residuals
+      at every α, at most `|α - 2| / |α|` for α < 0.
+
+    Raises:
+      TypeError: If `predictions` or `targets` is not floating.
+      ValueError: If the shapes differ, or `scale` is a Python number <= 0.
+
+    Gradient:
+      `r / c^2 (z/|α-2| + 1)^(α/2 - 1)` with respect to `predictions`: never more than
+      `1/c` for α <= 1, fading for α < 1; `-r/c` times that with respect to `scale`.
+      Convex for α >= 1; smooth.  The slope in α grows like `z log(z/|α-2|) / 4` towards
+      α = 2, where it is infinite; there, that of the next smaller number is given.
+
+    Use:
+      task: regression
+      activation: none
+      range: [0, inf)
+      robust: for alpha <= 1
+      convex: for alpha >= 1
+      when: How robust a loss should be is itself a hyperparameter, to be swept or
+        learnt.
+      not when: A convex loss will do: `huber`.
+
+    Reference:
+      Barron, "A General and Adaptive Robust Loss Function", CVPR 2019.
+
+    Example:
+      >>> r = jnp.array([0.01, 1.0, 100.0])
+      >>> jaxloss.general_robust(r, jnp.zeros(3), alpha=0.0)
+      Array([4.9998752e-05, 4.0546513e-01, 8.5173931e+00], dtype=float32)
+    """
+    r = _residual.of("general_robust", predictions, targets)
+    alpha = _checks.parameter("general_robust", r, "[-inf, inf]", alpha=alpha)
+    scale = _checks.parameter("general_robust", r, "(0, inf)", scale=scale)
+    return _barron.loss(r, alpha, scale)
+
+
+_huber = _residual.between(_residual.huber)
+_log_cosh = _residual.between(stable.log_cosh)

@@ -1,0 +1,497 @@
+"""`python -m jaxloss list`, `show` and `check`: what they print, what they refuse."""
+
+import inspect
+import io
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss import catalogue, testing
+from jaxloss.app import cli, commands, formula
+
+ENTRIES = {entry.name: entry for entry in catalogue.entries()}
+every_loss = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+
+
+def run(capsys, *arguments):
+    """Status, output and error of a command."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    out, error = capsys.readouterr()
+    return int(status or 0), out, error
+
+
+def refusal(capsys, *arguments):
+    """What is said of a request that cannot be met: one line, status 2, no output."""
+    status, out, error = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert error.count("\n") == 1
+    assert error.startswith(f"jaxloss {arguments[0]}: ")
+    return error
+
+
+# --- list --------------------------------------------------------------------------
+
+
+def test_list_has_every_loss_with_its_facts(capsys):
+    """One line each, of at most 120 columns, from which all facts can be cut again."""
+    status, out, error = run(capsys, "list")
+    head, *lines = out.splitlines()
+    assert (status, error) == (0, "")
+    assert max(map(len, (head, *lines))) <= 120
+    assert re.split("  +", head) == [*commands._COLUMNS]
+    assert len(lines) == len(ENTRIES)
+    for line in lines:
+        name, tasks, activation, values, robust, convex = re.split("  +", line)
+        entry = ENTRIES[name]
+        assert tuple(tasks.split(", ")) == entry.tasks
+        assert (activation, values) == (entry.activation, entry.range)
+        assert robust in entry.robust
+        assert convex in entry.convex
+
+
+@pytest.mark.parametrize("task", catalogue.TASKS)
+def test_list_of_a_task_has_its_losses(capsys, task):
+    """Those of which it is one of the tasks."""
+    _, out, _ = run(capsys, "list", "--task", task)
+    names = [line.split()[0] for line in out.splitlines()[1:]]
+    assert names == [e.name for e in ENTRIES.values() if task in e.tasks]
+
+
+def test_list_is_a_table_in_a_terminal(capsys, monkeypatch):
+    """By rich, if it is installed; nothing is cut in a narrow one."""
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    _, out, _ = run(capsys, "list", "--task", "ordinal")
+    assert "───" in out
+    assert "squared_emd" in out
+    assert "[0, K - 1]" in out
+    assert "2 losses; `python -m jaxloss show NAME` says more." in out
+    monkeypatch.setenv("COLUMNS", "40")
+    _, narrow, _ = run(capsys, "list", "--task", "ordinal")
+    assert "squared_emd  ordinal  none (logits)" in narrow
+    monkeypatch.setitem(sys.modules, "rich", None)
+    _, plain, _ = run(capsys, "list", "--task", "ordinal")
+    assert plain.startswith("loss         task     last layer gives")
+
+
+def test_list_refuses_an_unknown_task(capsys):
+    """With the nearest one, and all of them."""
+    error = refusal(capsys, "list", "--task", "regresion")
+    assert "no task is 'regresion' (did you mean 'regression'?); choose among" in error
+    assert all(task in error for task in catalogue.TASKS)
+
+
+def test_list_in_a_process_of_its_own():
+    """Piped: plain columns, in UTF-8 or not, and no traceback."""
+    command = [sys.executable, "-m", "jaxloss", "list", "--task", "count"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "poisson_nll" in done.stdout
+
+
+def test_a_reader_may_leave_early():
+    """As `head` does: no traceback on stderr."""
+    command = [sys.executable, "-m", "jaxloss", "list"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as listing:
+        assert listing.stdout
+        assert listing.stderr
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+        assert listing.wait(timeout=120) == 141
+
+
+# --- show --------------------------------------------------------------------------
+
+
+@every_loss
+def test_show_says_all_that_is_known(capsys, monkeypatch, entry):
+    """In at most 100 columns, but for what cannot be broken; no LaTeX is left over."""
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, error = run(capsys, "show", entry.name)
+    assert (status, error) == (0, "")
+    words = " ".join(out.split())
+    for text in (
+        f"jaxloss.{entry.signature}",
+        entry.summary,
+        f"when {entry.when}",
+        f"not when {entry.not_when}",
+        f"range {entry.range}",
+        f"gradient {entry.gradient}",
+        f"see also {', '.join(entry.related)}",
+        f"reference {entry.reference}",
+        *entry.arguments.values(),
+        entry.example,
+        *formula.plain(entry.formula).splitlines(),
+    ):
+        assert " ".join(text.split()) in words
+    lines = out.splitlines()[1:]  # the signature is one line, to be pasted
+    assert max(len(line) for line in lines if ">>>" not in line) <= 100
+    assert "\\" not in formula.plain(entry.formula)
+    assert not re.search(r"[$&]|{(?! )|(?<! )}", formula.plain(entry.formula))
+
+
+def test_show_says_under_which_condition(capsys):
+    """`for` a condition is `if` in a sentence."""
+    _, out, _ = run(capsys, "show", "general_robust")
+    assert "robust      if alpha <= 1: the gradient stays bounded as an" in out
+    assert "convex      if alpha >= 1: in the first argument" in out
+    _, out, _ = run(capsys, "show", "squared_error")
+    assert "robust      no: the gradient has no bound as an example gets" in out
+
+
+def test_show_has_the_formula_of_the_docstring_where_signs_are_missing(monkeypatch):
+    """Rather than a question mark for each of them."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["show", "huber"]) == 0
+    out.flush()
+    text = out.buffer.getvalue().decode()
+    assert r"|r| \le \delta" in text
+    assert "?" not in text
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "PDF"])
+def test_show_draws_a_picture(capsys, tmp_path, ending):
+    """In the form that the name says, and says where it is."""
+    file = tmp_path / f"huber.{ending}"
+    status, out, _ = run(capsys, "show", "huber", "--plot", str(file))
+    assert status == 0
+    assert out.splitlines()[-1] == str(file)
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "PDF": b"%PDF"}
+    assert file.read_bytes().startswith(starts[ending])
+
+
+def test_show_refuses_what_it_cannot_do(capsys, tmp_path, monkeypatch):
+    """An unknown loss, a picture of no known form, in no directory, by nothing."""
+    error = refusal(capsys, "show", "hubr")
+    assert "no loss is 'hubr' (did you mean 'huber'?); `jaxloss list` has" in error
+    file = tmp_path / "huber.gif"
+    error = refusal(capsys, "show", "huber", "--plot", str(file))
+    assert "huber.gif has another ending than .png, .svg, .pdf; rename it" in error
+    error = refusal(capsys, "show", "huber", "--plot", str(tmp_path / "no" / "a.png"))
+    assert "no is no directory; name another" in error
+    (tmp_path / "folder.png").mkdir()
+    file = tmp_path / "folder.png"
+    status, _, error = run(capsys, "show", "huber", "--plot", str(file))
+    assert status == 2
+    assert "folder.png cannot be written" in error
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    error = refusal(capsys, "show", "huber", "--plot", str(tmp_path / "a.png"))
+    assert "matplotlib not installed; run: pip install 'jaxloss[demo]'" in error
+    assert not (tmp_path / "a.png").exists()
+
+
+FORMULAS = [
+    (r"\frac{a + b}{2c}", "(a + b)/(2c)"),
+    (r"\tfrac12 x", "½ x"),
+    (r"\log\frac{1 + p}{1 + t}", "log((1 + p)/(1 + t))"),
+    (r"\log\cosh r", "log cosh r"),
+    (r"e^{-y s} + x_{ij}^2", "e⁻ʸˢ + xᵢⱼ²"),
+    (r"\sum_{j \ne y} \max(0,\; m)^\gamma", "∑_(j ≠ y) max(0, m)^γ"),
+    (r"\left(\|a - p\|_2\right)_w", "(‖a − p‖₂)_w"),
+    (r"\text{log-rate} - 1, \qquad t = \mathcal N", "log-rate − 1\nt = N"),
+    (
+        r"\begin{cases} a & x > 0 \\ -b & x \le 0 \end{cases}",
+        "{ a if x > 0; −b if x ≤ 0 }",
+    ),
+    (r"\sqrt p + \sqrt{1 - p}", "√p + √(1 − p)"),
+    (r"\Omega^*(s) = \pi_{\text{old}}", "Ω*(s) = π_old"),
+]
+
+
+@pytest.mark.parametrize(("latex", "text"), FORMULAS)
+def test_formulas_are_readable(latex, text):
+    """Fractions have their brackets, and scripts are raised if all letters can be."""
+    assert formula.plain(latex) == text
+
+
+@pytest.mark.parametrize("latex", [r"\nonsense x", r"\begin{matrix} a \end{matrix}"])
+def test_an_unknown_command_is_no_silent_loss(latex):
+    """So that whoever writes a formula hears of it."""
+    with pytest.raises(ValueError, match="the formula has the unknown"):
+        formula.plain(latex)
+
+
+# --- check -------------------------------------------------------------------------
+
+MINE = """\
+import jax.numpy as jnp
+import jaxloss
+from jaxloss.testing import LossSpec
+
+
+def wide(*arrays):
+    common = jnp.promote_types(jnp.result_type(*arrays), "float32")
+    return [jnp.asarray(a, common) for a in arrays]
+
+
+def cubed(predictions, targets, *, power=3.0):
+    p, t = wide(predictions, targets)
+    return jnp.abs(p - t.astype(p.dtype)) ** power
+
+
+def averaged(predictions, targets):
+    return jnp.mean(cubed(predictions, targets))
+
+
+def decision(logits, labels):
+    return jaxloss.sigmoid_cross_entropy(logits, labels)
+
+
+def naive(logits, labels):
+    x, y = wide(logits, labels)
+    p = 1 / (1 + jnp.exp(-x))
+    return -y * jnp.log(p) - (1 - y) * jnp.log(1 - p)
+
+
+def either(logits, labels):
+    return jaxloss.softmax_cross_entropy(logits, labels)
+
+
+def ids(logits, labels):
+    return jaxloss.softmax_cross_entropy(logits, labels.astype(int))
+
+
+def signed(scores, labels):
+    return jaxloss.hinge(scores, labels)
+
+
+def unclear(a, b):
+    return jaxloss.squared_error(a, b)
+
+
+def unit(probs, labels):
+    p, y = wide(probs, labels)
+    return jnp.where(y == 1, -jnp.log(p), -jnp.log1p(-p))
+
+
+def needs(predictions, targets, *, scale):
+    return scale * predictions - targets
+
+
+number = 3
+SPEC = LossSpec(
+    name="mine",
+    fn=jaxloss.huber,
+    sample=lambda rng, n: (rng.normal(size=n), rng.normal(size=n)),
+    params={"delta": 1.0},
+)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A working directory with losses of a user's own, and files that do not import."""
+    for name, text in {
+        "mylosses.py": MINE,
+        "needy.py": "import nothere",
+        "quits.py": "raise SystemExit(3)",
+        "wrong.py": "def (",
+        "fails.py": "raise ValueError('two\\nlines')",
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = {*sys.modules}
+    yield tmp_path
+    for name in {*sys.modules} - before:
+        if name.removeprefix("_checked_") in (
+            "mylosses",
+            "more",
+            "fails",
+            "needy",
+            "quits",
+        ):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def two_laws(monkeypatch):
+    """Only laws that trace and compile nothing."""
+    kept = ("output_shape_and_dtype", "strict_promotion")
+    laws = {fn: needs for fn, needs in testing.LAWS.items() if fn.__name__ in kept}
+    monkeypatch.setattr(testing, "LAWS", laws)
+
+
+def test_check_reports_every_law(mine, capsys):
+    """All of them, on a loss that breaks one: status 1, with input and reason."""
+    status, out, error = run(capsys, "check", "mylosses:cubed", "--convex")
+    assert (status, error) == (1, "")
+    assert out.startswith("cubed: ")
+    for law in testing.LAWS:
+        assert f" {law.__name__}" in out
+    assert "passed       is_convex" in out
+    assert "not claimed  matches_reference (needs `reference`)" in out
+    assert "failed       strict_promotion" in out
+    assert "cubed was called with float" in out
+
+
+INFERRED = [
+    ("cubed", "numbers"),
+    ("decision", "binary"),
+    ("signed", "signs"),
+    ("unit", "probabilities"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), INFERRED)
+@pytest.mark.usefixtures("two_laws")
+def test_check_finds_the_kind_by_the_first_argument(mine, capsys, name, kind):
+    """Of several kinds that it suggests, the one that gives one loss per example."""
+    found = run(capsys, "check", f"mylosses.py:{name}")
+    assert found == run(capsys, "check", f"mylosses:{name}", "--sample", kind)
+    assert "passed       output_shape_and_dtype" in found[1]
+
+
+@pytest.mark.usefixtures("two_laws")
+def test_check_reports_under_the_name_that_was_asked_for(mine, capsys):
+    """A partial function has none, and a compiled one that of another."""
+    more = """
+import functools, jax
+third = functools.partial(cubed, power=2.0)
+fast = jax.jit(cubed)
+"""
+    (mine / "more.py").write_text(MINE + more)
+    for name in ("third", "fast"):
+        _, out, _ = run(capsys, "check", f"more.py:{name}")
+        assert out.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("kind", commands.KINDS)
+def test_every_kind_draws_one_row_per_example(kind):
+    """Two arrays for any batch shape, of numbers that the laws may narrow."""
+    for shape in ((3,), (2, 3)):
+        found = commands.KINDS[kind]
+        first, second = map(np.asarray, found.draw(np.random.default_rng(0), shape))
+        assert first.shape[: first.ndim - found.event_ndim] == shape
+        assert second.shape in (shape, first.shape)
+        assert np.isfinite(first).all()
+
+
+SOUND = {
+    "numbers": jaxloss.huber,
+    "binary": jaxloss.sigmoid_cross_entropy,
+    "classes": jaxloss.softmax_cross_entropy,
+    "signs": jaxloss.exponential,
+    "distributions": jaxloss.softmax_cross_entropy,
+    "probabilities": jaxloss.squared_error,
+    "positive": jaxloss.squared_log_error,
+    "embeddings": jaxloss.cosine_distance,
+}
+
+
+@pytest.mark.parametrize("kind", commands.KINDS)
+def test_a_sound_loss_is_finite_at_the_edges_of_its_kind(kind):
+    """One of ours, value and gradient, on the examples that `check` adds."""
+    first, second = map(np.asarray, commands.KINDS[kind].edges)
+    losses = SOUND[kind](first, second)
+    slope = jax.grad(lambda x: jnp.sum(SOUND[kind](x, second)))(first)
+    assert len(losses) == len(first) == len(second)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(slope).all()
+
+
+def test_check_goes_to_the_edges(mine, capsys):
+    """A logarithm of a rounded probability is found out, and where."""
+    status, out, _ = run(capsys, "check", "mylosses:naive")
+    assert status == 1
+    assert "failed       finite_at_extremes" in out
+    assert "expected a finite number; at logits=300.0, labels=0.0" in out
+
+
+@pytest.mark.usefixtures("two_laws")
+def test_check_of_a_spec_holds_it_to_its_claims(mine, capsys):
+    """A LossSpec has its own sample; status 0 if all laws hold."""
+    status, out, _ = run(capsys, "check", "mylosses:SPEC")
+    assert status == 0
+    assert out.startswith("mine: 2 passed, 0 failed, 0 not claimed")
+
+
+@pytest.mark.usefixtures("two_laws")
+def test_check_of_a_mean_fails(mine, capsys):
+    """A reduction is not one loss per example, and that is what is said."""
+    status, out, _ = run(capsys, "check", "mylosses:averaged")
+    assert status == 1
+    assert "the loss of float64 is ((), dtype('float64')); expected ((2, 3)," in out
+
+
+UNMET = [
+    (["mylosses"], "'mylosses' names no function; write mymodule:myloss or file.py"),
+    (["nolosses:x"], "there is no module 'nolosses'; is it here ("),
+    (["none.py:x"], "there is no file none.py; see the path"),
+    (["mylosses:cubd"], "mylosses has no 'cubd' (did you mean 'cubed'?)"),
+    (["needy:x"], "needy cannot be imported (No module named 'nothere')"),
+    (["quits.py:x"], "quits.py cannot be imported (SystemExit: 3)"),
+    (["wrong:x"], "wrong cannot be imported (SyntaxError: invalid syntax (wrong.py"),
+    (["fails.py:x"], "fails.py cannot be imported (ValueError: two)"),
+    (["mylosses:number"], "mylosses:number is of type int; name a function or a"),
+    (
+        ["mylosses:unclear"],
+        "unclear(a, b): say what it takes by --sample; choose among",
+    ),
+    (["mylosses:either"], "either(logits, labels): say what it takes by --sample"),
+    (["mylosses:ids", "--sample", "clases"], "no kind is 'clases' (did you mean 'cla"),
+    (
+        ["mylosses:needs"],
+        "cannot be called with two arrays (missing a required",
+    ),
+    (["mylosses:SPEC", "--convex"], "is a LossSpec, which has its own sample and"),
+    (["mylosses:SPEC", "--sample", "signs"], "is a LossSpec, which has its own"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), UNMET, ids=[" ".join(a) for a, _ in UNMET]
+)
+def test_check_refuses_what_it_cannot_do(mine, capsys, arguments, message):
+    """One line that names the value and the remedy, whatever a user's file does."""
+    error = refusal(capsys, "check", *arguments)
+    assert message in error
+    if "--sample" in message:
+        assert all(kind in error for kind in commands.KINDS)
+
+
+# --- all of them -------------------------------------------------------------------
+
+
+def test_help_is_about_the_command(capsys):
+    """Tasks, kinds, examples, and the exit status."""
+    for command, words in {
+        "list": [*catalogue.TASKS, "last layer gives"],
+        "show": ["--plot FILE", ".png, .svg or .pdf"],
+        "check": [*commands.KINDS, "Exit status: 0 all laws hold", "mylosses:"],
+    }.items():
+        status, out, _ = run(capsys, command, "--help")
+        assert status == 0
+        assert all(word in out for word in words)
+
+
+def test_an_unknown_argument_names_its_command(capsys):
+    """And the nearest one that there is."""
+    error = refusal_of_the_parser(capsys, "show", "huber", "--plt", "a.png")
+    assert "show has no argument --plt (did you mean '--plot'?)" in error
+    error = refusal_of_the_parser(capsys, "shwo")
+    assert "invalid choice: 'shwo'" in error
+
+
+def refusal_of_the_parser(capsys, *arguments):
+    status, out, error = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_commands_know_every_public_loss():
+    """What `list` calls a loss can be called."""
+    for name in ENTRIES:
+        assert inspect.isfunction(getattr(jaxloss, name))

@@ -1,0 +1,133 @@
+"""The guides are true: their code runs, in order, and prints what stands beside it."""
+
+import contextlib
+import functools
+import io
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bench import naive
+from bench.optax_edges import shown
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+GUIDES = ["quick-start", "which-loss", "reductions", "numerics", "recipes"]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
+PRINTED = re.compile(r"^\s*print\(.*\)  # (\[?-?[\d.].*)$", re.MULTILINE)
+
+
+@functools.cache
+def printed(name):
+    """What a reader sees who runs all code of a page, block after block."""
+    seen, names = io.StringIO(), {}
+    text = (DOCS / f"{name}.md").read_text()
+    with jax.enable_x64(False), contextlib.redirect_stdout(seen):
+        for block in BLOCK.findall(text):
+            exec(compile(block, f"{name}.md", "exec"), names)
+    return text, seen.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_code_runs(name):
+    """What a page claims of numbers it asserts, or prints."""
+    printed(name)
+
+
+def test_the_quick_start_prints_what_it_says():
+    """Numbers in the comment behind a `print`, to rounding."""
+    text, lines = printed("quick-start")
+    comments = PRINTED.findall(text)
+    assert len(comments) == 4
+    for comment, line in zip(comments, lines, strict=False):
+        expected, found = (
+            np.array(NUMBER.findall(x.split("]")[0]), float) for x in (comment, line)
+        )
+        np.testing.assert_allclose(found, expected, 1e-6)
+
+
+def test_errors_are_quoted():
+    """The messages in the comments are those that are raised."""
+    text, lines = printed("quick-start")
+    raised = [line for line in lines if "expected" in line]
+    assert len(raised) == 2
+    for message in raised:
+        assert message in text.replace("\n# ", " ")
+
+
+class TestNumerics:
+    def test_the_table_of_naive_formulas_is_that_of_the_bench(self):
+        """`python -m bench.naive --write docs/numerics.md` was run."""
+        text, _ = printed("numerics")
+        cells = r"^\| `(.*)` \| (.*) \| (.*) \| (.*) \| `(.*)` \|$"
+        rows = re.findall(cells, text, re.M)
+        assert [(r[0], r[2], r[4]) for r in rows] == [
+            (row.naive, shown(row.truth), row.ours) for row in naive.ROWS
+        ]
+        for typed, wrong, _, right, called in rows:
+            assert wrong == shown(naive.value(typed)), typed
+            assert right == shown(naive.value(called)), called
+
+    def test_ours_are_true_and_naive_ones_are_not(self):
+        """Within ulps; and without one digit that is right."""
+        for row in naive.ROWS:
+            truth = np.float32(row.truth)
+            error = np.abs(naive.value(row.ours) - truth)
+            assert (error <= row.ulps * np.spacing(np.abs(truth))).all(), row
+            wrong = naive.value(row.naive)
+            assert not (np.abs(wrong - truth) <= 0.9 * np.abs(truth)).all() or (
+                not np.isfinite(wrong).all()
+            ), row
+
+    def test_the_errors_are_those_of_the_readme(self):
+        """One table, on two pages."""
+        head = "| | value | gradient | second derivative |"
+        text, readme = printed("numerics")[0], (DOCS.parent / "README.md").read_text()
+        tables = [x[x.index(head) :].split("\n\n")[0] for x in (text, readme)]
+        assert tables[0] == tables[1]
+
+
+def example(name, path, **sizes):
+    """What an example has made, in other sizes, as if it were the file at `path`."""
+    source = (DOCS / "examples" / f"{name}.py").read_text()
+    for size, (full, small) in sizes.items():
+        names = re.search(rf"^(.*\b{size}\b.*) = (.*)$", source, re.M)
+        assert names
+        at = names[1].split(", ").index(size)
+        values = names[2].split(", ")
+        assert values[at] == str(full)
+        values[at] = str(small)
+        line = f"{names[1]} = {', '.join(values)}"
+        source = source.replace(names[0], line)
+    found: dict[str, Any] = {"__name__": "__main__", "__file__": str(path)}
+    with jax.enable_x64(False):
+        exec(compile(source, name, "exec"), found)
+    return found
+
+
+def test_ordinal_losses_are_off_by_less(tmp_path):
+    """Than the likeliest class of cross entropy; and so is its own median."""
+    path = tmp_path / "ordinal.py"
+    found = example("ordinal", path, SPLITS=(20, 4), STEPS=(200, 100))["found"]
+    plain = found.pop(("cross entropy", "likeliest")).mean()
+    peak = found.pop(("squared_emd", "likeliest")).mean()
+    assert len(found) == 5
+    assert all(distance.mean() < min(plain, peak) for distance in found.values())
+
+
+def test_the_perceptual_recipe_takes_noise_off(tmp_path):
+    """Both networks, by every measure; and it draws them."""
+    path = tmp_path / "perceptual.py"
+    scores = example("perceptual", path, STEPS=(400, 60))["scores"]
+    noisy = scores.pop("noisy")
+    assert [*scores] == ["pixels", "pixels and features"]
+    for score in scores.values():
+        assert score["absolute error"] < 0.8 * noisy["absolute error"]
+        assert score["of features"] < 0.7 * noisy["of features"]
+        assert score["PSNR, dB"] > noisy["PSNR, dB"] + 2
+        assert score["SSIM"] > noisy["SSIM"]
+    assert (tmp_path / "perceptual.png").stat().st_size > 10_000

@@ -1,0 +1,225 @@
+"""Ordinal losses: accuracy, identities, what an order changes, edges."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss import stable, targets
+from jaxloss.testing import tolerance
+from tests import accuracy
+from tests.accuracy import Case
+from tests.losses.classification.test_cross_entropy import distributions
+from tests.specs.classification.cross_entropy import distribution, log_probs, softplus
+from tests.specs.classification.ordinal import gaps
+
+FLOAT64 = tolerance(np.float64)
+INF = jnp.inf
+
+
+# --- accuracy ----------------------------------------------------------------------
+
+
+def levels(x, y):
+    return mp.fsum(softplus(-v) if y > k else softplus(v) for k, v in enumerate(x))
+
+
+def carried(x, w):
+    p = [mp.exp(v) for v in log_probs(x)]
+    return mp.fsum(d**2 for d in gaps(p, distribution(w, len(x))))
+
+
+def cases():
+    x = accuracy.rows(4, count=8)
+    ids, w = np.arange(len(x)) % 4, distributions(len(x), 4)
+    yield Case(
+        name="coral",
+        fn=jaxloss.coral,
+        formula=levels,
+        columns=(x[:, :3], ids),
+        fixed=(1,),
+        bounds=(2, 2, 2),
+    )
+    yield Case(
+        name="squared_emd, ids",
+        fn=jaxloss.squared_emd,
+        formula=carried,
+        columns=(x, ids),
+        fixed=(1,),
+        # A middle class is pulled from both sides.
+        conditioned=(False, True, True),
+        bounds=(3, 3, 4),
+        floor=accuracy.FLUSH,
+    )
+    for argument, name in ((0, "logits"), (1, "distribution")):
+        yield Case(
+            name=f"squared_emd in the {name}",
+            fn=jaxloss.squared_emd,
+            formula=carried,
+            columns=(x, w),
+            argument=argument,
+            # Of two nearly equal distributions little is left.
+            conditioned=(True, True, True),
+            bounds=(2, 2, 3),
+            floor=accuracy.FLUSH,
+        )
+
+
+ACCURACY = list(cases())
+
+
+@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
+def test_accuracy(case):
+    """Value and two derivatives are within the bound of the truth."""
+    case.check()
+
+
+def test_a_thousand_classes_are_as_accurate():
+    """Loss and gradient in float32 as in float64, for sums of a thousand."""
+    x = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 1000)), np.float32)
+    ids = jnp.array([300, 999])
+    run = jax.jit(jax.vmap(jax.value_and_grad(jaxloss.squared_emd)))
+    (losses, slopes), (truth, exact) = run(x, ids), run(x.astype(np.float64), ids)
+    np.testing.assert_allclose(losses, truth, rtol=tolerance(np.float32, 4))
+    size = jnp.max(jnp.abs(exact), axis=1, keepdims=True)
+    assert jnp.all(jnp.abs(slopes - exact) <= tolerance(np.float32, 4) * size)
+
+
+# --- thresholds --------------------------------------------------------------------
+
+
+def test_coral_is_a_binary_cross_entropy_per_threshold():
+    """The sum of sigmoid cross entropies of the levels of the label, exactly."""
+    x = jnp.asarray(3 * np.random.default_rng(0).normal(size=(5, 4)))
+    ids = jnp.arange(5)
+    levels = targets.ordinal_levels(ids, num_classes=5)
+    each = jaxloss.sigmoid_cross_entropy(x, levels)
+    np.testing.assert_allclose(
+        jaxloss.coral(x, ids), jnp.sum(each, axis=-1), rtol=FLOAT64
+    )
+
+
+def test_coral_of_two_classes_is_the_binary_loss():
+    """One threshold is one decision; no threshold is none, and costs nothing."""
+    x, y = jnp.array([[2.0], [-1.0], [INF]]), jnp.array([0, 1, 1])
+    np.testing.assert_array_equal(
+        jaxloss.coral(x, y), jaxloss.sigmoid_cross_entropy(x[:, 0], y)
+    )
+    np.testing.assert_array_equal(jaxloss.coral(jnp.ones((2, 0)), jnp.zeros(2, int)), 0)
+
+
+def test_the_number_of_positive_logits_is_the_class():
+    """At -50 or 50 nats, right at each threshold, little is left; one step off costs
+    one threshold and two steps off cost two."""
+    ids = jnp.arange(5)
+    x = jnp.where(ids[:, None] > jnp.arange(4)[None], 50.0, -50.0)
+    assert jnp.all(jaxloss.coral(x, jnp.sum(x > 0, axis=-1)) < 1e-20)
+    cost = [jaxloss.coral(x[0], jnp.array(y)) for y in range(5)]
+    np.testing.assert_allclose(cost, 50 * np.arange(5), atol=1e-20)
+
+
+@pytest.mark.parametrize("loss", [jaxloss.coral, jaxloss.squared_emd])
+def test_an_id_that_is_no_class_gives_nan(loss):
+    """In loss and gradient of that example alone; under a mask it is harmless."""
+    x, ids = jnp.ones((4, 3)), jnp.array([-1, 2, 4, 2])
+    run = jax.jit(lambda x, keep: jnp.sum(jnp.where(keep, loss(x, ids), 0)))
+    np.testing.assert_array_equal(jnp.isnan(loss(x, ids)), [1, 0, 1, 0])
+    for keep in (jnp.ones(4, bool), ids == 2):
+        slope = jax.grad(run)(x, keep)
+        bad = jnp.isnan(slope).all(axis=1)
+        np.testing.assert_array_equal(bad, keep & (ids != 2))
+    # Three thresholds have four classes, three logits three.
+    last = loss(x[:1], jnp.array([3]))
+    assert jnp.isnan(last[0]) == (loss is jaxloss.squared_emd)
+
+
+# --- distributions -----------------------------------------------------------------
+
+
+def test_certainty_costs_how_far_it_is_from_the_label():
+    """All mass on class i, the label j: |i - j|, for ids and for distributions."""
+    x = jnp.where(jnp.eye(5, dtype=bool), 0, -INF)
+    i, j = (v.ravel() for v in jnp.indices((5, 5)))
+    for labels in (j, jnp.eye(5)[j]):
+        np.testing.assert_array_equal(jaxloss.squared_emd(x[i], labels), abs(i - j))
+
+
+def test_it_is_the_squared_difference_of_cumulative_distributions():
+    """As defined, for any distribution; the two ends of the order may change places."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(6, 5)), rng.dirichlet(np.ones(5), size=6)
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    want = np.square(np.cumsum(p - w, axis=1)).sum(axis=1)
+    np.testing.assert_allclose(jaxloss.squared_emd(x, w), want, rtol=8 * FLOAT64)
+    turned = jaxloss.squared_emd(x[:, ::-1], w[:, ::-1])
+    np.testing.assert_allclose(turned, want, rtol=8 * FLOAT64)
+
+
+def test_two_classes_have_half_the_brier_score():
+    """The one threshold has the error of either probability."""
+    x, y = jnp.array([[1.0, -2.0], [0.3, 0.5]]), jnp.array([0, 0])
+    np.testing.assert_allclose(
+        jaxloss.squared_emd(x, y),
+        jaxloss.brier(stable.softmax(x), y) / 2,
+        rtol=4 * FLOAT64,  # the score subtracts from 1 what is 1 - 0.05
+    )
+
+
+def test_confidence_keeps_its_digits():
+    """[20, 0]: the square of 2.06e-9, where 1 - p gives 0; its slope likewise."""
+    loss = lambda x, y: jaxloss.squared_emd(x, y)[()]
+    x, odds = jnp.array([20.0, 0.0], np.float32), np.exp(-20.0)
+    p = odds / (1 + odds)
+    for y, logits in ((0, x), (1, x[::-1])):
+        value, slope = jax.value_and_grad(loss)(logits, jnp.array(y))
+        eps = tolerance(np.float32, 8)
+        np.testing.assert_allclose(value, p**2, rtol=eps)
+        steep = 2 * p**2 / (1 + odds) * np.where(np.arange(2) == y, -1, 1)
+        np.testing.assert_allclose(slope, steep, rtol=eps)
+
+
+def test_a_class_without_a_probability_only_lengthens_the_way():
+    """A class of logit -inf in the middle repeats a threshold; the derivatives are
+    finite, and those of a row without any class are 0, as its loss is."""
+    x = jnp.array([[0.5, -INF, 1.0], [-INF, -INF, -INF], [0.5, 1.0, -INF]])
+    ids = jnp.array([0, 2, 0])
+    total = lambda x: jnp.sum(jaxloss.squared_emd(x, ids) * jnp.array([1.0, 2.0, 4.0]))
+    p = 1 / (1 + np.exp(-0.5))
+    losses = jaxloss.squared_emd(x, ids)
+    np.testing.assert_allclose(losses, [2 * p**2, 0, p**2], rtol=FLOAT64)
+    slope, curve = jax.jit(lambda x: (jax.grad(total)(x), jax.hessian(total)(x)))(x)
+    np.testing.assert_allclose(slope[0, 2], 4 * p**2 * (1 - p), rtol=FLOAT64)
+    assert jnp.all(jnp.isfinite(curve))
+    for derivative in (slope[1], slope[0, 1], curve[1]):
+        np.testing.assert_array_equal(derivative, 0)
+
+
+def test_the_sum_of_a_distribution_weighs_the_example():
+    """By its square: twice the distribution costs four times as much, none nothing;
+    and it matters not to which end the difference of two sums is added up."""
+    x, w = jnp.array([0.3, -1.0, 2.0]), jnp.array([0.2, 0.5, 0.3])
+    run = jax.jit(jax.value_and_grad(jaxloss.squared_emd, (0, 1)))
+    (loss, slopes), (double, steep) = run(x, w), run(x, 2 * w)
+    np.testing.assert_allclose(double, 4 * loss, rtol=FLOAT64)
+    np.testing.assert_allclose(steep[0], 4 * slopes[0], rtol=FLOAT64)
+    np.testing.assert_allclose(steep[1], 2 * slopes[1], rtol=FLOAT64)
+    for leaf in jax.tree.leaves(run(x, 0 * w)):
+        np.testing.assert_array_equal(leaf, 0)
+    # Thirds of float32 do not sum to 1, and the loss of even logits is still 0.
+    third = jnp.full(3, 1 / 3, np.float32)
+    assert jaxloss.squared_emd(jnp.zeros(3, np.float32), third) < 1e-14
+
+
+def test_classes_may_lie_along_any_axis():
+    """`axis` says where; ids and one-hot distributions agree."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    ids = jnp.array([0, 2, 1, 1])
+    for loss in (jaxloss.coral, jaxloss.squared_emd):
+        np.testing.assert_allclose(loss(x.T, ids, axis=0), loss(x, ids), rtol=FLOAT64)
+    np.testing.assert_allclose(
+        jaxloss.squared_emd(x, jnp.eye(3)[ids]),
+        jaxloss.squared_emd(x, ids),
+        rtol=FLOAT64,
+    )

@@ -1,0 +1,428 @@
+"""Divergences: accuracy, textbook identities, impossible classes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import optax
+import pytest
+
+import jaxloss
+from jaxloss import stable
+from jaxloss.testing import tolerance
+from tests.accuracy import Case
+from tests.specs.distributions.divergence import entropic
+
+LN2 = np.log(2.0)
+OF_PROBABILITIES = [
+    jaxloss.kl_divergence,
+    jaxloss.generalized_kl_divergence,
+    jaxloss.jensen_shannon,
+]
+
+
+# --- accuracy ----------------------------------------------------------------------
+
+
+def kl(log_q, t):
+    return mpmath.fsum(entropic(y) - x * y for x, y in zip(log_q, t, strict=True) if y)
+
+
+def js(log_q, t):
+    total = mpmath.mpf(0)
+    for x, y in zip(log_q, t, strict=True):
+        q = mpmath.exp(x)
+        total += (entropic(q) + entropic(y)) / 2 - entropic((q + y) / 2)
+    return total
+
+
+def kl_of_logs(log_q, log_t):
+    pairs = zip(log_q, log_t, strict=True)
+    return mpmath.fsum(mpmath.exp(y) * (y - x) for x, y in pairs)
+
+
+def generalized(log_q, t):
+    return kl(log_q, t) + mpmath.fsum(map(mpmath.exp, log_q)) - mpmath.fsum(t)
+
+
+def gaussian(means, log_variances):
+    pairs = zip(means, log_variances, strict=True)
+    return mpmath.fsum(m**2 + mpmath.exp(v) - 1 - v for m, v in pairs) / 2
+
+
+def distributions(nearest):
+    """Unrelated, peaked and nearly equal pairs of distributions over three classes."""
+    rng = np.random.default_rng(0)
+    draw = lambda spread, n: rng.dirichlet(np.full(3, spread), size=n) + 1e-3
+    near = draw(1.0, 4)
+    steps = np.geomspace(nearest, 0.3, 4)[:, None] * rng.normal(size=(4, 3))
+    q = np.concatenate([draw(1.0, 2), draw(0.1, 2), near * np.exp(steps)])
+    t = np.concatenate([draw(1.0, 2), draw(0.1, 2), near])
+    return np.log(q / q.sum(1, keepdims=True)), t / t.sum(1, keepdims=True)
+
+
+# Classes of probability 1e-30 and nearly 1, on either side and on both.
+RARE = (
+    np.array([[-1e-7, -16.0, -69.0], [-69.0, -1e-30, -50.0], [-0.3, -1.3, -80.0]]),
+    np.array([[1.0, 1e-7, 1e-30], [1e-30, 1.0, 1e-20], [1e-30, 0.7, 0.3]]),
+)
+# Far apart in both directions, 1e-3 apart, and rare.
+INTENSITIES = (
+    np.log(np.array([[2.0, 0.3], [1e-9, 40.0], [3.0, 7.0], [1.001, 0.25], [1e-20, 9]])),
+    np.array([[1.0, 0.4], [5.0, 1e-3], [30.0, 0.5], [1.0, 0.2501], [1e-3, 1e-4]]),
+)
+MEANS = np.array([[0.3, -2.0], [1e-3, 1e-4], [50.0, 3.0], [0.0, 1e-3]])
+LOG_VARIANCES = np.array([[0.7, -0.2], [1e-4, -1e-3], [-1.01, 1.99], [-9.0, 9.0]])
+WIDE_MEANS = np.array([[1e18, 1.0], [1e-18, 1e-19], [1e-30, 0.0], [2.5e19, 1e-3]])
+WIDE_VARIANCES = np.array([[80.0, -1e30], [1e-18, 1e-17], [1e-7, -1e-7], [2.01, -0.99]])
+
+
+def cases():
+    for name, fn, formula in (
+        ("kl_divergence", jaxloss.kl_divergence, kl),
+        ("jensen_shannon", jaxloss.jensen_shannon, js),
+    ):
+        for argument, what in enumerate(("log_predictions", "targets")):
+            for grid, columns, halves in (
+                ("typical", distributions(1e-6), True),
+                ("rare", RARE, False),
+            ):
+                yield Case(
+                    name=f"{name} in {what}, {grid}",
+                    fn=fn,
+                    formula=formula,
+                    columns=columns,
+                    argument=argument,
+                    bounds=(2, 2, 2),
+                    # A sum of terms of both signs is as exact as its arguments; the
+                    # rarest class has a small gradient, but the largest derivatives.
+                    conditioned=(True, True, True),
+                    halves=halves,
+                )
+    log_q, t = distributions(1e-6)
+    for argument, what in enumerate(("log_predictions", "log_targets")):
+        yield Case(
+            name=f"kl_divergence_with_log_targets in {what}",
+            fn=jaxloss.kl_divergence_with_log_targets,
+            formula=kl_of_logs,
+            columns=(log_q, np.log(t)),
+            argument=argument,
+            bounds=(2, 2, 2),
+            conditioned=(True, True, True),
+        )
+    for argument, what in enumerate(("log_predictions", "targets")):
+        yield Case(
+            name=f"generalized_kl_divergence in {what}",
+            fn=jaxloss.generalized_kl_divergence,
+            formula=generalized,
+            columns=INTENSITIES,
+            argument=argument,
+            bounds=(4, 4, 2),
+            # As exact as the given logarithm of q, whose digits are those of log q.
+            conditioned=(True, True, False),
+        )
+    for argument, what in enumerate(("means", "log_variances")):
+        yield Case(
+            name=f"gaussian_kl in {what}",
+            fn=jaxloss.gaussian_kl,
+            formula=gaussian,
+            columns=(MEANS, LOG_VARIANCES),
+            argument=argument,
+            bounds=(3, 2, 2),
+        )
+        yield Case(
+            name=f"gaussian_kl in {what}, wide",
+            fn=jaxloss.gaussian_kl,
+            formula=gaussian,
+            columns=(WIDE_MEANS, WIDE_VARIANCES),
+            argument=argument,
+            bounds=(3, 2, 2),
+            halves=False,
+        )
+
+
+ACCURACY = list(cases())
+
+
+@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
+def test_accuracy(case):
+    """Value, gradient and second derivative keep their bounds, in both modes."""
+    case.check()
+
+
+# --- Kullback-Leibler --------------------------------------------------------------
+
+
+def random_pair(rows=40, classes=5):
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(3 * rng.normal(size=(rows, classes)))
+    return logits, jnp.asarray(rng.dirichlet(np.ones(classes), size=rows))
+
+
+def test_cross_entropy_is_kl_plus_entropy():
+    """Softmax cross entropy = KL of the targets + the entropy of the targets."""
+    logits, t = random_pair()
+    cross = jaxloss.softmax_cross_entropy(logits, t)
+    entropy = -jnp.sum(stable.xlogy(t, t), axis=-1)
+    both = jaxloss.kl_divergence(stable.log_softmax(logits), t) + entropy
+    np.testing.assert_allclose(both, cross, rtol=tolerance(np.float64, 16))
+
+
+def test_gradient_in_logits_is_the_residual():
+    """Through a log-softmax, the gradient is `q - t`, as that of the cross entropy."""
+    logits, t = random_pair()
+    total = lambda x: jnp.sum(jaxloss.kl_divergence(stable.log_softmax(x), t))
+    np.testing.assert_allclose(
+        jax.grad(total)(logits), stable.softmax(logits) - t, atol=tolerance(np.float64)
+    )
+
+
+def test_one_hot_targets_give_the_negative_log_likelihood():
+    """Certain targets have no entropy; they may be integers or booleans."""
+    logits, _ = random_pair()
+    log_q = stable.log_softmax(logits)
+    one_hot = jnp.zeros((40, 5), bool).at[:, 2].set(True)
+    for t in (one_hot, one_hot.astype(int), one_hot.astype(jnp.float32)):
+        np.testing.assert_array_equal(jaxloss.kl_divergence(log_q, t), -log_q[:, 2])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_kl_of_a_distribution_to_itself_is_zero(dtype):
+    """KL(p || p) is exactly 0 where both sides take the same logarithm."""
+    p = random_pair()[1].astype(dtype)
+    itself = lambda p: jaxloss.kl_divergence(jnp.log(p), p)
+    np.testing.assert_array_equal(itself(p), 0)
+    np.testing.assert_array_equal(jax.jit(itself)(p), 0)
+
+
+def test_kl_agrees_with_optax():
+    """Where no target is 0, `optax.losses.kl_divergence` computes the same."""
+    logits, t = random_pair()
+    log_q = stable.log_softmax(logits)
+    np.testing.assert_allclose(
+        jaxloss.kl_divergence(log_q, t),
+        optax.losses.kl_divergence(log_q, t),
+        rtol=tolerance(np.float64, 64),
+    )
+
+
+def test_kl_is_infinite_where_the_impossible_happens():
+    """A target the prediction excludes costs infinity, on either side of log."""
+    log_q, t = jnp.log(jnp.array([0.0, 1.0])), jnp.array([0.5, 0.5])
+    assert jaxloss.kl_divergence(log_q, t) == jnp.inf
+    np.testing.assert_array_equal(jax.grad(jaxloss.kl_divergence)(log_q, t), -t)
+
+
+def test_kl_ignores_a_class_without_target():
+    """Where t is 0, log q may be anything, without a NaN and without a gradient."""
+    t = jnp.array([0.0, 1.0])
+    for x in (-jnp.inf, -1e30, -1e-30, 0.0):
+        log_q = jnp.array([x, -2.0])
+        value, slopes = jax.value_and_grad(jaxloss.kl_divergence, (0, 1))(log_q, t)
+        assert value == 2
+        np.testing.assert_array_equal(slopes, [[0, -1], [0, 3]])
+
+
+# --- on logarithms, and of intensities ---------------------------------------------
+
+
+def test_kl_of_log_targets_goes_where_probabilities_underflow():
+    """Both forms agree; and only one of them sees a class of probability e^-200."""
+    logits, t = random_pair()
+    log_q, log_t = stable.log_softmax(logits), jnp.log(t)
+    value = jaxloss.kl_divergence_with_log_targets(log_q, log_t)
+    np.testing.assert_allclose(
+        value, jaxloss.kl_divergence(log_q, t), rtol=tolerance(np.float64, 256)
+    )
+    assert jnp.all(jaxloss.kl_divergence_with_log_targets(log_t, log_t) == 0)
+    rare = lambda log_t: jaxloss.kl_divergence_with_log_targets(
+        jnp.float32([-1.0, -201.0]), log_t
+    )
+    impossible = jnp.float32([0.0, -jnp.inf])
+    np.testing.assert_array_equal(rare(impossible), 1.0)
+    np.testing.assert_array_equal(jax.grad(rare)(impossible), [2.0, 0.0])
+    assert rare(jnp.float32([0.0, -200.0])) == 1.0
+
+
+def test_generalized_kl_extends_kl():
+    """Of distributions it is KL; of intensities, Poisson deviance / 2; 0 at t = q."""
+    logits, t = random_pair()
+    log_q = stable.log_softmax(logits)
+    np.testing.assert_allclose(
+        jaxloss.generalized_kl_divergence(log_q, t),
+        jaxloss.kl_divergence(log_q, t),
+        rtol=tolerance(np.float64, 64),
+    )
+    counts, rates = jnp.array([0.0, 3.0, 7.0]), jnp.array([0.5, 2.5, 9.0])
+    deviance = 2 * jnp.array([0.5, 3 * np.log(1.2) - 0.5, 7 * np.log(7 / 9) + 2])
+    got = 2 * jaxloss.generalized_kl_divergence(
+        jnp.log(rates)[:, None], counts[:, None]
+    )
+    np.testing.assert_allclose(got, deviance, rtol=tolerance(np.float64, 32))
+    value, slopes = jax.value_and_grad(jaxloss.generalized_kl_divergence, (0, 1))(
+        jnp.log(rates), rates
+    )
+    assert value == 0
+    np.testing.assert_array_equal(slopes, np.zeros((2, 3)))
+
+
+def test_generalized_kl_at_zero_and_infinity():
+    """An intensity without target costs itself; an excluded target costs infinity."""
+    fn = jaxloss.generalized_kl_divergence
+    assert fn(jnp.array([-jnp.inf, 0.0]), jnp.array([0.0, 1.0])) == 0
+    np.testing.assert_allclose(fn(jnp.array([np.log(3.0)]), jnp.array([0.0])), 3.0)
+    assert fn(jnp.array([-jnp.inf]), jnp.array([2.0])) == jnp.inf
+    assert fn(jnp.array([jnp.inf]), jnp.array([2.0])) == jnp.inf
+
+
+# --- Jensen-Shannon ----------------------------------------------------------------
+
+
+def test_js_is_the_mean_divergence_from_the_mixture():
+    """JS(q, t) = (KL(q || m) + KL(t || m)) / 2 with the mixture m = (q + t) / 2."""
+    logits, t = random_pair(rows=6)
+    log_q = stable.log_softmax(logits)
+
+    def halves(log_q, t):
+        q = [mpmath.exp(x) for x in log_q]
+        log_m = [mpmath.log((x + y) / 2) for x, y in zip(q, t, strict=True)]
+        return (kl(log_m, q) + kl(log_m, t)) / 2
+
+    rows = zip(log_q.tolist(), t.tolist(), strict=True)
+    expected = [float(halves(*row)) for row in rows]
+    np.testing.assert_allclose(
+        jaxloss.jensen_shannon(log_q, t), expected, rtol=tolerance(np.float64, 32)
+    )
+
+
+def test_js_is_symmetric():
+    """Which side is the prediction makes no difference to the value."""
+    logits, t = random_pair()
+    log_q = stable.log_softmax(logits)
+    np.testing.assert_allclose(
+        jaxloss.jensen_shannon(log_q, t),
+        jaxloss.jensen_shannon(jnp.log(t), jnp.exp(log_q)),
+        rtol=tolerance(np.float64, 64),
+    )
+
+
+def test_js_lies_between_zero_and_log_2():
+    """At most log 2, reached without a class in common; never negative, even in
+    float32 and between distributions that agree to the last digits."""
+    logits, t = random_pair(rows=200)
+    t = t.astype(jnp.float32)
+    for log_q in (stable.log_softmax(logits.astype(jnp.float32)), jnp.log(t)):
+        value = jaxloss.jensen_shannon(log_q, t)
+        assert jnp.all((value >= 0) & (value <= LN2))
+    assert jnp.all(jaxloss.jensen_shannon(jnp.log(t), t) < 1e-13)
+    disjoint = jaxloss.jensen_shannon(jnp.array([-jnp.inf, 0.0]), jnp.array([1, 0]))
+    np.testing.assert_allclose(disjoint, LN2, rtol=tolerance(np.float64))
+
+
+def test_js_gradients_where_one_side_has_no_class():
+    """The gradient is q/2 log 2 where only q has the class, 0 where q is 0."""
+    log_q, t = jnp.array([0.0, -jnp.inf, -jnp.inf]), jnp.array([0.0, 1.0, 0.0])
+    slopes = jax.grad(jaxloss.jensen_shannon, (0, 1))(log_q, t)
+    np.testing.assert_allclose(slopes, [[LN2 / 2, 0, 0], [0, LN2 / 2, 0]])
+
+
+def test_js_near_certainty_has_a_gradient():
+    """A probability that rounds to 1 is not 1: the slope at q = 1 - 1e-10 is right."""
+    log_q, t = jnp.float32(-1e-10)[None], jnp.ones(1, jnp.float32)
+    slope = jax.grad(lambda x: jaxloss.jensen_shannon(x, t))(log_q)
+    np.testing.assert_allclose(slope, [-0.25e-10], rtol=tolerance(np.float32))
+
+
+# --- both --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fn", OF_PROBABILITIES, ids=lambda fn: fn.__name__)
+def test_impossible_classes_reach_no_derivative(fn):
+    """-inf log-probabilities with zero targets: value, gradient, jvp and both
+    Hessians are finite, and the same as without the class."""
+    log_q, t = jnp.array([-1.2, -0.4, -jnp.inf]), jnp.array([0.3, 0.7, 0.0])
+    kept = slice(0, 2)
+    for derive in (
+        lambda f: f,
+        lambda f: jax.grad(f, (0, 1)),
+        lambda f: lambda *x: jax.jvp(f, x, tuple(map(jnp.ones_like, x))),
+        lambda f: jax.jacfwd(jax.jacrev(f, (0, 1)), (0, 1)),
+        lambda f: jax.jacrev(jax.jacfwd(f, (0, 1)), (0, 1)),
+    ):
+        got = jax.tree.leaves(jax.jit(derive(fn))(log_q, t))
+        want = jax.tree.leaves(jax.jit(derive(fn))(log_q[kept], t[kept]))
+        for g, w in zip(got, want, strict=True):
+            assert jnp.all(jnp.isfinite(g))
+            inside = g[(kept,) * g.ndim]
+            np.testing.assert_allclose(inside, w, rtol=tolerance(np.float64))
+
+
+@pytest.mark.parametrize("fn", OF_PROBABILITIES, ids=lambda fn: fn.__name__)
+def test_the_classes_may_lie_along_any_axis(fn):
+    """`axis` says where the classes are; the shape without it is the result's."""
+    logits, t = (x.reshape(4, 10, 5) for x in random_pair())
+    log_q = stable.log_softmax(logits)
+    moved = fn(jnp.moveaxis(log_q, -1, 1), jnp.moveaxis(t, -1, 1), axis=1)
+    np.testing.assert_allclose(moved, fn(log_q, t), rtol=tolerance(np.float64, 16))
+
+
+# --- Gaussian ----------------------------------------------------------------------
+
+
+def test_gaussian_kl_is_the_integral():
+    """The closed form is the integral of p log(p / p0), by quadrature."""
+    mean, log_variance = 0.75, -1.25
+
+    def integrand(x):
+        p = mpmath.npdf(x, mean, mpmath.exp(mpmath.mpf(log_variance) / 2))
+        return p * mpmath.log(p / mpmath.npdf(x))
+
+    expected: Any = mpmath.quad(integrand, [-8, 0, 1, 8])
+    value = jaxloss.gaussian_kl(jnp.array([mean]), jnp.array([log_variance]))
+    np.testing.assert_allclose(
+        value, float(expected), rtol=1e-12
+    )  # that of the quadrature
+
+
+def test_gaussian_kl_is_zero_at_the_prior_only():
+    """Exactly 0 with gradient 0 at the prior, and positive right beside it."""
+    zero = jnp.zeros(3, jnp.float32)
+    value, slopes = jax.value_and_grad(jaxloss.gaussian_kl, (0, 1))(zero, zero)
+    assert value == 0
+    np.testing.assert_array_equal(slopes, np.zeros((2, 3)))
+    for v in (1e-4, -1e-4):
+        value = jaxloss.gaussian_kl(zero, zero.at[0].set(v))
+        # Half of e^v - 1 - v, which is v^2 / 2 + v^3 / 6 up to v^4 / 24.
+        v = float(np.float32(v))
+        np.testing.assert_allclose(
+            value, v**2 / 4 + v**3 / 12, rtol=tolerance(np.float32, 2)
+        )
+
+
+def test_gaussian_kl_at_the_ends_of_the_line():
+    """No variance and infinite variance cost infinity, not NaN; 2e19 is not too far."""
+    zero = jnp.zeros(1, jnp.float32)
+    for v in (-jnp.inf, jnp.inf, 100.0):
+        assert jaxloss.gaussian_kl(zero, zero + v) == jnp.inf
+    far = jaxloss.gaussian_kl(zero + 2e19, zero)
+    np.testing.assert_allclose(far, 2e38, rtol=tolerance(np.float32))
+
+
+# --- messages ----------------------------------------------------------------------
+
+
+def test_errors_name_the_loss_and_the_argument():
+    """A wrong shape, dtype or axis is refused with what was given."""
+    q = jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"^kl_divergence: `targets` has shape \(3,\)"):
+        jaxloss.kl_divergence(q, q[0])
+    with pytest.raises(ValueError, match=r"^jensen_shannon: `axis` is 2; expected an"):
+        jaxloss.jensen_shannon(q, q, axis=2)
+    with pytest.raises(
+        TypeError, match=r"^jensen_shannon: `log_predictions` has dtype"
+    ):
+        jaxloss.jensen_shannon(q.astype(int), q)
+    with pytest.raises(TypeError, match=r"^gaussian_kl: `log_variances` has dtype int"):
+        jaxloss.gaussian_kl(q, q.astype(int))

@@ -1,0 +1,229 @@
+"""Preference losses: accuracy, what they are for two answers, and their gradients."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxloss
+from jaxloss import margins, reduce
+from jaxloss.testing import tolerance
+from tests import accuracy
+from tests.accuracy import Case
+from tests.specs.language.preference import log_odds, sigmoid, softplus
+
+FLOAT64 = tolerance(np.float64)
+
+# --- accuracy ------------------------------------------------------------------------
+
+GAINS = accuracy.pairs(accuracy.line(-60, 60, 25), np.array([0.01, 0.1, 1.0]))
+MEANS = accuracy.pairs(
+    -np.geomspace(1e-5, 60, 14) * (1 + 2.0**-13), -np.geomspace(1e-3, 30, 7)
+)
+
+
+def of_chosen(loss):
+    """A loss of four log-probabilities as one of the chosen one, and of beta."""
+    return lambda w, beta: loss(w, *[jnp.full_like(w, -7.0)] * 3, beta=beta)
+
+
+ACCURACY = [
+    Case(
+        name="dpo",
+        fn=of_chosen(jaxloss.dpo),
+        formula=lambda w, beta: softplus(-beta * (w + 7)),
+        columns=GAINS,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+    ),
+    Case(
+        name="ipo",
+        fn=of_chosen(jaxloss.ipo),
+        formula=lambda w, beta: (w + 7 - 1 / (2 * beta)) ** 2,
+        columns=GAINS,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        halves=False,
+    ),
+    Case(
+        name="kto",
+        fn=lambda own, beta: jaxloss.kto(
+            own, jnp.full_like(own, -7.0), own < 1e9, baseline=0.0, beta=beta
+        ),
+        formula=lambda own, beta: sigmoid(-beta * (own + 7)),
+        columns=GAINS,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        halves=False,
+    ),
+    Case(
+        name="simpo",
+        fn=lambda w, beta: jaxloss.simpo(w, jnp.full_like(w, -2), beta=beta, gamma=1),
+        formula=lambda w, beta: softplus(1 - beta * (w + 2)),
+        columns=GAINS,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        halves=False,
+    ),
+    Case(
+        name="orpo",
+        fn=jaxloss.orpo,
+        formula=lambda w, v: softplus(log_odds(v) - log_odds(w)) / 10 - w,
+        columns=MEANS,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        halves=False,
+    ),
+    Case(
+        name="orpo in the rejected",
+        fn=jaxloss.orpo,
+        formula=lambda w, v: softplus(log_odds(v) - log_odds(w)) / 10 - w,
+        columns=MEANS,
+        argument=1,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        halves=False,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
+def test_accuracy(case):
+    """Value, gradient and second derivative keep their bounds, in both modes."""
+    case.check()
+
+
+# --- what they are -------------------------------------------------------------------
+
+
+def draw(count, size=9):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(-np.abs(9 * rng.normal(size=size))) for _ in range(count)]
+
+
+def test_dpo_is_a_logistic_loss_of_the_gain():
+    """So other losses of margins make other members of the family."""
+    w, v, w0, v0 = draw(4)
+    gain = (w - w0) - (v - v0)
+    losses = jaxloss.dpo(w, v, w0, v0, beta=0.3)
+    want = jaxloss.logistic(0.3 * gain, jnp.ones(9))
+    np.testing.assert_allclose(losses, want, rtol=8 * FLOAT64)
+    ipo = jaxloss.ipo(w, v, w0, v0, beta=0.3)
+    want = margins.squared(0.6 * gain) / 0.6**2
+    np.testing.assert_allclose(ipo, want, rtol=8 * FLOAT64)
+
+
+def test_dpo_that_changed_nothing_is_a_guess():
+    """Under the reference itself: log 2, and slopes of beta / 2."""
+    w, v = draw(2)
+    total = lambda w, v: jnp.sum(jaxloss.dpo(w, v, *draw(2), beta=0.1))
+    value, slopes = jax.value_and_grad(total, (0, 1))(w, v)
+    np.testing.assert_allclose(value, 9 * np.log(2), rtol=FLOAT64)
+    np.testing.assert_allclose(slopes, [[-0.05] * 9, [0.05] * 9], rtol=FLOAT64)
+
+
+def test_simpo_is_dpo_without_a_reference():
+    """At the margin 0."""
+    w, v = draw(2)
+    losses = jaxloss.simpo(w, v, beta=2.0, gamma=0.0)
+    zero = jnp.zeros(9)
+    want = jaxloss.dpo(w, v, zero, zero, beta=2.0)
+    np.testing.assert_allclose(losses, want, rtol=8 * FLOAT64)
+
+
+def test_kto_of_an_answer_and_its_contrary_is_one():
+    """What is lost if it is good and what is lost if it is bad add up."""
+    own, reference = draw(2)
+    good, bad = (
+        jaxloss.kto(own, reference, jnp.full(9, kind), baseline=0.5, beta=0.2)
+        for kind in (True, False)
+    )
+    np.testing.assert_allclose(good + bad, np.ones(9), rtol=FLOAT64)
+
+
+def test_orpo_of_equal_answers():
+    """Imitation, and a guess."""
+    (w,) = draw(1)
+    losses = jaxloss.orpo(w, w, beta=0.5)
+    np.testing.assert_allclose(losses, -w + 0.5 * np.log(2), rtol=8 * FLOAT64)
+
+
+# --- groups --------------------------------------------------------------------------
+
+
+def group(seed=0):
+    rng = np.random.default_rng(seed)
+    old = -np.abs(rng.normal(size=(2, 4, 3)))
+    return jnp.asarray(old), jnp.asarray(rng.normal(size=(2, 4)))
+
+
+def test_grpo_on_policy_is_the_policy_gradient():
+    """At the model that drew the answers the slope is minus the advantage."""
+    old, rewards = group()
+    losses = lambda new: jaxloss.grpo(new, old, rewards)
+    value, slope = jax.value_and_grad(lambda new: jnp.sum(losses(new)))(old)
+    r = np.asarray(rewards)
+    advantages = (r - r.mean(1, keepdims=True)) / r.std(1, keepdims=True)
+    np.testing.assert_allclose(slope, -np.repeat(advantages[..., None], 3, -1))
+    np.testing.assert_allclose(value, 0, atol=64 * FLOAT64)
+
+
+def test_grpo_clips_as_ppo():
+    """The pessimistic of the two surrogates, whatever the ratio and the advantage."""
+    old, rewards = group()
+    new = old + jnp.asarray(np.random.default_rng(1).normal(size=old.shape))
+    losses = jaxloss.grpo(new, old, rewards, epsilon_low=0.2, epsilon_high=0.3)
+    r = np.asarray(rewards)
+    a = ((r - r.mean(1, keepdims=True)) / r.std(1, keepdims=True))[..., None]
+    ratio = np.exp(np.asarray(new - old))
+    want = -np.minimum(ratio * a, np.clip(ratio, 0.8, 1.3) * a)
+    np.testing.assert_allclose(losses, want, rtol=64 * FLOAT64)
+
+
+def test_rewards_without_a_difference_teach_nothing():
+    """All equal, though 0.1 has no exact mean: loss and gradient are 0, though a ratio
+    overflows; so are those of masked tokens, though they be NaN."""
+    old = jnp.zeros((3, 2), np.float32)
+    new = old.at[0, 0].set(200.0).at[1, 1].set(jnp.nan)
+    where = ~jnp.isnan(new)
+    total = lambda new: jnp.sum(jaxloss.grpo(new, old, jnp.full(3, 0.1), where=where))
+    value, slope = jax.value_and_grad(total)(new)
+    np.testing.assert_array_equal(slope, np.zeros((3, 2)))
+    assert value == 0
+
+
+def test_sequences_may_count_alike_or_by_their_tokens():
+    """Mean over tokens then answers is GRPO, mean over all tokens DAPO."""
+    old, rewards = group()
+    where = (
+        jnp.asarray(np.random.default_rng(2).random(old.shape) < 0.7)
+        .at[..., 0]
+        .set(True)
+    )
+    losses = jaxloss.grpo(old, old, rewards, where=where)
+    by_answer = reduce.mean(reduce.mean(losses, where=where, axis=-1))
+    counts = np.asarray(where).sum(-1)
+    r = np.asarray(rewards)
+    a = (r - r.mean(1, keepdims=True)) / r.std(1, keepdims=True)
+    np.testing.assert_allclose(by_answer, -a.mean(), atol=64 * FLOAT64)
+    by_token = reduce.mean(losses, where=where)
+    np.testing.assert_allclose(by_token, -(a * counts).sum() / counts.sum())
+
+
+# --- from hidden states --------------------------------------------------------------
+
+
+def test_the_recipe_learns_to_prefer(capsys):
+    """From hidden states, with every loss, on text."""
+    path = pathlib.Path(__file__).parents[3] / "docs/examples/preferences.py"
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with jax.enable_x64(False):
+        exec(compile(path.read_text(), path, "exec"), names)
+    before = names["right"].pop("imitation of both")
+    assert before < 0.7
+    assert sorted(names["right"]) == ["dpo", "grpo", "kto", "orpo", "simpo"]
+    assert min(names["right"].values()) > before + 0.1
+    assert capsys.readouterr().out.startswith("{'imitation")

@@ -1,0 +1,151 @@
+"""What is claimed of every loss of `jaxloss.losses.classification.ordinal`."""
+
+import functools
+
+import mpmath as mp
+import numpy as np
+
+import jaxloss
+from jaxloss.testing import LossSpec
+from tests.specs import common
+from tests.specs.classification.cross_entropy import (
+    bad_labels,
+    distribution,
+    distribution_edges,
+    id_edges,
+    log_probs,
+    sigmoid,
+    softplus,
+)
+
+# --- thresholds --------------------------------------------------------------------
+
+
+@common.exact_rows(1, 0)
+def coral_reference(x, y):
+    return mp.fsum(softplus(-v) if y > k else softplus(v) for k, v in enumerate(x))
+
+
+@common.exact_rows(1, 0)
+def coral_gradient(x, y):
+    return [-sigmoid(-v) if y > k else sigmoid(v) for k, v in enumerate(x)]
+
+
+@common.exact_rows(1, 0)
+def coral_curvature(x, y):
+    slopes = [sigmoid(v) * sigmoid(-v) for v in x]
+    return [[s * (i == j) for j in range(len(x))] for i, s in enumerate(slopes)]
+
+
+def thresholds_and_ids(rng, shape):
+    """Four log-odds, which need not fall, and one of five classes."""
+    return 4 * rng.normal(size=(*shape, 4)), rng.integers(0, 5, size=shape)
+
+
+def threshold_edges(dtype):
+    """Every magnitude at every threshold, below and above the label; the ends of it."""
+    x = common.ladder(dtype)
+    rows = np.stack([x, -x, np.roll(x, 3), np.zeros_like(x)], axis=-1)
+    return [(rows, np.full(len(rows), y)) for y in (0, 2, 4)]
+
+
+# --- distributions -----------------------------------------------------------------
+
+
+# Nothing below is a difference from 1: 60 digits do not hold 1 - 1e-300.
+
+
+def gaps(p, w):
+    """Carried over each threshold: p_i w_j - w_i p_j summed over i <= k < j."""
+    classes = range(len(p))
+    return [
+        mp.fsum(
+            p[i] * w[j] - w[i] * p[j] for i in classes for j in classes if i <= k < j
+        )
+        for k in classes[:-1]
+    ]
+
+
+def lead(d, i, j):
+    """`T_j - T_i`: what is carried between the two classes, with its sign."""
+    return mp.fsum(d[j:i]) - mp.fsum(d[i:j])
+
+
+def emd_formulas(kind):
+    """Value and gradient, for one kind of labels."""
+    lift = common.exact_rows(1, kind)
+
+    @lift
+    def reference(x, y):
+        p = [mp.exp(v) for v in log_probs(x)]
+        return mp.fsum(d**2 for d in gaps(p, distribution(y, len(x)))) if p else 0
+
+    @lift
+    def gradient(x, y):
+        p, w = [mp.exp(v) for v in log_probs(x)], distribution(y, len(x))
+        if not p:
+            return [mp.mpf(0)] * len(x)
+        d, classes, mass = gaps(p, w), range(len(x)), mp.fsum(w)
+        in_logits = [
+            2 * mass * p[j] * mp.fsum(p[i] * lead(d, i, j) for i in classes)
+            for j in classes
+        ]
+        if kind == 0:
+            return in_logits
+        # Towards class j goes what is not there yet: all classes beyond a threshold
+        # before it, all up to a threshold after it.
+        far = lambda j, k: mp.fsum(p[: k + 1]) if k < j else -mp.fsum(p[k + 1 :])
+        return in_logits, [
+            2 * mp.fsum(d[k] * far(j, k) for k in classes[:-1]) for j in classes
+        ]
+
+    return {"reference": reference, "gradient": gradient}
+
+
+def emd(kind, sample, edges, name, **more):
+    return LossSpec(
+        name=f"squared_emd({name})",
+        fn=jaxloss.squared_emd,
+        sample=sample,
+        event_ndim=1,
+        differentiable=(0, 1) if kind else 0,
+        extremes=edges,
+        bad_calls=bad_labels("squared_emd"),
+        **emd_formulas(kind),
+        **more,
+    )
+
+
+X, IDS = np.ones((3, 4)), np.zeros(3, int)
+refused = functools.partial(common.refused, "coral")
+SPECS = [
+    LossSpec(
+        name="coral",
+        fn=jaxloss.coral,
+        sample=thresholds_and_ids,
+        event_ndim=1,
+        reference=coral_reference,
+        gradient=coral_gradient,
+        curvature=coral_curvature,
+        convex=True,
+        minimiser=lambda y: np.where(y[..., None] > np.arange(4), 800.0, -800.0),
+        extremes=threshold_edges,
+        bad_calls=(
+            refused("labels", X, IDS[:2]),
+            refused("labels", X, IDS[:, None]),
+            refused("labels", X, IDS.astype(float), error=TypeError),
+            refused("labels", X, IDS == 0, error=TypeError),
+            refused("logits", X.astype(int), IDS, error=TypeError),
+            refused("axis", np.ones(()), np.zeros((), int)),
+            refused("axis", X, IDS, axis=2),
+        ),
+    ),
+    emd(0, common.logits_and_ids(), id_edges, "ids"),
+    emd(
+        1,
+        common.logits_and_distributions(),
+        distribution_edges,
+        "distributions",
+        minimiser=np.log,
+    ),
+]

@@ -1,0 +1,345 @@
+"""Claims of the preference losses."""
+
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+
+import jaxloss
+from jaxloss.testing import LossSpec
+from tests.specs.common import exact, exact_rows, refused
+
+ONES = np.ones(3)
+NAMES = (
+    "chosen_log_probs",
+    "rejected_log_probs",
+    "chosen_reference_log_probs",
+    "rejected_reference_log_probs",
+)
+
+
+def sigmoid(x):
+    return 1 / (1 + mp.exp(-x))
+
+
+def softplus(x):
+    return max(x, 0) + mp.log1p(mp.exp(-abs(x)))
+
+
+def bad_arrays(name, names, good=(), **params):
+    """Other shapes, integers, strings: for each of the arrays."""
+    arrays = [ONES] * len(names)
+    for at, argument in enumerate(names):
+        wrong = lambda x, at=at: [*arrays[:at], x, *arrays[at + 1 :], *good]
+        yield refused(
+            name, argument, *wrong(ONES.astype(int)), error=TypeError, **params
+        )
+        yield refused(name, argument, *wrong("three"), error=TypeError, **params)
+        if at:
+            yield refused(name, argument, *wrong(np.ones((3, 1))), **params)
+
+
+# --- pairs ---------------------------------------------------------------------------
+
+
+def log_probs(count):
+    """Log-probabilities of `count` kinds of answers of a few tokens."""
+
+    def sample(rng, shape):
+        return tuple(-np.abs(5 * rng.normal(size=shape)) for _ in range(count))
+
+    return sample
+
+
+def gains(dtype):
+    """Gains of every size, either way, and none."""
+    steps = [0.0, 1e-6, 0.3, 7.0, 90.0, 3e3]
+    w, v = (-x.ravel() for x in np.meshgrid(steps, steps))
+    return [(w, v, np.zeros_like(w), np.zeros_like(w)), (w, v, v, w)]
+
+
+def of_gain(name, value, slope, beta, **claims):
+    """A loss of the gain of one answer over the other: its value and its slope."""
+    delta = lambda w, v, w0, v0: (w - w0) - (v - v0)
+
+    @exact
+    def reference(w, v, w0, v0, beta):
+        return value(delta(w, v, w0, v0), beta)
+
+    @exact
+    def gradient(w, v, w0, v0, beta):
+        by_gain = slope(delta(w, v, w0, v0), beta)
+        return by_gain, -by_gain, -by_gain, by_gain
+
+    return LossSpec(
+        name=f"{name}(beta={beta})",
+        fn=getattr(jaxloss, name),
+        params={"beta": beta},
+        sample=log_probs(4),
+        differentiable=(0, 1, 2, 3),
+        reference=reference,
+        gradient=gradient,
+        extremes=gains,
+        convex=True,
+        bad_calls=(
+            *bad_arrays(name, NAMES),
+            refused(name, "beta", ONES, ONES, ONES, ONES, beta=-1.0),
+            refused(name, "beta", ONES, ONES, ONES, ONES, beta=np.ones(2)),
+        ),
+        **claims,
+    )
+
+
+def dpo(beta):
+    return of_gain(
+        "dpo",
+        lambda gain, beta: softplus(-beta * gain),
+        lambda gain, beta: -beta * sigmoid(-beta * gain),
+        beta,
+    )
+
+
+def ipo(beta):
+    return of_gain(
+        "ipo",
+        lambda gain, beta: (gain - 1 / (2 * mp.mpf(beta))) ** 2,
+        lambda gain, beta: 2 * (gain - 1 / (2 * mp.mpf(beta))),
+        beta,
+        minimiser=lambda v, w0, v0, beta: w0 + (v - v0) + 0.5 / beta,
+    )
+
+
+@exact
+def simpo_of(w, v, beta, gamma):
+    return softplus(gamma - beta * (w - v))
+
+
+@exact
+def simpo_slopes(w, v, beta, gamma):
+    slope = beta * sigmoid(gamma - beta * (w - v))
+    return -slope, slope
+
+
+def simpo(beta, gamma):
+    params = {"beta": beta, "gamma": gamma}
+    return LossSpec(
+        name=f"simpo(beta={beta}, gamma={gamma})",
+        fn=jaxloss.simpo,
+        params=params,
+        sample=log_probs(2),
+        differentiable=(0, 1),
+        reference=simpo_of,
+        gradient=simpo_slopes,
+        extremes=lambda dtype: [args[:2] for args in gains(dtype)],
+        convex=True,
+        bad_calls=(
+            *bad_arrays("simpo", NAMES[:2], **params),
+            refused("simpo", "beta", ONES, ONES, beta=-1.0, gamma=0.0),
+            refused(
+                "simpo", "gamma", ONES, ONES, beta=1.0, gamma="high", error=TypeError
+            ),
+        ),
+    )
+
+
+# --- single answers ------------------------------------------------------------------
+
+
+def answers(rng, shape):
+    own, reference = log_probs(2)(rng, shape)
+    return own, reference, rng.random(shape) < 0.5
+
+
+@exact
+def kto_of(own, reference, good, beta, baseline):
+    gain = own - reference - baseline
+    return sigmoid(beta * (-gain if good else gain))
+
+
+@exact
+def kto_slopes(own, reference, good, beta, baseline):
+    gain = own - reference - baseline
+    s = sigmoid(beta * gain)
+    slope = (-beta if good else beta) * s * sigmoid(-beta * gain)
+    return slope, -slope
+
+
+def kto(beta, baseline):
+    params = {"beta": beta, "baseline": baseline}
+    edges = lambda dtype: [
+        (own, reference, np.full(own.shape, good))
+        for own, reference, *_ in gains(dtype)
+        for good in (True, False)
+    ]
+    good = np.ones(3, bool)
+    return LossSpec(
+        name=f"kto(beta={beta}, baseline={baseline})",
+        fn=jaxloss.kto,
+        params=params,
+        sample=answers,
+        differentiable=(0, 1),
+        reference=kto_of,
+        gradient=kto_slopes,
+        extremes=edges,
+        bad_calls=(
+            *bad_arrays("kto", ("log_probs", "reference_log_probs"), [good], **params),
+            refused("kto", "desirable", ONES, ONES, ONES, error=TypeError, **params),
+            refused("kto", "desirable", ONES, ONES, good[:2], **params),
+            refused("kto", "beta", ONES, ONES, good, beta=-1.0, baseline=0.0),
+            refused("kto", "baseline", ONES, ONES, good, baseline=np.ones(2)),
+        ),
+    )
+
+
+# --- odds ----------------------------------------------------------------------------
+
+
+def log_odds(p):
+    return p - mp.log(-mp.expm1(p))
+
+
+@exact
+def orpo_of(w, v, beta):
+    return beta * softplus(log_odds(v) - log_odds(w)) - w
+
+
+@exact
+def orpo_slopes(w, v, beta):
+    wrong = beta * sigmoid(log_odds(v) - log_odds(w))
+    return -1 + wrong / mp.expm1(w), -wrong / mp.expm1(v)
+
+
+def certain_and_not(dtype):
+    """Means of nearly certain tokens, of ordinary and of impossible ones."""
+    steps = [1e-4, 0.3, 0.7, 7.0, 80.0]
+    w, v = (-x.ravel() for x in np.meshgrid(steps, steps))
+    return [(w, v)]
+
+
+def orpo(beta):
+    return LossSpec(
+        name=f"orpo(beta={beta})",
+        fn=jaxloss.orpo,
+        params={"beta": beta},
+        sample=log_probs(2),
+        differentiable=(0, 1),
+        reference=orpo_of,
+        gradient=orpo_slopes,
+        extremes=certain_and_not,
+        fill=-1.0,
+        bad_calls=(
+            *bad_arrays("orpo", NAMES[:2]),
+            refused("orpo", "beta", -ONES, -ONES, beta=-1.0),
+        ),
+    )
+
+
+# --- groups --------------------------------------------------------------------------
+
+
+class OfGroup(LossSpec):
+    """A loss of a group of answers `(group, tokens)` with a value per token.
+
+    One example of the laws is a group, so they see one number of it: the sum, in which
+    every token has a weight of its own.
+    """
+
+    def __call__(self, *args, **overrides):
+        losses = super().__call__(*args, **overrides)
+        losses = losses.reshape(*losses.shape[:-2], -1)
+        weights = jnp.arange(1, losses.shape[-1] + 1, dtype=losses.dtype)
+        return jnp.sum(losses * weights.reshape([1] * (losses.ndim - 1) + [-1]), -1)
+
+
+def group_of_answers(rng, shape):
+    """Three answers of two tokens, some clipped either way, some masked."""
+    size = (*shape, 3, 2)
+    old = -np.abs(rng.normal(size=size))
+    new = old + 0.4 * rng.normal(size=size)
+    return new, old, rng.normal(size=(*shape, 3)), rng.random(size) < 0.8
+
+
+def surrogates(new, old, rewards, where, low, high):
+    """Each token's weight, advantage, ratio, whether it is clipped, and its bound."""
+    mean = mp.fsum(rewards) / len(rewards)
+    std = mp.sqrt(mp.fsum((r - mean) ** 2 for r in rewards) / len(rewards))
+    weight = 0
+    for i, reward in enumerate(rewards):
+        a = (reward - mean) / std if std else mp.mpf(0)
+        for x, y, keep in zip(new[i], old[i], where[i], strict=True):
+            weight += 1
+            ratio, bound = mp.exp(x - y), 1 + high if a > 0 else 1 - low
+            clipped = ratio >= bound if a > 0 else ratio <= bound
+            yield weight * keep * a, ratio, clipped or not a, bound
+
+
+@exact_rows(2, 2, 1, 2)
+def grpo_of(new, old, rewards, where, epsilon_low, epsilon_high):
+    terms = surrogates(new, old, rewards, where, epsilon_low, epsilon_high)
+    return -mp.fsum(a * (bound if clipped else r) for a, r, clipped, bound in terms)
+
+
+@exact_rows(2, 2, 1, 2)
+def grpo_slopes(new, old, rewards, where, epsilon_low, epsilon_high):
+    terms = surrogates(new, old, rewards, where, epsilon_low, epsilon_high)
+    flat = [mp.mpf(0) if clipped else -a * r for a, r, clipped, _ in terms]
+    return [flat[i : i + len(new[0])] for i in range(0, len(flat), len(new[0]))]
+
+
+@exact_rows(2, 2, 1, 2)
+def grpo_cancels(new, old, rewards, where, epsilon_low, epsilon_high):
+    terms = surrogates(new, old, rewards, where, epsilon_low, epsilon_high)
+    size = 1 + max(map(abs, rewards)) / (max(rewards) - min(rewards) or mp.inf)
+    return size * mp.fsum(
+        abs(a) * (bound if clipped else r) for a, r, clipped, bound in terms
+    )
+
+
+def group_edges(dtype):
+    """Nothing changed, much changed, equal rewards, one good answer, nothing left."""
+    old = -np.array([[1.0, 2.0], [0.5, 3.0], [4.0, 0.1]])
+    shift = np.array([[5.0, -5.0], [5.0, -5.0], [0.1, -0.1]])
+    one, equal = np.array([0.0, 1.0, 0.0]), np.full(3, 0.1)
+    some, none = np.array([[1, 1], [1, 0], [0, 1]], bool), np.zeros((3, 2), bool)
+    groups = [(old, one, some), (old + shift, one, some), (old + shift, equal, some)]
+    groups += [(old - shift, 1e3 * one, some), (old + shift, one, none)]
+    return [(new[None], old[None], r[None], w[None]) for new, r, w in groups]
+
+
+def grpo(low, high):
+    name, x, r = "grpo", np.ones((3, 2)), ONES
+    return OfGroup(
+        name=f"grpo(epsilon_low={low}, epsilon_high={high})",
+        fn=jaxloss.grpo,
+        params={"epsilon_low": low, "epsilon_high": high},
+        sample=group_of_answers,
+        keywords=("where",),
+        event_ndim=2,
+        reference=grpo_of,
+        gradient=grpo_slopes,
+        cancels=grpo_cancels,
+        smooth=False,
+        extremes=group_edges,
+        bad_calls=(
+            refused(name, "log_probs", x.astype(int), x, r, error=TypeError),
+            refused(name, "log_probs", r, r, np.ones(())),
+            refused(name, "old_log_probs", x, x[:2], r),
+            refused(name, "old_log_probs", x, x.astype(int), r, error=TypeError),
+            refused(name, "rewards", x, x, x),
+            refused(name, "rewards", x, x, "good", error=TypeError),
+            refused(name, "where", x, x, r, where=x, error=TypeError),
+            refused(name, "where", x, x, r, where=np.ones(3, bool)),
+            refused(name, "epsilon_low", x, x, r, epsilon_low=1.5),
+            refused(name, "epsilon_high", x, x, r, epsilon_high=-0.1),
+        ),
+    )
+
+
+SPECS = [
+    dpo(0.1),
+    dpo(1.0),
+    ipo(0.25),
+    simpo(2.0, 1.0),
+    kto(0.1, 0.5),
+    orpo(0.1),
+    grpo(0.2, 0.28),
+]

@@ -1,0 +1,259 @@
+"""What is claimed of every loss of `jaxloss.losses.vision.segmentation`."""
+
+import functools
+
+import mpmath
+import numpy as np
+
+import jaxloss
+from jaxloss.testing import LossSpec
+from tests.specs import common
+
+KEYWORDS = ("complements", "where")
+
+
+def masks(*size, hard):
+    """Probabilities, targets, complements that are not 1 - p; and what counts."""
+
+    def sample(rng, shape):
+        p, t, q = rng.uniform(0.05, 0.95, size=(3, *shape, *size))
+        t = rng.integers(0, 2, size=t.shape) if hard else t
+        return p, t, q, rng.uniform(size=p.shape) < 0.8
+
+    return sample
+
+
+def refused_masks(loss, p, axis):
+    """What every loss of masks refuses, of probabilities of two axes."""
+    t = np.zeros(p.shape, int)
+    refused = lambda argument, *args, **kw: common.refused(
+        loss, argument, *args, **{"axis": axis, **kw}
+    )
+    kinds = {"error": TypeError}
+    return (
+        refused("targets", p, t[:1]),
+        refused("targets", p, t[0]),
+        refused("targets", p, "mask", **kinds),
+        refused("probabilities", t, t, **kinds),
+        refused("complements", p, t, complements=p[:1]),
+        refused("complements", p, t, complements=t, **kinds),
+        refused("where", p, t, where=t, **kinds),
+        refused("where", p, t, where=t[:1] == 0),
+        refused("axis", p, t, axis=2),
+        refused("axis", p, t, axis=(0, -2)),
+        refused("axis", p, t, axis=None, **kinds),
+        refused("smooth", p, t, smooth=-1.0),
+        refused("smooth", p, t, smooth="none", **kinds),
+    )
+
+
+# --- one mask at a time ------------------------------------------------------------
+#
+# 1 - (hit TP + s) / (hit TP + alpha FP + beta FN + s)
+
+# One minus a ratio of which 1e-308 is missing.
+many_digits = mpmath.workdps(700)
+
+
+@common.exact_rows(1, 1, 1, 1)
+@many_digits
+def reference(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
+    rows = list(zip(p, t, q, where, strict=True))
+    tp = mpmath.fsum(m * x * y for x, y, z, m in rows)
+    fp = mpmath.fsum(m * x * (1 - y) for x, y, z, m in rows)
+    fn = mpmath.fsum(m * z * y for x, y, z, m in rows)
+    whole = hit * tp + alpha * fp + beta * fn + smooth
+    return 1 - (hit * tp + smooth) / whole if whole else mpmath.mpf(0)
+
+
+@common.exact_rows(1, 1, 1, 1)
+def gradient(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
+    rows = list(zip(p, t, q, where, strict=True))
+    part = mpmath.fsum(m * hit * x * y for x, y, z, m in rows) + smooth
+    rest = mpmath.fsum(m * (alpha * x * (1 - y) + beta * z * y) for x, y, z, m in rows)
+    whole = part + rest or mpmath.inf
+    good, bad = part / whole**2, rest / whole**2
+    return (
+        [m * (alpha * (1 - y) * good - hit * y * bad) for x, y, z, m in rows],
+        [m * ((beta * z - alpha * x) * good - hit * x * bad) for x, y, z, m in rows],
+        [m * beta * y * good for x, y, z, m in rows],
+    )
+
+
+def edge_masks(low):
+    """Perfect, all wrong, empty on either side and on both, nearly empty, certain."""
+    near = 1 - 2.0**-10
+    rows = (
+        ([1, 1, 0, 0], [1, 1, 0, 0]),
+        ([0, 0, 1, 1], [1, 1, 0, 0]),
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+        ([1, 0.5, 0, 0], [0, 0, 0, 0]),
+        ([low, low, 2 * low, low], [0, 0, 0, 0]),
+        ([1, 1, 1, 1], [1, 1, 1, 1]),
+        ([0, 0, 0, 0], [1, 1, 1, 1]),
+        ([near, 1, 1 - near, low], [1, 1, 0, 0]),
+    )
+    p, t = (np.array(side, float) for side in zip(*rows, strict=True))
+    return p, t
+
+
+# Of an empty target the second derivatives, of size 1 / low^2, are still numbers.
+LOW = 2.0**-40
+
+
+def edges(*, hard):
+    """With complements, of which that of a rounded 1 is not 0; with everything
+    counted, half of it and nothing."""
+
+    def at(dtype):
+        p, t = edge_masks(64 * common.tiny(dtype) if hard else LOW)
+        q = np.where((p == 1) & (t == 1), 2.0**-14, 1 - p)
+        t = t.astype(int) if hard else t
+        half = np.broadcast_to(np.arange(4) % 2 == 0, p.shape)
+        return [(p, t, q, where) for where in (half | True, half, half & False)]
+
+    return at
+
+
+def overlap(fn, *, hard, hit=1, bad_calls=(), **params):
+    """The loss in all its arguments that are floating: hard masks are integers."""
+    setting = ", ".join(f"{k}={v}" for k, v in params.items())
+    slopes = functools.partial(gradient, hit=hit)
+    in_p_and_q = lambda *args, **kw: slopes(*args, **kw)[::2]
+    return LossSpec(
+        name=f"{fn.__name__}({setting})",
+        fn=fn,
+        params=params,
+        static={"axis": -1},
+        keywords=KEYWORDS,
+        sample=masks(4, hard=hard),
+        event_ndim=1,
+        differentiable=(0, 2) if hard else (0, 1, 2),
+        reference=functools.partial(reference, hit=hit),
+        gradient=in_p_and_q if hard else slopes,
+        extremes=edges(hard=hard),
+        bad_calls=(
+            *refused_masks(fn.__name__, np.full((2, 4), 0.5), axis=-1),
+            *bad_calls,
+        ),
+    )
+
+
+def refused_weights():
+    p, t = np.full((2, 4), 0.5), np.zeros((2, 4), int)
+    call = functools.partial(common.refused, "tversky")
+    return (
+        call("alpha", p, t, axis=-1, alpha=-0.1),
+        call("alpha", p, t, axis=-1, alpha=np.ones(4)),
+        call("beta", p, t, axis=-1, beta=-0.1),
+        call("beta", p, t, axis=-1, beta=np.ones(4)),
+    )
+
+
+# --- several classes ---------------------------------------------------------------
+
+
+def class_counts(p, t, q, where):
+    """For each class (size, TP, FP, FN) of lists of pixels, each a list of classes."""
+    found = []
+    for c in range(len(p[0])):
+        rows = [
+            tuple(x[c] for x in pixel) for pixel in zip(p, t, q, where, strict=True)
+        ]
+        terms = [(m * y, m * x * y, m * x * (1 - y), m * z * y) for x, y, z, m in rows]
+        found.append([mpmath.fsum(column) for column in zip(*terms, strict=True)])
+    return found
+
+
+@common.exact_rows(2, 2, 2, 2)
+@many_digits
+def generalized_reference(p, t, q, where, *, smooth):
+    """With the published weights: 1 / n^2, the largest of them where n is 0."""
+    counts = class_counts(p, t, q, where)
+    largest = max((1 / n**2 for n, *_ in counts if n), default=mpmath.mpf(1))
+    weights = [1 / n**2 if n else largest for n, *_ in counts]
+    sides = list(zip(weights, counts, strict=True))
+    hit = sum(2 * w * tp for w, (_, tp, _, _) in sides) + smooth * largest
+    missed = sum(w * (fp + fn) for w, (_, _, fp, fn) in sides)
+    return 1 - hit / (hit + missed)
+
+
+@common.exact_rows(2, 2, 2, 2)
+def generalized_gradient(p, t, q, where, *, smooth):
+    """By the weights w = (n_min / n)^2: of each, what the loss gains by n_min and
+    loses by n, on top of what it gains directly."""
+    counts = class_counts(p, t, q, where)
+    sizes, tp, fp, fn = zip(*counts, strict=True)
+    every = range(len(sizes))
+    least = min((n for n in sizes if n), default=mpmath.mpf(1))
+    w = [(least / n) ** 2 if n else mpmath.mpf(1) for n in sizes]
+    part = 2 * sum(w[c] * tp[c] for c in every) + smooth
+    rest = sum(w[c] * (fp[c] + fn[c]) for c in every)
+    good, bad = (side / (part + rest) ** 2 for side in (part, rest))
+    pull = [
+        2 * w[c] * ((fp[c] + fn[c]) * good - 2 * tp[c] * bad) * (n > 0)
+        for c, n in enumerate(sizes)
+    ]
+    gain = sum(pull) / least / max(1, sizes.count(least))
+    by_size = [(n == least) * gain - pull[c] / (n or 1) for c, n in enumerate(sizes)]
+    found = [], [], []
+    for x, y, z, m in zip(p, t, q, where, strict=True):
+        u = [m[c] * w[c] for c in every]
+        direct = [u[c] * ((z[c] - x[c]) * good - 2 * x[c] * bad) for c in every]
+        found[0].append([u[c] * ((1 - y[c]) * good - 2 * y[c] * bad) for c in every])
+        found[1].append([direct[c] + m[c] * by_size[c] for c in every])
+        found[2].append([u[c] * y[c] * good for c in every])
+    return found
+
+
+def class_edges(dtype):
+    """Perfect, all wrong, no class, absent classes missed or not, one rare class."""
+    common_ones = tuple(side.reshape(-1, 2, 2) for side in edge_masks(LOW))
+    rare = np.array([[[0.9, 0.2], [0.8, 0.1]]]), np.array([[[1.0, 0.0], [1.0, 0.02]]])
+    for p, t in (common_ones, rare):
+        keep = np.broadcast_to([[True, True], [False, True]], p.shape)
+        yield from ((p, t, 1 - p, where) for where in (keep | True, keep, keep & False))
+
+
+def refused_classes():
+    p, t = np.full((2, 4), 0.5), np.zeros((2, 4), int)
+    refused = functools.partial(common.refused, "generalized_dice", "class_axis", p, t)
+    return (
+        *refused_masks("generalized_dice", p, axis=0),
+        refused(axis=1),
+        refused(axis=(0, 1)),
+        refused(axis=0, class_axis=2),
+        refused(axis=0, class_axis="c", error=TypeError),
+    )
+
+
+generalized_dice = LossSpec(
+    name="generalized_dice(smooth=0.5)",
+    fn=jaxloss.generalized_dice,
+    params={"smooth": 0.5},
+    static={"axis": -2, "class_axis": -1},
+    keywords=KEYWORDS,
+    sample=masks(2, 2, hard=False),
+    event_ndim=2,
+    differentiable=(0, 1, 2),
+    smooth=False,
+    reference=generalized_reference,
+    gradient=generalized_gradient,
+    extremes=class_edges,
+    bad_calls=refused_classes(),
+)
+
+
+SPECS = [
+    overlap(jaxloss.dice, hard=True, hit=2, smooth=1.0),
+    overlap(jaxloss.jaccard, hard=True, smooth=0.0),
+    overlap(
+        jaxloss.tversky,
+        hard=False,
+        alpha=0.3,
+        beta=0.7,
+        smooth=0.0,
+        bad_calls=refused_weights(),
+    ),
+    generalized_dice,
+]
