@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, stable
+from jaxloss.stable import xla
 
 
 class Rows(NamedTuple):
@@ -17,10 +18,10 @@ class Rows(NamedTuple):
     """-inf where a class is masked; 0 throughout an example without any class."""
     labels: jax.Array
     """Class ids, 0 where they were no class; or distributions, classes last."""
-    alive: jax.Array
+    has_class: jax.Array
     """Whether the example has a class at all: otherwise its loss is 0."""
     known: jax.Array
-    """Whether its id is one of the classes: otherwise its loss, if alive, is NaN."""
+    """Whether its id is one of the classes: otherwise its loss is NaN."""
     given: jax.Array
     """The scores before that 0: nothing was chosen yet, so a sum takes them up."""
 
@@ -40,18 +41,14 @@ class Rows(NamedTuple):
     def expect(self, values: jax.Array) -> jax.Array:
         """`sum(w values)` over the classes; for class ids, the value at the label."""
         if self.are_ids:
-            return pick(values, self.labels)
+            return score_of_class(values, self.labels)
         return jnp.sum(weighted(self.labels, values), axis=-1)
 
-    def finish(self, losses: jax.Array) -> jax.Array:
+    def mask_invalid(self, losses: jax.Array) -> jax.Array:
         """The losses of these rows: computed, 0 or NaN."""
         # An example without classes is padding, and padding often has a label like -1.
-        known = self.known | ~self.alive
-        return nan_unless(known, jnp.where(self.alive, losses, 0))
-
-    def alive_by_label(self) -> "Rows":
-        """These rows, told to be alive by the sums that cross entropy of ids needs."""
-        return self._replace(alive=stable.has_class(self.given, self.labels))
+        known = self.known | ~self.has_class
+        return nan_unless(known, jnp.where(self.has_class, losses, 0))
 
 
 def rows(
@@ -63,15 +60,15 @@ def rows(
 ) -> Rows:
     """Checks and converts the arguments of a loss of class labels."""
     ((name, _),) = scores.items()
-    given, x, alive = _rows_of_scores(loss, axis, where, **scores)
+    given, x, has_class = _rows_of_scores(loss, axis, where, **scores)
     like = jnp.moveaxis(x, -1, axis)
     axis = _checks.one_axis(loss, axis, **{name: like})
     labels = _checks.class_labels(loss, labels, axis, **{name: like})
     if jnp.issubdtype(labels.dtype, jnp.floating):
         labels = jnp.moveaxis(labels, axis, -1)
-        return Rows(x, labels, alive, jnp.ones_like(alive), given)
+        return Rows(x, labels, has_class, jnp.ones_like(has_class), given)
     known = (labels >= 0) & (labels < x.shape[-1])
-    return Rows(x, jnp.where(known, labels, 0), alive, known, given)
+    return Rows(x, jnp.where(known, labels, 0), has_class, known, given)
 
 
 def unlabelled_rows(
@@ -93,11 +90,11 @@ def _rows_of_scores(
         _checks.same_shape(loss, **{name: x}, where=where)
         x = jnp.where(where, x, -jnp.inf)
     x = jnp.moveaxis(x, axis, -1)
-    alive = jnp.max(x, axis=-1) != -jnp.inf
-    return x, jnp.where(alive[..., None], x, 0), alive
+    has_class = jnp.max(x, axis=-1) != -jnp.inf
+    return x, jnp.where(has_class[..., None], x, 0), has_class
 
 
-def pick(values: jax.Array, ids: jax.Array) -> jax.Array:
+def score_of_class(values: jax.Array, ids: jax.Array) -> jax.Array:
     """The entry of each row at its class id, found by comparison, not gathered."""
     at = lax.broadcasted_iota(ids.dtype, values.shape, values.ndim - 1)
     return jnp.sum(jnp.where(at == ids[..., None], values, 0), axis=-1)
@@ -109,7 +106,7 @@ def finite(slope: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(slope), 0, slope)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda weight, loss: finite(loss),
     lambda weight, loss: jnp.broadcast_to(weight, loss.shape),
 )
@@ -121,13 +118,13 @@ def weighted(weight: jax.Array, loss: jax.Array) -> jax.Array:
     return jnp.where(weight == 0, 0, weight * jnp.where(weight == 0, 0, loss))
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda part, first, second, gap: finite(gap),
     lambda part, first, second, gap: jnp.broadcast_to(1 - part, gap.shape),
     lambda part, first, second, gap: jnp.broadcast_to(part, gap.shape),
     None,
 )
-def blend(
+def mix(
     part: jax.Array, first: jax.Array, second: jax.Array, gap: jax.Array
 ) -> jax.Array:
     """`(1 - part) first + part second`; what has no part may be infinite.
@@ -138,54 +135,20 @@ def blend(
     return weighted(1 - part, first) + weighted(part, second)
 
 
-# --- one logit a decision ------------------------------------------------------------
-# Without comparing or choosing, which would keep XLA:CPU from taking up in a sum.
-
-
-def signs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(1, 0) where x is positive, (0, 1) where it is not."""
-    zero, one = stable.constants(x, 0, 1)
-    positive = jnp.maximum(jnp.sign(x), zero)
-    return positive, one - positive
-
-
-def finite_if_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
-    """`wrong * a`, and 0 where nothing is wrong, even of an infinite logit."""
-
-    def arithmetic(wrong: jax.Array, a: jax.Array) -> jax.Array:
-        # A power of two that takes the smallest normal number beyond 1: its square is
-        # infinite, and so is the product of that with all that is not 0.
-        (huge,) = stable.constants(a, 2.0 ** (jnp.finfo(a.dtype).maxexp - 1))
-        return wrong * jnp.minimum(a, jnp.abs(wrong) * huge * huge)
-
-    def choice(wrong: jax.Array, a: jax.Array) -> jax.Array:
-        return wrong * jnp.where(wrong == 0, 0, a)
-
-    # Elsewhere `huge` is a constant, whose square XLA computes first: 0 * inf.
-    return lax.platform_dependent(wrong, a, cpu=arithmetic, default=choice)
-
-
 @jax.custom_jvp
 def nan_unless(known: jax.Array, losses: jax.Array) -> jax.Array:
     """`losses`, but NaN where not `known`; so is the gradient, unless multiplied by 0.
 
-    A constant NaN slope would reach the gradient through a mask as well: 0 * NaN is
-    NaN.  Overflow makes one only of what is not 0 (in both directions, hence the
-    palindrome), so an example dropped by `jaxloss.mean(..., where=)` is harmless.
+    So an example dropped by `jaxloss.mean(..., where=)` is harmless.
     """
-    return losses + stable.nan_unless(known, losses)
+    return losses + xla.nan_unless(known, losses)
 
 
 @nan_unless.defjvp
 def _(primals, tangents):
     known, losses = primals
     _, slope = tangents
-    largest = jnp.asarray(jnp.finfo(losses.dtype).max, losses.dtype)
-    huge = jnp.where(known, jnp.ones_like(largest), largest)
-    zero = stable.pin(known.astype(losses.dtype))  # or XLA makes a select of it
-    for factor in (huge, huge, zero, huge, huge):
-        slope = stable.pin(slope * factor)
-    return nan_unless(known, losses), slope
+    return nan_unless(known, losses), xla.nan_slope_unless(known, slope)
 
 
 # --- cross entropy -----------------------------------------------------------------

@@ -26,7 +26,7 @@ def split(*, in_time: bool, axis_name: Hashable) -> Iterator[None]:
         _axis.reset(axis)
 
 
-def needs_whole_batch(loss: str, argument: str, gathered: str | None = None) -> None:
+def require(loss: str, argument: str, gathered: str | None = None) -> None:
     """Raises `ValueError` where a batch that this loss couples is cut.
 
     `gathered` is the form of it that collects the examples of all devices, or another

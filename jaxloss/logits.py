@@ -102,7 +102,7 @@ def adjust_logits(
 
 # An infinite logit stays infinite at any temperature; the quotient's own slope there
 # would meet the zero slope of the probability as 0 * inf.
-@stable.with_derivatives(
+@stable.slopes(
     lambda x, t: stable.safe_divide(jnp.ones_like(t), t),
     lambda x, t: _slope_in_temperature(jnp.where(jnp.isinf(x), 0, x), t),
 )
@@ -115,7 +115,7 @@ def _slope_in_temperature(x: jax.Array, t: jax.Array) -> jax.Array:
     return -stable.safe_divide(stable.safe_divide(x, t), t)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda prior, tau: stable.safe_divide(tau, prior),
     lambda prior, tau: jnp.log(jnp.where(prior == 0, 1, prior)),
 )

@@ -22,7 +22,7 @@ def _between(low: float, m: jax.Array, high: float) -> jax.Array:
     return jnp.where((m >= low) & (m < high), jnp.ones_like(m), 0)
 
 
-@stable.with_derivatives(lambda m: -_between(-jnp.inf, m, 1))
+@stable.slopes(lambda m: -_between(-jnp.inf, m, 1))
 def hinge(m: jax.Array) -> jax.Array:
     """`max(0, 1 - m)`; slope -1 below 1, 0 from 1 on.
 
@@ -32,7 +32,7 @@ def hinge(m: jax.Array) -> jax.Array:
     return jnp.maximum(1 - m, 0)
 
 
-@stable.with_derivatives(lambda m: -2 * hinge(m))
+@stable.slopes(lambda m: -2 * hinge(m))
 def squared_hinge(m: jax.Array) -> jax.Array:
     """`max(0, 1 - m)^2`; slope `-2 max(0, 1 - m)`.
 
@@ -43,7 +43,7 @@ def squared_hinge(m: jax.Array) -> jax.Array:
     return jnp.square(hinge(m))
 
 
-@stable.with_derivatives(lambda m: _smooth_hinge_slope(m))
+@stable.slopes(lambda m: _smooth_hinge_slope(m))
 def smooth_hinge(m: jax.Array) -> jax.Array:
     """`1/2 - m` up to 0, `max(0, 1 - m)^2 / 2` from 0 on; slope `-clip(1 - m, 0, 1)`.
 
@@ -53,7 +53,7 @@ def smooth_hinge(m: jax.Array) -> jax.Array:
     return jnp.where(m < 0, 0.5 - m, 0.5 * squared_hinge(m))
 
 
-@stable.with_derivatives(lambda m: _between(0, m, 1))
+@stable.slopes(lambda m: _between(0, m, 1))
 def _smooth_hinge_slope(m: jax.Array) -> jax.Array:
     return -jnp.clip(1 - m, 0, 1)
 
@@ -77,7 +77,7 @@ def exponential(m: jax.Array) -> jax.Array:
     return jnp.exp(-m)
 
 
-@stable.with_derivatives(lambda m: -_between(-jnp.inf, m, 0))
+@stable.slopes(lambda m: -_between(-jnp.inf, m, 0))
 def perceptron(m: jax.Array) -> jax.Array:
     """`max(0, -m)`; slope -1 below 0, 0 from 0 on.
 
@@ -87,7 +87,7 @@ def perceptron(m: jax.Array) -> jax.Array:
     return jnp.maximum(-m, 0)
 
 
-@stable.with_derivatives(lambda m: _modified_huber_slope(m))
+@stable.slopes(lambda m: _modified_huber_slope(m))
 def modified_huber(m: jax.Array) -> jax.Array:
     """`-4 m` below -1, `max(0, 1 - m)^2` from -1 on; slope `-2 clip(1 - m, 0, 2)`.
 
@@ -98,12 +98,12 @@ def modified_huber(m: jax.Array) -> jax.Array:
     return jnp.where(m < -1, -4 * m, jnp.square(jnp.clip(1 - m, 0, 2)))
 
 
-@stable.with_derivatives(lambda m: 2 * _between(-1, m, 1))
+@stable.slopes(lambda m: 2 * _between(-1, m, 1))
 def _modified_huber_slope(m: jax.Array) -> jax.Array:
     return -2 * jnp.clip(1 - m, 0, 2)
 
 
-@stable.with_derivatives(lambda m: -2 * (1 - m))
+@stable.slopes(lambda m: -2 * (1 - m))
 def squared(m: jax.Array) -> jax.Array:
     """`(1 - m)^2`, that of least-squares classifiers and GANs; slope `-2 (1 - m)`.
 

@@ -103,13 +103,13 @@ def softmax_cross_entropy(
     rows = Rows(
         scores=jnp.where(alive[..., None], x, 0),
         labels=jnp.where(known & alive, ids, 0),
-        alive=alive,
+        has_class=alive,
         known=known,
         given=x,
     )
     local = rows.labels - first.astype(ids.dtype)
     largest = jnp.where(alive, largest, 0)
-    return rows.finish(_softmax_nll(axis_name, rows.scores, largest, local)[0])
+    return rows.mask_invalid(_softmax_nll(axis_name, rows.scores, largest, local)[0])
 
 
 def nt_xent(
@@ -438,7 +438,7 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
     """The losses of the local anchors, of embeddings, group ids and a mask."""
-    _whole_batch.needs_whole_batch(loss, "embeddings")
+    _whole_batch.require(loss, "embeddings")
     x, ids, valid = _pairs.batch(loss, *data)
     settings = _settings(loss, jnp.zeros(ids.shape, x.dtype), **params)
     u = stable.unit(x)
@@ -454,7 +454,7 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of the local anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
-    _whole_batch.needs_whole_batch(loss, next(iter(embeddings)))
+    _whole_batch.require(loss, next(iter(embeddings)))
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
     itself, both = _pair_masks(valid, axis_name, masked=where is not None)

@@ -38,6 +38,7 @@ from jaxloss.losses.distributions import divergence
 from jaxloss.losses.embedding import cosine, in_batch, tuples
 from jaxloss.losses.ranking import lists
 from jaxloss.losses.regression import pointwise, robust
+from jaxloss.stable import xla
 
 # --- regression ------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike):
     """A quarter of `jaxloss.modified_huber`; a label other than 0 and 1 gives NaN."""
     logits, labels = _arrays.alike("sparsemax_loss", logits=logits, labels=labels)
     losses = margins.modified_huber(jnp.where(labels == 1, logits, -logits)) / 4
-    return losses + stable.nan_unless((labels == 0) | (labels == 1), losses)
+    return losses + xla.nan_unless((labels == 0) | (labels == 1), losses)
 
 
 # --- several classes -------------------------------------------------------------

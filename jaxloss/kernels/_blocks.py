@@ -17,6 +17,7 @@ from jax import lax
 from jaxloss.kernels import _head, _plan, _slices
 from jaxloss.kernels._head import Block, Head, Rows, Slopes, Sums
 from jaxloss.kernels._plan import Plan
+from jaxloss.stable import xla
 
 ByRows = Callable[[Rows, Any], Rows]
 """From the statistics of some tokens, and what else is known of them, to the
@@ -137,7 +138,7 @@ def _backward(
     """The gradient by the hidden states of this part, and the others with it added."""
     axis, dtype = plan.class_axis, _factors(head)
     # Transposed once, and not in each product, where a CPU would widen bfloat16 first.
-    features = lax.optimization_barrier(head.hidden.astype(dtype).T)
+    features = xla.barrier(head.hidden.astype(dtype).T)
     put = _slices.write if plan.chunks == 1 else _slices.add
 
     def step(carry: tuple, j: jax.Array) -> tuple[tuple, None]:
@@ -185,7 +186,7 @@ def over_classes(step: Callable, carry: tuple, head: Head, plan: Plan) -> tuple:
     # Tied to the tokens, or autodiff moves the slices of the kernel, which depend on
     # no token, out of the loop over the tokens: that would be a second kernel.
     which = jnp.arange(_head.blocks(head, plan), dtype=jnp.int32)
-    which, _ = lax.optimization_barrier((which, head.hidden))
+    which, _ = xla.barrier((which, head.hidden))
     if which.size == 1:
         return step(carry, which[0])[0]
     return lax.scan(step, carry, which, reverse=True)[0]

@@ -9,6 +9,7 @@ from jax import lax
 from jaxloss import stable
 from jaxloss.kernels import _slices
 from jaxloss.kernels._plan import Plan
+from jaxloss.stable import xla
 
 
 class Head(NamedTuple):
@@ -186,7 +187,7 @@ def reference(largest: jax.Array) -> jax.Array:
 
 def _gap(sums: Sums, ids: jax.Array) -> jax.Array:
     """The logit of the label, relative; NaN where an id was none of the classes."""
-    unknown = stable.nan_unless(ids >= 0, sums.label)
+    unknown = xla.nan_unless(ids >= 0, sums.label)
     return sums.label - reference(sums.largest) + unknown
 
 

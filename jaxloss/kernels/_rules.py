@@ -33,7 +33,7 @@ def losses(rows: Rows, knobs: Knobs) -> jax.Array:
     found = rows.nll
     if knobs.label_smoothing is not None:
         part = jnp.broadcast_to(knobs.label_smoothing, found.shape)
-        found = _classes.blend(part, found, rows.spread, rows.spread - found)
+        found = _classes.mix(part, found, rows.spread, rows.spread - found)
     if knobs.z_loss is not None:
         found = found + knobs.z_loss * jnp.square(rows.lse)
     return found

@@ -6,6 +6,8 @@ All entries, where there are no more: XLA does not see that such a slice is the 
 import jax
 from jax import lax
 
+from jaxloss.stable import xla
+
 
 def read(x: jax.Array, start: jax.Array, width: int, axis: int) -> jax.Array:
     """`width` entries from `start` on."""
@@ -14,7 +16,7 @@ def read(x: jax.Array, start: jax.Array, width: int, axis: int) -> jax.Array:
     if x.dtype.itemsize < 4:
         # A CPU widens bfloat16 before it takes a slice, and the whole array of it,
         # once, before a loop, unless the array seems to be another one in each step.
-        x, start = lax.optimization_barrier((x, start))
+        x, start = xla.barrier((x, start))
     return lax.dynamic_slice_in_dim(x, start, width, axis)
 
 

@@ -68,7 +68,7 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    _whole_batch.needs_whole_batch(name, "first", "jaxloss.parallel.clip")
+    _whole_batch.require(name, "first", "jaxloss.parallel.clip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -121,7 +121,7 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name, data = "nt_xent", (embeddings, labels, where)
-    _whole_batch.needs_whole_batch(name, "embeddings", "jaxloss.parallel.nt_xent")
+    _whole_batch.require(name, "embeddings", "jaxloss.parallel.nt_xent")
     x, ids, valid = _pairs.batch(name, *data)
     like = jnp.zeros(ids.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -277,7 +277,7 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, block: int | None, **params: ArrayLike
 ) -> jax.Array:
     """The losses of all anchors, of embeddings, group ids and a mask."""
-    _whole_batch.needs_whole_batch(loss, "embeddings", f"jaxloss.parallel.{loss}")
+    _whole_batch.require(loss, "embeddings", f"jaxloss.parallel.{loss}")
     x, ids, valid = _pairs.batch(loss, *data)
     like = jnp.zeros(ids.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
@@ -299,7 +299,7 @@ def _of_pairs(
     """The losses of all anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
     first = next(iter(embeddings))
-    _whole_batch.needs_whole_batch(loss, first, f"jaxloss.parallel.{loss}")
+    _whole_batch.require(loss, first, f"jaxloss.parallel.{loss}")
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)

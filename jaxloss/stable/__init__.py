@@ -4,8 +4,8 @@ Contract of this module, for float32 and float64, eager and under `jit`, in forw
 and reverse mode: for any input the value, the first and the second derivative are
 within the stated number of units in the last place (ulp) of the true ones, wherever
 those are representable; and the value under `grad` is the value alone.  The bounds
-are those of `tests/blocks/test_stable.py`, measured against mpmath on XLA:CPU, which flushes
-subnormal numbers to zero.
+are those of `tests/blocks/test_stable.py`, measured against mpmath on XLA:CPU, which
+flushes subnormal numbers to zero.
 
 Autodiff is not enough for three reasons.  The derivative of an accurate formula need
 not be accurate (`1 - tanh(x)**2` is 0 from x = 9 on).  Reverse mode multiplies an
@@ -14,18 +14,14 @@ infinite slope by a zero cotangent.  And XLA rewrites `(x + c) - c` to `x`,
 derivative as another primitive of this module, whose derivative is again one.
 """
 
+import operator
+import sys
+import warnings
+
+from jaxloss.stable import xla as xla
 from jaxloss.stable.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,
-)
-from jaxloss.stable.derivatives import (
-    anew as anew,
-    apart as apart,
-    constants as constants,
-    difference as difference,
-    pin as pin,
-    rounded as rounded,
-    with_derivatives as with_derivatives,
 )
 from jaxloss.stable.rows import (
     has_class as has_class,
@@ -37,15 +33,15 @@ from jaxloss.stable.rows import (
     softmax_spread as softmax_spread,
 )
 from jaxloss.stable.scalars import (
+    difference as difference,
     expm1 as expm1,
     log1mexp as log1mexp,
     log1p as log1p,
     log1p_exp as log1p_exp,
-    log1p_exp_apart as log1p_exp_apart,
+    log1p_exp_opaque as log1p_exp_opaque,
     log_cosh as log_cosh,
     log_sigmoid as log_sigmoid,
     magnitude as magnitude,
-    nan_unless as nan_unless,
     polynomial as polynomial,
     safe_divide as safe_divide,
     sech2 as sech2,
@@ -59,9 +55,34 @@ from jaxloss.stable.scalars import (
     xlogy as xlogy,
     xlogy_of_sigmoid as xlogy_of_sigmoid,
 )
+from jaxloss.stable.slopes import slopes as slopes
 from jaxloss.stable.vectors import (
     distances as distances,
     norm as norm,
     squared_distances as squared_distances,
     unit as unit,
 )
+
+_RENAMED = {
+    "anew": "xla.cpu_barrier",
+    "apart": "xla.rematerialised",
+    "constants": "xla.opaque_constants",
+    "log1p_exp_apart": "log1p_exp_opaque",
+    "nan_unless": "xla.nan_unless",
+    "pin": "xla.no_reassociation",
+    "rounded": "xla.no_fma",
+    "with_derivatives": "slopes",
+}
+
+
+def __getattr__(name: str) -> object:
+    """What a name of version 0.1 is called now."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now = _RENAMED[name]
+    warnings.warn(
+        f"jaxloss.stable.{name} is jaxloss.stable.{now}; the old name goes in 0.3",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return operator.attrgetter(now)(sys.modules[__name__])

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable.derivatives import anew, constants, difference
-from jaxloss.stable.scalars import log1p, nan_unless
+from jaxloss.stable import xla
+from jaxloss.stable.scalars import difference, log1p
 
 
 def _row(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -161,7 +161,7 @@ class _Row(NamedTuple):
     def nll(self) -> jax.Array:
         excess = self.excess()
         unsure = self.gap + (excess + self.error)
-        known = self.known + nan_unless(self.label < jnp.inf, self.label)
+        known = self.known + xla.nan_unless(self.label < jnp.inf, self.label)
         return jnp.where(self.gap < 0, excess, unsure) + known
 
 
@@ -175,7 +175,7 @@ def _row_of_label(x: jax.Array, ids: jax.Array) -> _Row:
     alone = rival == -jnp.inf
     rival = jnp.where(alone, 0, rival)
     # Another constant, and the arguments anew: or both would want one array, in memory.
-    others = jnp.exp(_other_logits(anew(x), anew(ids), 2) - rival)
+    others = jnp.exp(_other_logits(xla.cpu_barrier(x), xla.cpu_barrier(ids), 2) - rival)
     others = jnp.sum(others, axis=-1)
     rival, alone = rival[..., 0], alone[..., 0]
     inside = (ids >= 0) & (ids < x.shape[-1])
@@ -184,14 +184,14 @@ def _row_of_label(x: jax.Array, ids: jax.Array) -> _Row:
     gap, error = difference(rival, label)
     gap, error = jnp.where(alone, -1, gap), jnp.where(alone, 0, error)
     others = jnp.where(rival == jnp.inf, 1, others)  # and not NaN, of inf - inf
-    return _Row(rival, others, label, gap, error, nan_unless(inside, x))
+    return _Row(rival, others, label, gap, error, xla.nan_unless(inside, x))
 
 
 def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
-    """`x`, but -inf at the label: of arithmetic alone, as in `apart`."""
+    """`x`, but -inf at the label: of arithmetic alone, as in `xla.rematerialised`."""
     if x.shape[-1] > 2 ** jnp.finfo(x.dtype).nmant:  # not all of them are numbers in it
         return jnp.where(_is_label(x, ids), -jnp.inf, x)
-    (tiny,) = constants(x, times * float(jnp.finfo(x.dtype).tiny))
+    (tiny,) = xla.opaque_constants(x, times * float(jnp.finfo(x.dtype).tiny))
     column = jnp.arange(x.shape[-1], dtype=x.dtype)
     column = lax.broadcast_in_dim(column, x.shape, (x.ndim - 1,))
     away = column - ids.astype(x.dtype)[..., None]
@@ -221,7 +221,7 @@ def _nll(x: jax.Array, ids: jax.Array, row: _Row) -> jax.Array:
 @_nll.defjvp
 def _(primals, tangents):
     x, ids, row = primals
-    slope = _nll_slope(anew(x), ids, jax.tree.map(anew, row))
+    slope = _nll_slope(xla.cpu_barrier(x), ids, jax.tree.map(xla.cpu_barrier, row))
     return _nll(x, ids, row), jnp.sum(slope * tangents[0], axis=-1)
 
 
@@ -247,7 +247,7 @@ def _shares_of_others(x: jax.Array, row: _Row) -> jax.Array:
 
 
 def _count_finite(x: jax.Array) -> jax.Array:
-    zero, one, top = constants(x, 0, 1, float(jnp.finfo(x.dtype).max))
+    zero, one, top = xla.opaque_constants(x, 0, 1, float(jnp.finfo(x.dtype).max))
     count = jnp.sum(jnp.maximum(jnp.minimum(x + top, one), zero), axis=-1)
     return jnp.maximum(count, 1)
 
@@ -256,10 +256,12 @@ def _mean_below(x: jax.Array, row: _Row, count: jax.Array) -> jax.Array:
     """The mean of `largest - logit` over the `count` finite logits."""
     label = jnp.where(row.label == -jnp.inf, 0, row.label)
     largest = jnp.where(row.gap < 0, label, row.rival)[..., None]
-    # Of arithmetic alone, as in `apart`; the half of a difference never overflows.
+    # Of arithmetic alone, see `xla`; the half of a difference never overflows.
     top = float(jnp.finfo(x.dtype).max) / 2
-    half, top, two = constants(x, 0.25, top, 2)
-    below = jnp.minimum(half * anew(largest) - half * anew(x), top)
+    half, top, two = xla.opaque_constants(x, 0.25, top, 2)
+    below = jnp.minimum(
+        half * xla.cpu_barrier(largest) - half * xla.cpu_barrier(x), top
+    )
     finite = jnp.minimum(top - below, two)
     return jnp.sum(finite * below, axis=-1) / (count / 2)
 
@@ -285,7 +287,12 @@ def _spread(
 @_spread.defjvp
 def _(primals, tangents):
     x, ids, row, _, count = primals
-    slope = _spread_slope(anew(x), ids, jax.tree.map(anew, row), anew(count))
+    slope = _spread_slope(
+        xla.cpu_barrier(x),
+        ids,
+        jax.tree.map(xla.cpu_barrier, row),
+        xla.cpu_barrier(count),
+    )
     return _spread(*primals), jnp.sum(slope * tangents[0], axis=-1)
 
 

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxloss.stable.derivatives import constants, pin, with_derivatives
+from jaxloss.stable import xla
+from jaxloss.stable.slopes import slopes
 
 Scalar = float | jax.Array
 
 # --- functions of one number -----------------------------------------------------
 
 
-@with_derivatives(lambda x: 1 / (1 + x))
+@slopes(lambda x: 1 / (1 + x))
 def log1p(x: jax.Array) -> jax.Array:
     """`log(1 + x)`: 2 ulp (derivatives 1, 2); -inf at -1, NaN below."""
-    w = pin(1 + x)
+    w = xla.no_reassociation(1 + x)
     # What rounding 1 + x lost is x - (w - 1); to first order it adds that over w.
     corrected = jnp.log(w) + (x - (w - 1)) / w
     return jnp.where(jnp.isfinite(x) & (x > -1), corrected, jnp.log1p(x))
 
 
-@with_derivatives(jnp.exp)
+@slopes(jnp.exp)
 def expm1(x: jax.Array) -> jax.Array:
     """`exp(x) - 1`: 2 ulp (derivatives 1; 6 where x > 88, the top binade of exp)."""
     small = jnp.abs(x) < 0.5
@@ -39,14 +39,14 @@ def _sigmoid_curve(x: jax.Array) -> jax.Array:
     return -sigmoid_slope(x) * tanh(x / 2)
 
 
-@with_derivatives(_sigmoid_curve)
+@slopes(_sigmoid_curve)
 def sigmoid_slope(x: jax.Array) -> jax.Array:
     """`sigmoid(x) * sigmoid(-x)`, the variance of a coin with log-odds x: 4 ulp."""
     e = jnp.exp(-jnp.abs(x))
     return e / jnp.square(1 + e)
 
 
-@with_derivatives(sigmoid_slope)
+@slopes(sigmoid_slope)
 def sigmoid(x: jax.Array) -> jax.Array:
     """`1 / (1 + exp(-x))`: 3 ulp (derivatives 4, 7), with full digits in both tails."""
     e = jnp.exp(-jnp.abs(x))
@@ -54,7 +54,7 @@ def sigmoid(x: jax.Array) -> jax.Array:
 
 
 # Minimax coefficients of 2 (atanh(s) / s - 1) / s^2 in s^2 on [0, 1/9], where 4 move
-# log1p by 0.1 ulp of float32; 5 where they must be other numbers, see `apart`.
+# log1p by 0.1 ulp of float32; 5 where they must be other numbers: see `xla`.
 _ATANH_4 = [
     0.6666641628491398,
     0.4002152727049817,
@@ -81,21 +81,21 @@ def _log1p_exp(d: jax.Array, one: Scalar, two: Scalar, *series: Scalar) -> jax.A
     return e - s * (e - square * polynomial(square, series))
 
 
-@with_derivatives(sigmoid)
+@slopes(sigmoid)
 def log1p_exp(d: jax.Array) -> jax.Array:
     """`softplus(d)` for d <= 0: 2 ulp (derivatives 3, 4)."""
     series = _ATANH_5 if d.dtype == jnp.float32 else _ATANH_16
     return _log1p_exp(d, 1, 2, *series)
 
 
-@with_derivatives(sigmoid)
-def log1p_exp_apart(d: jax.Array) -> jax.Array:
-    """`log1p_exp` with constants of its own: for the value of a loss, see `apart`."""
+@slopes(sigmoid)
+def log1p_exp_opaque(d: jax.Array) -> jax.Array:
+    """`log1p_exp` with constants of its own, for the value of a loss: see `xla`."""
     series = _ATANH_4 if d.dtype == jnp.float32 else _ATANH_16
-    return _log1p_exp(d, *constants(d, 1, 2, *series))
+    return _log1p_exp(d, *xla.opaque_constants(d, 1, 2, *series))
 
 
-@with_derivatives(sigmoid)
+@slopes(sigmoid)
 def softplus(x: jax.Array) -> jax.Array:
     """`log(1 + exp(x))`: 3 ulp (derivatives 3, 4)."""
     return jnp.maximum(x, 0) + log1p(jnp.exp(-jnp.abs(x)))
@@ -110,7 +110,7 @@ def _sech2_slope(x: jax.Array) -> jax.Array:
     return -2 * sech2(x) * tanh(x)
 
 
-@with_derivatives(_sech2_slope)
+@slopes(_sech2_slope)
 def sech2(x: jax.Array) -> jax.Array:
     """`1 - tanh(x)**2 = sech(x)**2`: 6 ulp, not 0, in the tails."""
     e = jnp.exp(-jnp.abs(x))  # exp(-2|x|) would flush to zero two binades too early
@@ -128,7 +128,7 @@ _TANH = [
 _TANH_END = 0.625
 
 
-@with_derivatives(sech2)
+@slopes(sech2)
 def tanh(x: jax.Array) -> jax.Array:
     """Hyperbolic tangent: 4 ulp (derivatives 6, 8)."""
     a = jnp.abs(x)
@@ -155,7 +155,7 @@ _LOG_COSH = [
 _BEND = 0.75
 
 
-@with_derivatives(tanh)
+@slopes(tanh)
 def log_cosh(x: jax.Array) -> jax.Array:
     """`log(cosh(x))`: 2 ulp (derivatives 4, 6); x^2 / 2 near 0, |x| - log 2 far out.
 
@@ -164,7 +164,7 @@ def log_cosh(x: jax.Array) -> jax.Array:
     needs no choice between the two, which XLA:CPU would not take up into a sum.
     """
     share = 1 / (1 + math.exp(2 * _BEND))
-    bend, share, *series = constants(x, _BEND, share, *_LOG_COSH)
+    bend, share, *series = xla.opaque_constants(x, _BEND, share, *_LOG_COSH)
     a = jnp.abs(x)
     b = jnp.minimum(a, bend)
     h = a - b
@@ -181,12 +181,12 @@ def _inverse_expm1_slope(x: jax.Array) -> jax.Array:
     return -d * (1 + d)
 
 
-@with_derivatives(_inverse_expm1_slope)
+@slopes(_inverse_expm1_slope)
 def _inverse_expm1(x: jax.Array) -> jax.Array:
     return 1 / expm1(x)
 
 
-@with_derivatives(_inverse_expm1)
+@slopes(_inverse_expm1)
 def log1mexp(x: jax.Array) -> jax.Array:
     """`log(1 - exp(-x))` for x >= 0: 3 ulp (derivatives 3, 4); -inf at 0.
 
@@ -205,13 +205,13 @@ def _sqrt_slope(x: jax.Array) -> jax.Array:
     return safe_divide(jnp.full_like(x, 0.5), sqrt(x))
 
 
-@with_derivatives(_sqrt_slope)
+@slopes(_sqrt_slope)
 def sqrt(x: jax.Array) -> jax.Array:
     """Square root with derivative 0 (not infinity) at 0: 1 ulp (derivatives 1, 2)."""
     return jnp.sqrt(x)
 
 
-@with_derivatives(jnp.sign)
+@slopes(jnp.sign)
 def magnitude(x: jax.Array) -> jax.Array:
     """`|x|`, exact, with derivative 0 at 0 (that of `jnp.abs` there is 1)."""
     return jnp.abs(x)
@@ -220,7 +220,7 @@ def magnitude(x: jax.Array) -> jax.Array:
 # --- products, quotients, powers -------------------------------------------------
 
 
-@with_derivatives(
+@slopes(
     lambda x, y: jnp.where((x == 0) & (y == 0), 0, jnp.log(y)),
     lambda x, y: safe_divide(x, y),
 )
@@ -232,7 +232,7 @@ def xlogy(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0, x * jnp.log(jnp.where(x == 0, 1, y)))
 
 
-@with_derivatives(
+@slopes(
     lambda x, y: jnp.where((x == 0) & (y == -1), 0, log1p(y)),
     lambda x, y: safe_divide(x, 1 + y),
 )
@@ -249,7 +249,7 @@ def _divide_by_denominator(a: jax.Array, b: jax.Array) -> jax.Array:
     return -safe_divide(safe_divide(a, b), b)
 
 
-@with_derivatives(_divide_by_numerator, _divide_by_denominator)
+@slopes(_divide_by_numerator, _divide_by_denominator)
 def safe_divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a / b`, and 0 with derivatives 0 where b is 0: 1 ulp (derivatives 1, 2).
 
@@ -267,7 +267,7 @@ def _power_by_exponent(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return xlogy_of_sigmoid(sigmoid_power(x, gamma), x)
 
 
-@with_derivatives(_power_by_logit, _power_by_exponent)
+@slopes(_power_by_logit, _power_by_exponent)
 def sigmoid_power(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """`sigmoid(x) ** gamma`, gamma >= 0: 3 + 2.5 gamma ulp (derivatives + 2, + 4).
 
@@ -289,11 +289,7 @@ def xlogy_of_sigmoid(weight: jax.Array, x: jax.Array) -> jax.Array:
 def _exp_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """`exp(a * b)` for a >= 0 and large b < 0, without the rounding of the product."""
     bits = jnp.finfo(a.dtype)
-    half = functools.partial(
-        lax.reduce_precision,
-        exponent_bits=bits.nexp,
-        mantissa_bits=(bits.nmant - 1) // 2,
-    )
+    half = functools.partial(xla.reduced, digits=(bits.nmant - 1) // 2)
     b = jnp.maximum(b, bits.min)
     high_a, high_b = half(a), half(b)
     # The product of two halves is exact; the rest matters only if the result does.
@@ -310,9 +306,14 @@ def polynomial(x: jax.Array, coefficients: Sequence[Scalar]) -> jax.Array:
     return value
 
 
-def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
-    """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
+def difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rounded `a - b` and its rounding error, exactly (Knuth's two-sum).
 
-    As a logarithm, for a literal NaN behind a `where` always stops `jax.debug_nans`.
+    Without the error, `exp(a - b)` is off by |a - b| / 2 ulp.
     """
-    return jnp.log(jnp.where(known, 1, -1).astype(like.dtype))
+    a, b = xla.no_fma(a), xla.no_fma(b)
+    d = a - b
+    finite = jnp.isfinite(d)
+    a, b, s = (jnp.where(finite, v, 0) for v in (a, b, d))
+    shadow = s - a
+    return d, (a - (s - shadow)) - (b + shadow)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable.derivatives import rounded
+from jaxloss.stable import xla
 from jaxloss.stable.scalars import magnitude, safe_divide, sqrt
 
 
@@ -27,7 +27,7 @@ def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`x` along its last axis brought to magnitude [1, 2), and the exact scale."""
     scale = _power_of_two(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     # Rounded, or of a constant x XLA takes the scale out of a sum of squares again.
-    return rounded(x / scale), scale
+    return xla.no_fma(x / scale), scale
 
 
 @jax.custom_jvp
@@ -49,7 +49,7 @@ def unit(x: jax.Array) -> jax.Array:
     length = jnp.sqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True))
     # Rounded, or a later subtraction is fused with the division's multiplication and
     # the difference of two identical directions is not 0.
-    return rounded(jnp.where(length == 0, 0, y / jnp.where(length == 0, 1, length)))
+    return xla.no_fma(jnp.where(length == 0, 0, y / jnp.where(length == 0, 1, length)))
 
 
 @unit.defjvp

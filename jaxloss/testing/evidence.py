@@ -40,7 +40,9 @@ def floating(args: Sequence[Any]) -> tuple[int, ...]:
     return tuple(i for i, a in enumerate(args) if is_floating(a))
 
 
-def at(spec: LossSpec, args: Sequence, positions: Sequence[int]) -> Callable:
+def as_function_of(
+    spec: LossSpec, args: Sequence, positions: Sequence[int]
+) -> Callable:
     """The loss as a function of the arguments at `positions` alone."""
 
     def loss(*chosen: jax.Array) -> jax.Array:
@@ -58,7 +60,7 @@ def pick(args: Sequence, positions: Sequence[int]) -> tuple[jax.Array, ...]:
 def eager_slopes(spec: LossSpec, *args: jax.Array) -> tuple[jax.Array, tuple]:
     """The value under reverse mode, and the gradient in each floating argument."""
     where = floating(args)
-    value, pull = jax.vjp(at(spec, args, where), *pick(args, where))
+    value, pull = jax.vjp(as_function_of(spec, args, where), *pick(args, where))
     return value, pull(jnp.ones_like(value))
 
 
@@ -72,7 +74,7 @@ def _value(spec: LossSpec, *args: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _push(spec: LossSpec, tangents: tuple, *args: jax.Array) -> tuple:
-    return jax.jvp(at(spec, args, spec.wrt), pick(args, spec.wrt), tangents)
+    return jax.jvp(as_function_of(spec, args, spec.wrt), pick(args, spec.wrt), tangents)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -84,7 +86,7 @@ def _second(spec: LossSpec, forward_last: bool, *args: jax.Array) -> tuple:
     wrt = tuple(map(where.index, spec.wrt))
 
     def one(*example: jax.Array) -> tuple:
-        slope = modes[0](at(spec, example, where), wrt)
+        slope = modes[0](as_function_of(spec, example, where), wrt)
         return modes[1](slope, tuple(range(len(where))))(*pick(example, where))
 
     return jax.vmap(one)(*args)
@@ -158,7 +160,7 @@ class Trial:
         """The value that reverse mode returns along with the gradient."""
         return slopes(self.spec, *self.args)[0]
 
-    def push(self, steps: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+    def jvp(self, steps: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
         """The value in forward mode, and its slope along `steps`."""
         return _push(self.spec, tuple(steps), *self.args)
 
@@ -216,7 +218,7 @@ class Trial:
 
     # Verdicts.
 
-    def judge(
+    def within_ulps(
         self,
         what: str,
         got: ArrayLike,
@@ -250,9 +252,9 @@ class Trial:
         excess = np.nan_to_num(np.abs(actual - desired) / allowed, nan=np.inf)
         worst = (excess > 1) & (excess == excess.max())
         what = f"{what} is off by {excess.max():.3g} times the error allowed: it"
-        self.refuse(what, worst, got, np.asarray(truth))
+        self.fail_at(what, worst, got, np.asarray(truth))
 
-    def refuse(self, what: str, wrong: ArrayLike, got: Any, want: Any) -> None:
+    def fail_at(self, what: str, wrong: ArrayLike, got: Any, want: Any) -> None:
         """Raises if any result is wrong, showing the first and its example alone.
 
         `got` and `want` are arrays shaped like `wrong`, or words.
@@ -280,13 +282,13 @@ class Trial:
         sizes = [np.where(x == 0, 1.0, np.abs(x)) for x in chosen]
         return [size * rng.normal(size=size.shape) for size in sizes]
 
-    def moved(self, steps: Sequence[np.ndarray], h: float) -> "Trial":
+    def shifted(self, steps: Sequence[np.ndarray], h: float) -> "Trial":
         """The same examples, `h` times the steps further."""
         by = dict(zip(self.spec.wrt, steps, strict=True))
         args = [a + h * by[i] if i in by else a for i, a in enumerate(self.args)]
         return Trial(self.spec, tuple(args))
 
-    def follows(
+    def matches_differences(
         self,
         what: str,
         slope: ArrayLike,
@@ -303,7 +305,7 @@ class Trial:
         allowed = (np.abs(here) + size) * np.where(outside, 1e-4, 1e-6)
         kink = np.abs(right - left) > 1e-3 * (np.abs(right) + np.abs(left))
         wrong = ~(np.abs(slope - numeric) <= allowed) & ~(kink & (not self.spec.smooth))
-        self.refuse(what, wrong, slope, numeric)
+        self.fail_at(what, wrong, slope, numeric)
 
     def hidden_nan(self) -> str:
         """What `jax.debug_nans` says of value and gradient, run step by step.
@@ -313,7 +315,7 @@ class Trial:
         try:
             # JAX announces its second look at a compiled part by `print`.
             with jax.debug_nans(True), contextlib.redirect_stdout(io.StringIO()):
-                loss = at(self.spec, self.args, self.spec.wrt)
+                loss = as_function_of(self.spec, self.args, self.spec.wrt)
                 value, pull = jax.vjp(loss, *pick(self.args, self.spec.wrt))
                 pull(jnp.ones_like(value))
         except FloatingPointError as error:

@@ -50,9 +50,9 @@ def matches_reference(spec: LossSpec) -> None:
     compiled and not."""
     for trial in trials(spec, *DTYPES):
         truth, spread = trial.formula("reference"), trial.spread()
-        trial.judge("the value under jit", trial.value(), truth, spread)
+        trial.within_ulps("the value under jit", trial.value(), truth, spread)
         if trial.dtype == SINGLE:
-            trial.judge("the value", trial.eager(), truth, spread)
+            trial.within_ulps("the value", trial.eager(), truth, spread)
 
 
 @law("gradient")
@@ -67,7 +67,7 @@ def gradient_matches_derivation(spec: LossSpec) -> None:
         for what, run in runs.items():
             found = zip(trial.gradients(run), truths, spreads, strict=True)
             for got, truth, spread in found:
-                trial.judge(what, got, truth, spread)
+                trial.within_ulps(what, got, truth, spread)
 
 
 @law()
@@ -78,12 +78,12 @@ def gradient_matches_differences(spec: LossSpec) -> None:
     for seed in range(3):
         steps = trial.direction(seed)
         terms = gradient * evidence.flat(steps)
-        _, forward = trial.push(steps)
+        _, forward = trial.jvp(steps)
         reverse, size = terms.sum(axis=1), np.abs(terms).sum(axis=1)
-        trial.refuse("the slope", ~np.isfinite(reverse), reverse, "a finite number")
-        trial.judge("the slope in reverse mode", reverse, forward, size)
-        moved = lambda h, steps=steps: trial.moved(steps, h).value()
-        trial.follows("the slope", reverse, moved, size)
+        trial.fail_at("the slope", ~np.isfinite(reverse), reverse, "a finite number")
+        trial.within_ulps("the slope in reverse mode", reverse, forward, size)
+        moved = lambda h, steps=steps: trial.shifted(steps, h).value()
+        trial.matches_differences("the slope", reverse, moved, size)
 
 
 @law("minimiser")
@@ -97,11 +97,13 @@ def minimiser_is_a_minimum(spec: LossSpec) -> None:
     least = np.broadcast_to(least, x.shape[:1])
     trial = Trial(spec, (best, *rest))
     value = trial.value()
-    trial.judge("the minimum", value, least, trial.spread())
+    trial.within_ulps("the minimum", value, least, trial.spread())
     for part in (1e-3, 1e-1, 1.0):
         near = Trial(spec, (best + part * (x - best), *rest))
         low = ~(near.value() >= value - tolerance(DOUBLE) * (1 + np.abs(value)))
-        near.refuse("the loss beside its minimum", low, near.value(), "no less than it")
+        near.fail_at(
+            "the loss beside its minimum", low, near.value(), "no less than it"
+        )
 
 
 @law("convex")
@@ -114,7 +116,7 @@ def is_convex(spec: LossSpec) -> None:
         middle = Trial(spec, (0.5 * (x + y), *rest))
         chord, slack = 0.5 * (a + b), tolerance(DOUBLE) * (np.abs(a) + np.abs(b) + 1)
         above = ~(middle.value() <= chord + slack)
-        middle.refuse("the loss between two points", above, middle.value(), chord)
+        middle.fail_at("the loss between two points", above, middle.value(), chord)
 
 
 # --- how it behaves under JAX ------------------------------------------------------
@@ -155,10 +157,12 @@ def value_survives_differentiation(spec: LossSpec) -> None:
     """`value_and_grad(f)(x)[0] == f(x)`: a custom rule must not change the value."""
     for trial in trials(spec, DOUBLE, SINGLE):
         plain, spread = trial.value(), trial.spread()
-        trial.refuse("the value", np.isnan(plain), plain, "a number")
+        trial.fail_at("the value", np.isnan(plain), plain, "a number")
         ones = [np.ones_like(trial.args[i]) for i in spec.wrt]
-        trial.judge("the value under grad", trial.value_under_grad(), plain, spread)
-        trial.judge("the value under jvp", trial.push(ones)[0], plain, spread)
+        trial.within_ulps(
+            "the value under grad", trial.value_under_grad(), plain, spread
+        )
+        trial.within_ulps("the value under jvp", trial.jvp(ones)[0], plain, spread)
 
 
 @law("params")
@@ -169,17 +173,17 @@ def parameters_may_be_traced(spec: LossSpec) -> None:
     for name, setting in spec.params.items():
         run, what = evidence.swept(spec, name), f"the derivative in `{name}`"
         value, slope, total = map(np.asarray, run(setting, *trial.args))
-        trial.judge(
+        trial.within_ulps(
             f"the value, `{name}` traced,", value, trial.value(), trial.spread()
         )
-        trial.refuse(what, ~np.isfinite(slope), slope, "a finite number")
+        trial.fail_at(what, ~np.isfinite(slope), slope, "a finite number")
         size = np.abs(slope).sum()
         assert_close(total.sum(), slope.sum(), ulps=64, size=size, what=what)
         moved = lambda h, run=run, at=setting: run(at + h, *trial.args)[0]
-        trial.follows(what, slope, moved, np.abs(slope))
+        trial.matches_differences(what, slope, moved, np.abs(slope))
         for edges in trials(spec, DOUBLE):
             slope = np.asarray(run(setting, *edges.args)[1])
-            edges.refuse(what, np.isnan(slope), slope, "a number")
+            edges.fail_at(what, np.isnan(slope), slope, "a number")
 
 
 @law()
@@ -192,11 +196,11 @@ def second_order_is_finite(spec: LossSpec) -> None:
         info, exact = jnp.finfo(trial.dtype), trial.cast(DOUBLE).hessian()
         forward = trial.hessian()
         wrong = ~(np.isfinite(forward) | (np.abs(exact) > float(info.max)))
-        trial.refuse(what, wrong, forward, "a finite number")
+        trial.fail_at(what, wrong, forward, "a finite number")
         # Two programs for one formula: 1024 units of an example's largest entry, and
         # of what is flushed to zero in between.
         size = np.abs(exact).max((1, 2), keepdims=True) + float(info.tiny / info.eps)
-        near = functools.partial(trial.judge, truth=exact, spread=size, ulps=1024)
+        near = functools.partial(trial.within_ulps, truth=exact, spread=size, ulps=1024)
         near(what, forward)
         near(f"{what} in the other order", exact.swapaxes(1, 2))
         if trial.dtype == SINGLE:
@@ -207,13 +211,13 @@ def second_order_is_finite(spec: LossSpec) -> None:
             d = trial.args[spec.wrt[0]].size // len(got)
             got = got[:, :d, :d].reshape(truth.shape)
             truth = np.where(np.isnan(truth), got, truth)
-            trial.judge(what, got, truth, ulps=spec.second_ulps)
+            trial.within_ulps(what, got, truth, ulps=spec.second_ulps)
     trial = Trial.draw(spec)
     steps = trial.direction(seed=0)
     terms = trial.hessian() * evidence.flat(steps)[:, None]
-    moved = lambda h: evidence.flat(trial.moved(steps, h).gradients())
+    moved = lambda h: evidence.flat(trial.shifted(steps, h).gradients())
     what = "the slope of the gradient"
-    trial.follows(what, terms.sum(axis=2), moved, np.abs(terms).sum(axis=2))
+    trial.matches_differences(what, terms.sum(axis=2), moved, np.abs(terms).sum(axis=2))
 
 
 @law()
@@ -267,7 +271,7 @@ def finite_at_extremes(spec: LossSpec) -> None:
             last = float(jnp.finfo(got.dtype).max)
             beyond = (np.abs(truth) > last) & (got.dtype != DOUBLE)
             wrong = ~(np.isfinite(got.astype(DOUBLE)) | beyond)
-            trial.refuse(what, wrong, got, "a finite number")
+            trial.fail_at(what, wrong, got, "a finite number")
 
 
 @law()
@@ -278,7 +282,7 @@ def debug_nans_stays_quiet(spec: LossSpec) -> None:
         if trial.hidden_nan():
             for one in (*trial.singles(), trial):
                 found = one.hidden_nan()
-                one.refuse("an intermediate result", bool(found), found, "a number")
+                one.fail_at("an intermediate result", bool(found), found, "a number")
 
 
 @law()
@@ -302,7 +306,7 @@ def masked_entries_do_not_exist(spec: LossSpec) -> None:
     gone = Trial(spec, tuple(a[~where] for a in args))
     for slope in slopes:
         behind = np.asarray(slope)[~where]
-        gone.refuse("the gradient behind the mask", behind != 0, behind, "0")
+        gone.fail_at("the gradient behind the mask", behind != 0, behind, "0")
 
 
 @law()

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from jaxloss.stable import xla
 from jaxloss.train._devices import Devices, widened
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import Batch, ObjectiveState, Params
@@ -237,8 +238,7 @@ def reached(jaxpr: Jaxpr, sources: Iterable[Var]) -> list[bool]:
 
 def _power_of_two(x: jax.Array) -> jax.Array:
     """One near |x|; 1 where x is 0 or not finite, as for a part without labels."""
-    bits = jnp.finfo(x.dtype)
-    near = jax.lax.reduce_precision(jnp.abs(jax.lax.stop_gradient(x)), bits.nexp, 0)
+    near = xla.reduced(jnp.abs(jax.lax.stop_gradient(x)), 0)
     return jnp.where((near > 0) & jnp.isfinite(near), near, 1)
 
 

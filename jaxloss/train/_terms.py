@@ -93,7 +93,9 @@ def settings(
     return initial, current
 
 
-def also(objective: Objective, initial: Callable[[], Values]) -> Callable:
+def with_hyperparameters(
+    objective: Objective, initial: Callable[[], Values]
+) -> Callable:
     """The `init` of an objective with hyperparameters added."""
 
     def init() -> ObjectiveState:
@@ -186,7 +188,7 @@ def join(function: str, theirs: dict, own: dict) -> dict:
     return {**theirs, **own}
 
 
-def and_carry(function: str, result: Any) -> tuple[Any, Terms]:
+def with_carry(function: str, result: Any) -> tuple[Any, Terms]:
     """What `fn` returned beside its terms, under the key that is no term."""
     if not isinstance(result, tuple) or len(result) != 2:
         has = f"a result of type {kind(result)}"

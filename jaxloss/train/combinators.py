@@ -315,7 +315,7 @@ def dynamic_weight_average(
         return loss, _terms.join(name, metrics, own)
 
     return objective._replace(
-        init=_terms.also(objective, remembered),
+        init=_terms.with_hyperparameters(objective, remembered),
         stats=_terms.with_means(name, "terms", objective, terms),
         combine=combine,
     )
@@ -441,7 +441,9 @@ def _penalised(
         return loss, _terms.join(function, metrics, {name: metric})
 
     return objective._replace(
-        init=_terms.also(objective, initial), stats=stats, combine=combine
+        init=_terms.with_hyperparameters(objective, initial),
+        stats=stats,
+        combine=combine,
     )
 
 

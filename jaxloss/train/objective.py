@@ -93,7 +93,7 @@ def objective(
             found, own = fn(params, batch, **values), {}
         else:
             found = fn(params, batch, carry=state.carry, **values)
-            found, own = _terms.and_carry("objective", found)
+            found, own = _terms.with_carry("objective", found)
         terms = _terms.terms("objective", "fn", found)
         if combine is None:
             for term in terms:
@@ -185,7 +185,7 @@ def _weighted(
         return _terms.weighted(objective, state, totals, current(state))
 
     return objective._replace(
-        init=_terms.also(objective, initial),
+        init=_terms.with_hyperparameters(objective, initial),
         stats=_terms.with_means(function, "weights", objective, weights),
         combine=combine,
     )

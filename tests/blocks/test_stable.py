@@ -4,6 +4,7 @@ The bounds here are the ones the docstrings state.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -528,3 +529,16 @@ def test_lengths_of_compiled_constants(size):
     direction = jax.jit(lambda: stable.unit(x))()
     expected = [[0.6, 0.8], [0, 1]]
     np.testing.assert_allclose(direction, expected, rtol=tolerance(np.float32))
+
+
+def test_old_names_are_found_with_a_warning():
+    """What had another name in 0.1 says what it is called now."""
+    for old, now in (
+        ("with_derivatives", stable.slopes),
+        ("apart", stable.xla.rematerialised),
+        ("rounded", stable.xla.no_fma),
+    ):
+        with pytest.warns(DeprecationWarning, match=rf"stable\.{old} is .*0\.3"):
+            assert getattr(stable, old) is now
+    with pytest.raises(AttributeError, match="no attribute 'derivatives'"):
+        operator.attrgetter("derivatives")(stable)

@@ -2,8 +2,8 @@
 
 On a CPU XLA computes an elementwise function inside of the sum that follows it, if it
 knows all the operations and nobody else wants the result.  Each number here was 128 to
-1664 MiB before the losses were written for that (see `jaxloss.stable.apart`), so one
-`where` too many, or another XLA, shows up in this file.
+1664 MiB before the losses were written for that (see `stable.xla.rematerialised`), so
+one `where` too many, or another XLA, shows up in this file.
 """
 
 import jax

@@ -61,7 +61,7 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
     p, y = rows.scores, rows.labels
     if rows.are_ids:
         y = jax.nn.one_hot(y, p.shape[-1], dtype=bool).astype(p.dtype)
-    return rows.finish(jnp.sum(jnp.square(p - y), axis=-1))
+    return rows.mask_invalid(jnp.sum(jnp.square(p - y), axis=-1))
 
 
 def expected_calibration_error(

@@ -6,6 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, stable
+from jaxloss.stable import xla
 
 
 def sigmoid_cross_entropy(
@@ -131,15 +132,18 @@ def softmax_cross_entropy(
     """
     name = "softmax_cross_entropy"
     rows = _classes.rows(name, labels, axis, where, logits=logits)
-    rows = rows.alive_by_label() if rows.are_ids else rows
+    if rows.are_ids:  # told by the sums that their cross entropy needs anyway
+        rows = rows._replace(has_class=stable.has_class(rows.given, rows.labels))
     losses = _classes.cross_entropy(rows)
     part = _checks.parameter(name, losses, "[0, 1]", label_smoothing=label_smoothing)
     if _checks.is_number(label_smoothing, 0):
-        return rows.finish(losses)  # 0 times a gradient would be computed all the same
+        return rows.mask_invalid(
+            losses
+        )  # 0 times a gradient would be computed all the same
     # What is spread is the mean over the classes: no smoothed distribution is built,
     # and ids and their one-hot distributions give the same numbers.
     spread = _spread(rows)
-    return rows.finish(_classes.blend(part, losses, spread, _smoothing_slope(rows)))
+    return rows.mask_invalid(_classes.mix(part, losses, spread, _smoothing_slope(rows)))
 
 
 def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
@@ -187,7 +191,7 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       Array([0.22314353], dtype=float32)
     """
     rows = _classes.rows("nll", labels, axis, log_probs=log_probs)
-    return rows.finish(-rows.expect(rows.scores))
+    return rows.mask_invalid(-rows.expect(rows.scores))
 
 
 def z_loss(
@@ -278,9 +282,7 @@ def _sigmoid_less_half(x: jax.Array) -> jax.Array:
     return 0.5 * stable.tanh(0.5 * x)
 
 
-@stable.with_derivatives(
-    _binary_curve, _binary_twist, lambda x, y, v: -y * stable.sigmoid(-x)
-)
+@stable.slopes(_binary_curve, _binary_twist, lambda x, y, v: -y * stable.sigmoid(-x))
 def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     # Near x = 0 a soft label cancels the probability: 1/2 - y is exact for y >= 1/4,
     # so what is left of the difference keeps its digits.
@@ -290,7 +292,7 @@ def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.where(_is_near(x, y), near, far)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     _binary_twist,
     lambda x, y, v: jnp.zeros_like(x),
     lambda x, y, v: stable.softplus(-x),
@@ -300,9 +302,7 @@ def _binary_by_label(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.where(x >= 0, -a, v * a) + (v - 1) * stable.log1p_exp(-a)
 
 
-@stable.with_derivatives(
-    lambda x, y: stable.sigmoid_slope(x), lambda x, y: -jnp.ones_like(x)
-)
+@stable.slopes(lambda x, y: stable.sigmoid_slope(x), lambda x, y: -jnp.ones_like(x))
 def _binary_slope(x: jax.Array, y: jax.Array) -> jax.Array:
     """`sigmoid(x) - y`, as `_binary_by_logit` of the weight 1."""
     near = (0.5 - y) + _sigmoid_less_half(jnp.clip(x, -2, 2))
@@ -311,28 +311,28 @@ def _binary_slope(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(_is_near(x, y), near, far)
 
 
-@stable.apart
-@stable.with_derivatives(_binary_slope, lambda x, y: -x)
+@xla.rematerialised
+@stable.slopes(_binary_slope, lambda x, y: -x)
 def _binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
     """`(1 - y) softplus(x) + y softplus(-x)`, of which no term is negative."""
     a = jnp.abs(x)
-    positive, _ = _classes.signs(x)
+    positive, _ = xla.signs(x)
     wrong = (positive - y) * jnp.sign(x)
-    return _classes.finite_if_right(wrong, a) + stable.log1p_exp_apart(-a)
+    return xla.finite_if_right(wrong, a) + stable.log1p_exp_opaque(-a)
 
 
-@stable.apart
-@stable.with_derivatives(_binary_by_logit, _binary_by_label, _binary_by_weight)
+@xla.rematerialised
+@stable.slopes(_binary_by_logit, _binary_by_label, _binary_by_weight)
 def _weighted_binary_cross_entropy(
     x: jax.Array, y: jax.Array, v: jax.Array
 ) -> jax.Array:
     """`(1 - y) softplus(x) + v y softplus(-x)`, of which no term is negative."""
     a = jnp.abs(x)
-    positive, negative = _classes.signs(x)
+    positive, negative = xla.signs(x)
     wrong = (positive - y) * (positive - negative * v)
     right = (negative - y) * (negative - positive * v)
-    tail = stable.log1p_exp_apart(-a)
-    return _classes.finite_if_right(wrong, a) + (wrong + right) * tail
+    tail = stable.log1p_exp_opaque(-a)
+    return xla.finite_if_right(wrong, a) + (wrong + right) * tail
 
 
 def _mean_over_classes(rows: _classes.Rows, values: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, stable
+from jaxloss.stable import xla
 
 
 def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
@@ -227,7 +228,7 @@ def _loss_of(rows: _classes.Rows, power: int) -> jax.Array:
     x, y = rows.scores, rows.labels
     if rows.are_ids:
         y = jax.nn.one_hot(y, x.shape[-1], dtype=x.dtype)
-    return rows.finish(_loss(x, y, power))
+    return rows.mask_invalid(_loss(x, y, power))
 
 
 def _parts(x: jax.Array, y: jax.Array, power: int) -> tuple[jax.Array, ...]:
@@ -267,7 +268,7 @@ def _(power, primals, tangents):
 
 # Differentiated as what it is: not by the quotient, in which the infinite slope of the
 # root of a label 0 would have to cancel.
-@stable.with_derivatives(
+@stable.slopes(
     lambda a, b, squares: jnp.ones_like(a),
     lambda a, b, squares: -jnp.ones_like(b),
     lambda a, b, squares: jnp.zeros_like(squares),
@@ -299,7 +300,7 @@ def _excess(x: jax.Array, power: int) -> jax.Array:
     """
     d, error = stable.difference(x, jnp.max(x, axis=-1, keepdims=True))
     d, error = d / power, error / power
-    tau = stable.rounded(_threshold(jnp.maximum(d, -1), power))
+    tau = xla.no_fma(_threshold(jnp.maximum(d, -1), power))
     low = jnp.zeros_like(tau)  # the digits that tau has no room for
     top = _largest(d)
     # Newton's iteration only removes rounding errors: twice, for those of many classes.

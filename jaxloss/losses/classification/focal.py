@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, stable
+from jaxloss.stable import xla
 
 
 def sigmoid_focal(
@@ -147,12 +148,14 @@ def softmax_focal(
     alpha = jnp.broadcast_to(alpha, x.shape)
     p, q = stable.softmax(x), stable.softmax_complement(x)
     if rows.are_ids:
-        alpha, p, q = (_classes.pick(v, labels) for v in (alpha, p, q))
+        alpha, p, q = (_classes.score_of_class(v, labels) for v in (alpha, p, q))
         losses = _focal(p, q, stable.softmax_nll(x, labels), gamma)
-        return rows.finish(_classes.weighted(alpha, losses))
+        return rows.mask_invalid(_classes.weighted(alpha, losses))
     gamma = jnp.broadcast_to(gamma, x.shape[:-1])[..., None]
     losses = _focal(p, q, _surprise(x), jnp.broadcast_to(gamma, x.shape))
-    return rows.finish(jnp.sum(_classes.weighted(labels * alpha, losses), axis=-1))
+    return rows.mask_invalid(
+        jnp.sum(_classes.weighted(labels * alpha, losses), axis=-1)
+    )
 
 
 def poly1(
@@ -214,7 +217,7 @@ def poly1(
     like = rows.scores[..., 0]
     epsilon = _checks.parameter(name, like, "[-1, inf)", epsilon=epsilon)
     missing = rows.expect(stable.softmax_complement(rows.scores))
-    return rows.finish(_classes.cross_entropy(rows) + epsilon * missing)
+    return rows.mask_invalid(_classes.cross_entropy(rows) + epsilon * missing)
 
 
 # --- the focal term ----------------------------------------------------------------
@@ -235,7 +238,7 @@ def _power_by_exponent(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Arra
     return _power(p, q, gamma) * _log_complement(p, q)
 
 
-@stable.with_derivatives(None, _power_by_base, _power_by_exponent)
+@stable.slopes(None, _power_by_base, _power_by_exponent)
 def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
     """`q ** gamma`; p = 1 - q serves its derivative with respect to gamma."""
     return jnp.power(q, gamma)
@@ -309,7 +312,7 @@ def _slope_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return jnp.power(q, gamma) * inner
 
 
-@stable.with_derivatives(_curve, _slope_by_gamma)
+@stable.slopes(_curve, _slope_by_gamma)
 def _slope(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """`f'(x)`."""
     p, q, nll, _ = _decision(x)
@@ -321,13 +324,13 @@ def _by_gamma_twice(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return jnp.power(q, gamma) * (nll * complement_nll) * complement_nll
 
 
-@stable.with_derivatives(_slope_by_gamma, _by_gamma_twice)
+@stable.slopes(_slope_by_gamma, _by_gamma_twice)
 def _by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
     _, q, nll, complement_nll = _decision(x)
     return -jnp.power(q, gamma) * (nll * complement_nll)
 
 
-@stable.with_derivatives(_slope, _by_gamma)
+@stable.slopes(_slope, _by_gamma)
 def _positive(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """`f(x)`."""
     return jnp.power(stable.sigmoid(-x), gamma) * stable.softplus(-x)
@@ -341,7 +344,7 @@ def _gap_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return _by_gamma(x, gamma) - _by_gamma(-x, gamma)
 
 
-@stable.with_derivatives(_gap_slope, _gap_by_gamma)
+@stable.slopes(_gap_slope, _gap_by_gamma)
 def _gap(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """`f(x) - f(-x)`, also near x = 0, where that cancels; 0 where it is infinite.
 
@@ -377,7 +380,7 @@ def _mixture_by_gamma(
     return up * _by_gamma(x, gamma) + down * _by_gamma(-x, gamma)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     _mixture_curve,
     lambda x, up, down, gamma: _slope(x, gamma),
     lambda x, up, down, gamma: -_slope(-x, gamma),
@@ -401,25 +404,25 @@ def _loss(
 ) -> jax.Array:
     """The loss, given the weights of the less and the more likely label.
 
-    Without a comparison: see `stable.apart`.
+    Without a comparison: see `xla.rematerialised`.
     """
-    (one,) = stable.constants(x, 1)
+    (one,) = xla.opaque_constants(x, 1)
     a = jnp.abs(x)
-    e, tail = jnp.exp(-a), stable.log1p_exp_apart(-a)
+    e, tail = jnp.exp(-a), stable.log1p_exp_opaque(-a)
     p = one / (one + e)
-    wrong = _classes.finite_if_right(wrong, a) + wrong * tail
+    wrong = xla.finite_if_right(wrong, a) + wrong * tail
     return jnp.power(p, gamma) * wrong + jnp.power(e * p, gamma) * (right * tail)
 
 
-@stable.apart
-@stable.with_derivatives(
+@xla.rematerialised
+@stable.slopes(
     lambda x, y, gamma: _mixture_slope(x, y, 1 - y, gamma),
     lambda x, y, gamma: _gap(x, gamma),
     lambda x, y, gamma: _mixture_by_gamma(x, y, 1 - y, gamma),
 )
 def _binary_focal(x: jax.Array, y: jax.Array, gamma: jax.Array) -> jax.Array:
     """`y f(x) + (1 - y) f(-x)`."""
-    positive, negative = _classes.signs(x)
+    positive, negative = xla.signs(x)
     sign = positive - negative
     return _loss(x, (positive - y) * sign, (y - negative) * sign, gamma)
 
@@ -444,8 +447,8 @@ def _balance(y: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
     return alpha * y, (1 - alpha) * (1 - y)
 
 
-@stable.apart
-@stable.with_derivatives(
+@xla.rematerialised
+@stable.slopes(
     lambda x, y, gamma, alpha: _mixture_slope(x, *_balance(y, alpha), gamma),
     _balanced_by_label,
     lambda x, y, gamma, alpha: _mixture_by_gamma(x, *_balance(y, alpha), gamma),
@@ -455,6 +458,6 @@ def _balanced_binary_focal(
     x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
 ) -> jax.Array:
     """`alpha y f(x) + (1 - alpha) (1 - y) f(-x)`."""
-    positive, negative = _classes.signs(x)
+    positive, negative = xla.signs(x)
     weight = lambda s: (s - y) * (s - alpha)
     return _loss(x, weight(positive), weight(negative), gamma)

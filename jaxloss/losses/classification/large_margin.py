@@ -313,7 +313,7 @@ def crammer_singer_hinge(
     rival = jnp.max(jnp.where(at_label, -jnp.inf, rows.scores), axis=-1)
     alone = rival == -jnp.inf  # every wrong class is excluded: nothing to lead
     violation = _violation(jnp.where(alone, 0, rival), own, margin)
-    return rows.finish(jnp.where(alone, 0, violation))
+    return rows.mask_invalid(jnp.where(alone, 0, violation))
 
 
 def weston_watkins_hinge(
@@ -375,7 +375,7 @@ def weston_watkins_hinge(
     margin = spread(jnp.broadcast_to(margin, own.shape))
     # Replaced in the input too, where -inf - (-inf) would be NaN.
     violations = _violation(jnp.where(wrong, rows.scores, 0), spread(own), margin)
-    return rows.finish(jnp.sum(jnp.where(wrong, violations, 0), axis=-1))
+    return rows.mask_invalid(jnp.sum(jnp.where(wrong, violations, 0), axis=-1))
 
 
 def _margins(loss: str, scores: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -387,7 +387,7 @@ def _margins(loss: str, scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 # An infinite score is certain, whatever the label's last digits: without this its
 # slope in the label would be 0 * inf.
-@stable.with_derivatives(
+@stable.slopes(
     lambda scores, labels: labels,
     lambda scores, labels: jnp.where(jnp.isinf(scores), 0, scores),
 )
@@ -403,7 +403,7 @@ def _against_label(
     rows = _classes.rows(loss, ids, axis, scores=scores)
     # A comparison that XLA fuses: nothing is gathered, no one-hot is stored.
     at_label = jax.nn.one_hot(rows.labels, rows.scores.shape[-1], dtype=bool)
-    return rows, at_label, _classes.pick(rows.scores, rows.labels)
+    return rows, at_label, _classes.score_of_class(rows.scores, rows.labels)
 
 
 def _violation(rivals: jax.Array, own: jax.Array, margin: jax.Array) -> jax.Array:

@@ -128,7 +128,7 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
     # The difference of the two without their difference: of a class id one product is
     # exactly 0, and the other one the small share that is on the wrong side.
     gaps = below * label_above - above * label_below
-    return rows.finish(jnp.sum(jnp.square(gaps), axis=-1))
+    return rows.mask_invalid(jnp.sum(jnp.square(gaps), axis=-1))
 
 
 # --- cumulative distributions, between each class and the next -----------------------

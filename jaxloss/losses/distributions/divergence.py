@@ -311,12 +311,12 @@ def _log_ratio(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.log(jnp.where(present, t, 1)) - jnp.where(present, log_q, 0)
 
 
-@stable.with_derivatives(lambda log_q, t: -t, lambda log_q, t: _kl_slope(log_q, t))
+@stable.slopes(lambda log_q, t: -t, lambda log_q, t: _kl_slope(log_q, t))
 def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return t * _log_ratio(log_q, t)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     # The mixed derivative is -1 at t = 0 too: that of `-t`, the other slope.
     lambda log_q, t: -jnp.ones_like(t),
     lambda log_q, t: stable.safe_divide(jnp.ones_like(t), t),
@@ -330,9 +330,7 @@ def _kl_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
 # With x = log q - log t this is t (exp(x) - 1 - x), and its slope t (exp(x) - 1).
 
 
-@stable.with_derivatives(
-    lambda log_q, t: jnp.exp(log_q), lambda log_q, t: -jnp.ones_like(t)
-)
+@stable.slopes(lambda log_q, t: jnp.exp(log_q), lambda log_q, t: -jnp.ones_like(t))
 def _surplus(log_q: jax.Array, t: jax.Array) -> jax.Array:
     """`q - t`, with the digits that the logarithm of q has near t."""
     x = -_log_ratio(log_q, t)
@@ -340,7 +338,7 @@ def _surplus(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(near, t * stable.expm1(jnp.where(near, x, 0)), jnp.exp(log_q) - t)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     # The mixed derivative is -1 at t = 0 too: that of `q - t`, the other slope.
     lambda log_q, t: -jnp.ones_like(t),
     lambda log_q, t: stable.safe_divide(jnp.ones_like(t), t),
@@ -349,7 +347,7 @@ def _bregman_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _log_ratio(log_q, t)
 
 
-@stable.with_derivatives(_surplus, _bregman_slope)
+@stable.slopes(_surplus, _bregman_slope)
 def _bregman_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     x = -_log_ratio(log_q, t)
     near = (x > -1) & (x < 2) & (t != 0)
@@ -381,7 +379,7 @@ def _log_share(d: jax.Array, part: jax.Array, s: jax.Array) -> jax.Array:
     return jnp.where(d > -0.5, stable.log1p(near), jnp.log(2 * share))
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda log_q, t: _js_slope_log_q(log_q, t), lambda log_q, t: _js_slope_t(log_q, t)
 )
 def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
@@ -398,7 +396,7 @@ def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return 0.5 * s * jnp.where(near, small, large)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda log_q, t: _js_curvature(log_q, t), lambda log_q, t: -_half_share(log_q, t)
 )
 def _js_slope_log_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
@@ -406,7 +404,7 @@ def _js_slope_log_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return 0.5 * q * _log_share(d, q, s)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda log_q, t: -_half_share(log_q, t),
     lambda log_q, t: stable.safe_divide(_half_share(log_q, t), t),
 )
@@ -428,12 +426,12 @@ def _half_share(log_q: jax.Array, t: jax.Array) -> jax.Array:
 # --- (mu^2 + e^v - 1 - v) / 2 ----------------------------------------------------
 
 
-@stable.with_derivatives(lambda x: x)
+@stable.slopes(lambda x: x)
 def _half_square(x: jax.Array) -> jax.Array:
     return 0.5 * x * x  # in this order: finite as far as the result is
 
 
-@stable.with_derivatives(stable.expm1)
+@stable.slopes(stable.expm1)
 def _excess(x: jax.Array) -> jax.Array:
     """`exp(x) - 1 - x` >= 0, by its Taylor series where the subtraction cancels."""
     near = (x > -1) & (x < 2)

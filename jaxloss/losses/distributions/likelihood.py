@@ -73,7 +73,7 @@ def _precise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
     return -_precise(r, s)
 
 
-@stable.with_derivatives(_precision, _precise_by_s)
+@stable.slopes(_precision, _precise_by_s)
 def _precise(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r exp(-s)`."""
     return _divided_by_exp(r, s, 2)
@@ -83,7 +83,7 @@ def _surprise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
     return -_surprise(r, s)
 
 
-@stable.with_derivatives(_precise, _surprise_by_s)
+@stable.slopes(_precise, _surprise_by_s)
 def _surprise(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r^2 exp(-s) / 2`, never forming `r^2` or `exp(-s)`, which overflow first."""
     z = _divided_by_exp(r, s, 4)
@@ -149,14 +149,14 @@ def _rate(x: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.exp(x)
 
 
-@stable.with_derivatives(_rate, lambda x, t: -jnp.ones_like(x))
+@stable.slopes(_rate, lambda x, t: -jnp.ones_like(x))
 def _exceeds(x: jax.Array, t: jax.Array) -> jax.Array:
     """`exp(x) - t`, by the exact difference of t from 1 where the rate is near 1."""
     near = jnp.abs(x) < 0.5
     return jnp.where(near, stable.expm1(x) + (1 - t), jnp.exp(x) - t)
 
 
-@stable.with_derivatives(_exceeds, lambda x, t: -x)
+@stable.slopes(_exceeds, lambda x, t: -x)
 def _poisson(x: jax.Array, t: jax.Array) -> jax.Array:
     rate = jnp.exp(x)
     # 0 at a rate of 0 never counted; and an infinite rate outweighs any count.

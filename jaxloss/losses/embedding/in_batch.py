@@ -79,7 +79,7 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name = "nt_xent"
-    _whole_batch.needs_whole_batch(name, "embeddings", "jaxloss.parallel.nt_xent")
+    _whole_batch.require(name, "embeddings", "jaxloss.parallel.nt_xent")
     x, labels, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(labels.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -152,7 +152,7 @@ def supervised_contrastive(
     """
     name = "supervised_contrastive"
     gathered = "jaxloss.parallel.supervised_contrastive"
-    _whole_batch.needs_whole_batch(name, "embeddings", gathered)
+    _whole_batch.require(name, "embeddings", gathered)
     x, labels, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(labels.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -229,7 +229,7 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    _whole_batch.needs_whole_batch(name, "first", "jaxloss.parallel.clip")
+    _whole_batch.require(name, "first", "jaxloss.parallel.clip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -305,7 +305,7 @@ def info_nce(
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
     name = "info_nce"
-    _whole_batch.needs_whole_batch(name, "anchors", "jaxloss.parallel.info_nce")
+    _whole_batch.require(name, "anchors", "jaxloss.parallel.info_nce")
     x, y, valid = _pairs.paired(name, where, anchors=anchors, positives=positives)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
@@ -378,7 +378,7 @@ def siglip(
       Array([1.2348106 , 0.82059705], dtype=float32)
     """
     name = "siglip"
-    _whole_batch.needs_whole_batch(name, "first", "jaxloss.parallel.siglip")
+    _whole_batch.require(name, "first", "jaxloss.parallel.siglip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)

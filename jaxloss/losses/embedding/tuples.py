@@ -6,6 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss.stable import xla
 
 
 def contrastive(
@@ -257,9 +258,7 @@ def batch_hard_triplet(
       Array([2.5, 2.5, 2.5, 0. ], dtype=float32)
     """
     name = "batch_hard_triplet"
-    _whole_batch.needs_whole_batch(
-        name, "embeddings", "jit of sharded arrays, which sees it"
-    )
+    _whole_batch.require(name, "embeddings", "jit of sharded arrays, which sees it")
     x, ids, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(ids.shape, x.dtype)
     margin = _checks.parameter(name, like, "[0, inf)", margin=margin)
@@ -341,7 +340,7 @@ def cosine_embedding(
     margin = _checks.parameter(name, labels, "[-1, 1]", margin=margin)
     apart = jax.nn.relu(stable.cosine_similarity(a, b) - margin)
     losses = jnp.where(labels == 1, stable.cosine_distance(a, b), apart)
-    return losses + stable.nan_unless(jnp.abs(labels) == 1, losses)
+    return losses + xla.nan_unless(jnp.abs(labels) == 1, losses)
 
 
 # --- given distances -------------------------------------------------------------
@@ -357,7 +356,7 @@ def _short(d: jax.Array, margin: jax.Array) -> jax.Array:
     return jax.nn.relu(margin - d)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda d, y, m: 2 * (_pulled(d, y) - (1 - y) * _short(d, m)),
     lambda d, y, m: (d - _short(d, m)) * (d + _short(d, m)),
     lambda d, y, m: 2 * (1 - y) * _short(d, m),
@@ -370,7 +369,7 @@ def _contrastive(d: jax.Array, y: jax.Array, m: jax.Array) -> jax.Array:
 # --- differences of distances ----------------------------------------------------
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda near, far, margin: jnp.ones_like(near),
     lambda near, far, margin: -jnp.ones_like(near),
     lambda near, far, margin: jnp.ones_like(near),
@@ -386,7 +385,7 @@ def _gap_of(a: jax.Array, p: jax.Array, n: jax.Array, squared: bool) -> jax.Arra
     return jnp.sum(_squared_gap(a, p, n), axis=-1) if squared else _gap(a, p, n)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda a, p, n: 2 * (n - p),
     lambda a, p, n: 2 * (p - a),
     lambda a, p, n: 2 * (a - n),

@@ -9,6 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, stable
+from jaxloss.stable import xla
 
 
 def ctc(
@@ -196,7 +197,7 @@ def _forward(
     """The losses, and the two kinds of forward variables."""
     seq = _sequences(loss, logits, labels, where, label_where, blank)
     blanks, emits, taken, ends = _scan(seq, blank)
-    losses = -(_classes.pick(ends, seq.lengths) + taken[-1])
+    losses = -(_classes.score_of_class(ends, seq.lengths) + taken[-1])
     losses = _classes.nan_unless(seq.known, losses)
     blanks = jnp.concatenate([blanks[:-1], ends[None]])[: len(blanks)]
     offset = taken[1:, ..., None]
@@ -223,7 +224,7 @@ def _scan(seq: _Sequences, blank: int) -> tuple[jax.Array, ...]:
         new, largest = _advance(alphas, to_blank, to_label, repeats)
         if valid is not None:
             # Else XLA:CPU computes them again for each of their uses, at half speed.
-            new = lax.optimization_barrier(new)
+            new = xla.barrier(new)
             keep = lambda a, old: jnp.where(valid[..., None], a, old)
             new = tuple(map(keep, new, alphas))
             largest = jnp.where(valid, largest, 0)

@@ -116,4 +116,4 @@ def listwise_softmax(
     y = y if where is None else jnp.where(jnp.asarray(where), y, 0)
     known = jnp.ones_like(alive)
     rows = _classes.Rows(s, jnp.moveaxis(y, axis, -1), alive, known, s)
-    return rows.finish(_classes.cross_entropy(rows))
+    return rows.mask_invalid(_classes.cross_entropy(rows))

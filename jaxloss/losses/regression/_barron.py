@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import stable
+from jaxloss.stable import xla
 
 # An alpha that is infinite to double precision, but makes no NaNs.
 _ENDLESS = 2.0**80
@@ -62,7 +63,9 @@ def _stretch(x: jax.Array, alpha: jax.Array) -> _Stretch:
     # alpha - 2 is exact from 1 on; below, its rounding would be multiplied by log(h).
     # Pinned, or XLA divides by h * h, which overflows.
     grown = jnp.power(h, alpha)
-    far = jnp.where(alpha < 1, stable.pin(grown / h) / h, jnp.power(h, alpha - 2))
+    far = jnp.where(
+        alpha < 1, xla.no_reassociation(grown / h) / h, jnp.power(h, alpha - 2)
+    )
     power = jnp.where(near, jnp.exp(jnp.sign(alpha - 2) * b_log_h), far)
     flat = ~near & ((alpha < 1) | (alpha < 1.25) & (grown < jnp.inf))
     return _Stretch(alpha, b, near, h, share, b_log_h, power, grown, flat)
@@ -99,7 +102,7 @@ def _psi_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return _psi(x, _beside_two(alpha)) * _lag(_log_h(x, _beside_two(alpha)))
 
 
-@stable.with_derivatives(_psi_by_x, _psi_by_alpha)
+@stable.slopes(_psi_by_x, _psi_by_alpha)
 def _psi(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     flat = jnp.sign(x) * jnp.sqrt(s.b * s.share) * (s.grown / s.h)
@@ -135,7 +138,7 @@ def _work_by_scale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Arra
     )
 
 
-@stable.with_derivatives(_work_by_r, _work_by_alpha, _work_by_scale)
+@stable.slopes(_work_by_r, _work_by_alpha, _work_by_scale)
 def _work(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """`x psi`, where psi alone is flushed to zero for large x and alpha < 0."""
     x = stable.safe_divide(r, scale)
@@ -158,7 +161,7 @@ def _log_h_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return stable.safe_divide(_stretch(x, alpha).share / 2, 2 - alpha)
 
 
-@stable.with_derivatives(_log_h_by_x, _log_h_by_alpha)
+@stable.slopes(_log_h_by_x, _log_h_by_alpha)
 def _log_h(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     return s.b_log_h / s.b
@@ -245,7 +248,7 @@ def _slope_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return jax.jvp(along, (alpha,), (jnp.ones_like(alpha),))[1]
 
 
-@stable.with_derivatives(_psi_by_alpha, _slope_by_alpha)
+@stable.slopes(_psi_by_alpha, _slope_by_alpha)
 def _slope(x: jax.Array, alpha: jax.Array) -> jax.Array:
     """The slope of rho in alpha; at alpha = 2 that at the next smaller number."""
     return _plain_slope(x, alpha)
@@ -262,7 +265,7 @@ def _loss_by_scale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Arra
     return -stable.safe_divide(_work(r, alpha, scale), scale)
 
 
-@stable.with_derivatives(_pull, _loss_by_alpha, _loss_by_scale)
+@stable.slopes(_pull, _loss_by_alpha, _loss_by_scale)
 def loss(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """Barron's loss of residuals r; `|r / scale|` must be representable."""
     return _rho(stable.safe_divide(r, scale), alpha)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, stable
+from jaxloss.stable import xla
 
 
 def of(loss: str, predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
@@ -19,13 +20,13 @@ def of(loss: str, predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     return predictions - targets
 
 
-def between(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def of_difference(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A function of a residual (and more), as one of predictions and targets.
 
-    With the subtraction inside of `stable.apart`: outside, its result would be what the
-    loss and its gradient share.
+    With the subtraction inside of `xla.rematerialised`: outside, its result would be
+    what the loss and its gradient share.
     """
-    return stable.apart(lambda p, t, *more: kernel(p - t, *more))
+    return xla.rematerialised(lambda p, t, *more: kernel(p - t, *more))
 
 
 def pair(
@@ -46,22 +47,22 @@ def _is_outside(r: jax.Array, limit: jax.Array) -> jax.Array:
     return jnp.abs(_outside(r, limit))
 
 
-@stable.with_derivatives(_outside, lambda r, limit: -_is_outside(r, limit))
+@stable.slopes(_outside, lambda r, limit: -_is_outside(r, limit))
 def excess(r: jax.Array, limit: jax.Array) -> jax.Array:
     """`max(0, |r| - limit)`; derivatives 0 at the limit."""
     return jnp.maximum(jnp.abs(r) - limit, 0)
 
 
-@stable.with_derivatives(lambda r, limit: 1 - _is_outside(r, limit), _outside)
+@stable.slopes(lambda r, limit: 1 - _is_outside(r, limit), _outside)
 def clipped(r: jax.Array, limit: jax.Array) -> jax.Array:
     """`r` between `-limit` and `limit`; slope 1 at the limit."""
     return jnp.clip(r, -limit, limit)
 
 
-@stable.with_derivatives(clipped, excess)
+@stable.slopes(clipped, excess)
 def huber(r: jax.Array, delta: jax.Array) -> jax.Array:
     """`r^2 / 2` up to delta, `delta |r| - delta^2 / 2` beyond it."""
-    (half,) = stable.constants(r, 0.5)
+    (half,) = xla.opaque_constants(r, 0.5)
     a = jnp.abs(r)
     inner = jnp.minimum(a, delta)  # `clip` would not be taken up into a sum
     return inner * (a - half * inner)  # the outlier is never squared
@@ -76,13 +77,13 @@ def _ramp_by_beta(r: jax.Array, beta: jax.Array) -> jax.Array:
     return -_ramp(r, beta) * _ramp_slope(r, beta)
 
 
-@stable.with_derivatives(_ramp_slope, _ramp_by_beta)
+@stable.slopes(_ramp_slope, _ramp_by_beta)
 def _ramp(r: jax.Array, beta: jax.Array) -> jax.Array:
     """`clip(r / beta, -1, 1)`, and 0 at 0 / 0."""
     return jnp.where(jnp.abs(r) <= beta, stable.safe_divide(r, beta), jnp.sign(r))
 
 
-@stable.with_derivatives(_ramp, lambda r, beta: -0.5 * jnp.square(_ramp(r, beta)))
+@stable.slopes(_ramp, lambda r, beta: -0.5 * jnp.square(_ramp(r, beta)))
 def smooth_l1(r: jax.Array, beta: jax.Array) -> jax.Array:
     """`huber / beta`; not computed so, for a beta of 1e-30 would square to 0."""
     return _ramp(r, beta) * (r - clipped(r, beta) / 2)

@@ -192,7 +192,7 @@ def _square_slope(r: jax.Array, level: jax.Array) -> jax.Array:
     return 2 * _side(r, level) * r
 
 
-@stable.with_derivatives(_square_slope, lambda r, level: -r * stable.magnitude(r))
+@stable.slopes(_square_slope, lambda r, level: -r * stable.magnitude(r))
 def _square_on_sides(r: jax.Array, level: jax.Array) -> jax.Array:
     return _side(r, level) * r * r  # not w r^2, which overflows first
 
@@ -297,7 +297,7 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     return jnp.square(_log_ratio(predictions, targets))
 
 
-@stable.with_derivatives(lambda p, t: 1 / (1 + p), lambda p, t: -1 / (1 + t))
+@stable.slopes(lambda p, t: 1 / (1 + p), lambda p, t: -1 / (1 + t))
 def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
     """`log((1 + p) / (1 + t))`: neither a difference of logarithms nor of 1 + x."""
     ratio = (1 + p) / (1 + t)
@@ -368,7 +368,7 @@ def _relative_by_t(p: jax.Array, t: jax.Array) -> jax.Array:
     return -side * stable.safe_divide(stable.safe_divide(p, t), t)
 
 
-@stable.with_derivatives(_relative_by_p, _relative_by_t)
+@stable.slopes(_relative_by_p, _relative_by_t)
 def _relative(p: jax.Array, t: jax.Array) -> jax.Array:
     r = jnp.abs(p - t)
     return jnp.where(r == 0, 0, r / jnp.where(r == 0, 1, jnp.abs(t)))

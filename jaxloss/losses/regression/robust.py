@@ -259,5 +259,5 @@ def general_robust(
     return _barron.loss(r, alpha, scale)
 
 
-_huber = _residual.between(_residual.huber)
-_log_cosh = _residual.between(stable.log_cosh)
+_huber = _residual.of_difference(_residual.huber)
+_log_cosh = _residual.of_difference(stable.log_cosh)

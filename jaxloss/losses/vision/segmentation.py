@@ -388,7 +388,7 @@ def _weights(sizes: jax.Array, class_axis: int) -> jax.Array:
     return jnp.square(jnp.where(constant, 1, stable.safe_divide(least, sizes)))
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda missed, hit: _slope(hit, missed),
     lambda missed, hit: -_slope(missed, hit),
 )
@@ -397,7 +397,7 @@ def _missed(missed: jax.Array, hit: jax.Array) -> jax.Array:
     return stable.safe_divide(missed, missed + hit)
 
 
-@stable.with_derivatives(
+@stable.slopes(
     lambda part, rest: _bend(rest - part, part + rest),
     lambda part, rest: _bend(-2 * part, part + rest),
 )

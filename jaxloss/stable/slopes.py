@@ -1,0 +1,38 @@
+"""How a function of numbers is given its derivatives."""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+Elementwise = Callable[..., jax.Array]
+
+
+def slopes(*partials: Elementwise | None) -> Callable[[Elementwise], Elementwise]:
+    """Gives an elementwise function its partial derivatives, one per argument.
+
+    Each is a function of the same arguments, itself differentiable, or None for that of
+    an argument which only serves the others.  Tangents known to be zero are skipped,
+    not multiplied: an argument that is not differentiated cannot bring in its infinite
+    slope as `inf * 0`.
+    """
+
+    def attach(fn: Elementwise) -> Elementwise:
+        primitive = jax.custom_jvp(fn)
+
+        def rule(primals, tangents):
+            moving = [
+                partial(*primals) * tangent
+                for partial, tangent in zip(partials, tangents, strict=True)
+                if partial is not None and not isinstance(tangent, SymbolicZero)
+            ]
+            value = primitive(*primals)
+            return value, functools.reduce(operator.add, moving, jnp.zeros_like(value))
+
+        primitive.defjvp(rule, symbolic_zeros=True)
+        return functools.wraps(fn)(primitive)
+
+    return attach

@@ -1,0 +1,148 @@
+"""What is done for the compiler, and why: the only place that knows of XLA.
+
+XLA rewrites a program by the rules of real numbers and shares what is computed twice.
+Two kinds of harm follow, and everything here prevents one of them:
+
+* wrong digits: `(x + c) - c` becomes `x`, `u * v - w` one fused multiply-add, and
+  `where(known, 1, nan)` a choice that stops `jax.debug_nans`;
+* memory traffic: XLA:CPU takes an elementwise function up into the sum behind it, but
+  not if a gradient shares a part of it, nor through a choice (`select`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+Elementwise = Callable[..., jax.Array]
+Arrays = TypeVar("Arrays", jax.Array, tuple[jax.Array, ...])
+
+
+# --- memory traffic ------------------------------------------------------------------
+
+
+def rematerialised(fn: Elementwise) -> Elementwise:
+    """`fn`, whose derivatives are computed from its arguments once more.
+
+    Else XLA:CPU writes the subexpressions that value and gradient share out at full
+    size, and reads them twice.  A barrier on the arguments of the derivatives hides
+    what they share.  Not `jax.checkpoint`: its barrier is one on every platform, and
+    the program for an H200 then moves 2.3 times the bytes.
+    """
+    primitive = jax.custom_jvp(fn)
+
+    def rule(primals, tangents):
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
+        again = [cpu_barrier(x) for x in primals]
+
+        def along(*moved):
+            args = list(again)
+            for i, x in zip(moving, moved, strict=True):
+                args[i] = x
+            return fn(*args)
+
+        _, slope = jax.jvp(
+            along, [again[i] for i in moving], [tangents[i] for i in moving]
+        )
+        return primitive(*primals), slope
+
+    primitive.defjvp(rule, symbolic_zeros=True)
+    # Not the attributes of `fn` too, which may have a rule of its own among them.
+    return functools.wraps(fn, updated=())(primitive)
+
+
+def _same(x: Arrays) -> Arrays:
+    return x
+
+
+def cpu_barrier(x: Arrays) -> Arrays:
+    """Returns `x`, of which XLA:CPU does not know that it is `x`."""
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=_same)
+
+
+def barrier(x: Arrays) -> Arrays:
+    """`cpu_barrier` on every platform: what comes before is computed once, as it is."""
+    return lax.optimization_barrier(x)
+
+
+def opaque_constants(like: jax.Array, *values: float) -> tuple[jax.Array, ...]:
+    """Scalars in the dtype of `like` that XLA:CPU neither simplifies with nor shares.
+
+    Where `rematerialised` computes a function and its gradient that both have a 1 in
+    them, an array of ones would be written out for the two.
+    """
+    return cpu_barrier(tuple(jnp.asarray(v, like.dtype) for v in values))
+
+
+def signs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(1, 0) where x is positive, (0, 1) where it is not: without a choice."""
+    zero, one = opaque_constants(x, 0, 1)
+    positive = jnp.maximum(jnp.sign(x), zero)
+    return positive, one - positive
+
+
+def finite_if_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
+    """`wrong * a`, and 0 where nothing is wrong, even of an infinite logit."""
+
+    def arithmetic(wrong: jax.Array, a: jax.Array) -> jax.Array:
+        # A power of two that takes the smallest normal number beyond 1: its square is
+        # infinite, and so is the product of that with all that is not 0.
+        (huge,) = opaque_constants(a, 2.0 ** (jnp.finfo(a.dtype).maxexp - 1))
+        return wrong * jnp.minimum(a, jnp.abs(wrong) * huge * huge)
+
+    def choice(wrong: jax.Array, a: jax.Array) -> jax.Array:
+        return wrong * jnp.where(wrong == 0, 0, a)
+
+    # Elsewhere `huge` is a constant, whose square XLA computes first: 0 * inf.
+    return lax.platform_dependent(wrong, a, cpu=arithmetic, default=choice)
+
+
+# --- digits --------------------------------------------------------------------------
+
+
+def no_reassociation(x: jax.Array) -> jax.Array:
+    """Returns `x`, as a value XLA's algebraic simplifier does not rewrite through."""
+    return reduced(x, jnp.finfo(x.dtype).nmant)
+
+
+def reduced(x: jax.Array, digits: int) -> jax.Array:
+    """`x` rounded to so many binary digits behind the first."""
+    bits = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, exponent_bits=bits.nexp, mantissa_bits=digits)
+
+
+def no_fma(x: jax.Array) -> jax.Array:
+    """Returns `x`, past which the compiler cannot fuse the product that `x` may be.
+
+    Else `u * v - max(u * v)` becomes one fused multiply-add, which at the maximum is
+    not 0 but the rounding error of the product: 500 at 1e10, so its exponential is inf.
+    `no_reassociation` does not prevent that; a choice between two values does.
+    """
+    return jnp.where(jnp.isnan(x), 2 * x, x)
+
+
+def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
+    """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
+
+    As a logarithm, for a literal NaN behind a `where` always stops `jax.debug_nans`.
+    """
+    return jnp.log(jnp.where(known, 1, -1).astype(like.dtype))
+
+
+def nan_slope_unless(known: jax.Array, slope: jax.Array) -> jax.Array:
+    """`slope`, but NaN where not `known` and not 0: a masked example stays harmless.
+
+    A constant NaN would reach the gradient through a mask as well: 0 * NaN is NaN.
+    Overflow makes one only of what is not 0; in both directions of differentiation,
+    hence the palindrome.
+    """
+    largest = jnp.asarray(jnp.finfo(slope.dtype).max, slope.dtype)
+    huge = jnp.where(known, jnp.ones_like(largest), largest)
+    zero = no_reassociation(known.astype(slope.dtype))  # or it becomes a choice
+    for factor in (huge, huge, zero, huge, huge):
+        slope = no_reassociation(slope * factor)
+    return slope
