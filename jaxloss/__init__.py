@@ -6,11 +6,14 @@ siblings make one scalar of them.  `stable` has the primitives they are built fr
 `train` the objectives that use them, `landscape` what they look like around parameters.
 """
 
+import typing as _typing
+
 from jaxloss import (
-    kernels as kernels,
-    landscape as landscape,
+    logits as logits,
+    margins as margins,
+    reduce as reduce,
     stable as stable,
-    testing as testing,
+    targets as targets,
 )
 from jaxloss.logits import (
     adjust_logits as adjust_logits,
@@ -136,3 +139,37 @@ from jaxloss.targets import (
     smooth_binary_labels as smooth_binary_labels,
     smooth_labels as smooth_labels,
 )
+
+if _typing.TYPE_CHECKING:
+    from jaxloss import (
+        catalogue as catalogue,
+        compat as compat,
+        datasets as datasets,
+        kernels as kernels,
+        landscape as landscape,
+        parallel as parallel,
+        plot as plot,
+        testing as testing,
+        train as train,
+    )
+
+_ON_FIRST_USE = (
+    *("catalogue", "compat", "datasets", "kernels", "landscape", "parallel"),
+    *("plot", "testing", "train"),
+)
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """Imports a module of the package when it is first used, for `import` to be quick.
+
+    So optax is imported with `jaxloss.train`, matplotlib where something is drawn.
+    """
+    if name in _ON_FIRST_USE:
+        import importlib
+
+        return importlib.import_module(f"jaxloss.{name}")
+    raise AttributeError(f"module 'jaxloss' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -7,6 +7,7 @@ message starts with the function and names the argument as the caller wrote it.
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Iterable
 from typing import NoReturn
@@ -17,6 +18,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 Axis = int | tuple[int, ...] | None
+
+
+def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
+    """Converts; raises `TypeError` for what is no array and no number."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
+        ) from error
 
 
 def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -43,7 +54,7 @@ def factors(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
 
 def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """Converts boolean, integer or floating arrays to the dtype of `like`."""
-    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not _is_real(x):
             raise TypeError(
@@ -55,7 +66,7 @@ def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ..
 
 def widened(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """Converts boolean, integer or floating arrays to one dtype, at least float32."""
-    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    converted = {name: array(loss, name, x) for name, x in arrays.items()}
     floats = [x for x in converted.values() if jnp.issubdtype(x.dtype, jnp.floating)]
     return real(loss, jnp.empty((), _wide(*floats)), **converted)
 
@@ -93,38 +104,42 @@ def at_least_1d(loss: str, **arrays: jax.Array) -> None:
             )
 
 
+@functools.cache
+def _bounds(interval: str) -> tuple[float, float, bool, bool]:
+    """The ends of, e.g., `"(0, 1]"`, and whether they belong to it."""
+    low, high = map(float, interval[1:-1].split(","))
+    return low, high, interval[0] == "[", interval[-1] == "]"
+
+
 def in_interval(loss: str, interval: str, **values: ArrayLike) -> None:
     """Raises `ValueError` for a Python or NumPy number outside, e.g., `"(0, 1]"`.
 
     JAX arrays and tracers pass unchecked, so a hyperparameter can still be swept,
     scheduled or differentiated.
     """
-    low, high = map(float, interval[1:-1].split(","))
+    low, high, has_low, has_high = _bounds(interval)
     for name, value in values.items():
         if isinstance(value, jax.Array):
             continue
-        x = np.asarray(value, float)
-        above = x >= low if interval[0] == "[" else x > low
-        below = x <= high if interval[-1] == "]" else x < high
-        if not np.all(above & below):
+        # NumPy takes microseconds to look at one number.
+        x = value if isinstance(value, float | int) else np.asarray(value, float)
+        inside = (low < x) & (x < high) | has_low & (x == low) | has_high & (x == high)
+        if not (inside if isinstance(inside, bool) else np.all(inside)):
             raise ValueError(
                 f"{loss}: `{name}` is {value}; expected a number in {interval}."
             )
 
 
-def parameter(
-    loss: str, like: jax.Array, interval: str, **value: ArrayLike
-) -> jax.Array:
-    """Checks one hyperparameter and casts it to the dtype of `like`.
+def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
+    """One hyperparameter in the dtype of `like`.
 
     A scalar stays a scalar; an array must broadcast to the shape of `like` without
     enlarging it (one value per class, quantile or element), and is broadcast here.
     """
     ((name, given),) = value.items()
-    x = _array(loss, name, given)
+    x = array(loss, name, given)
     if not _is_real(x) or x.dtype == bool:
         raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected a number.")
-    in_interval(loss, interval, **{name: given})
     x = x.astype(like.dtype)
     if x.ndim == 0:
         return x
@@ -141,9 +156,17 @@ def parameter(
     )
 
 
+def bounded(loss: str, like: jax.Array, interval: str, **value: ArrayLike) -> jax.Array:
+    """`parameter`, with the interval that a `_jit.kernel` has checked before."""
+    ((name, given),) = value.items()
+    array(loss, name, given)
+    in_interval(loss, interval, **value)
+    return parameter(loss, like, **value)
+
+
 def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """Converts to arrays; raises `TypeError` unless boolean (a mask, not weights)."""
-    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if x.dtype != bool:
             raise TypeError(
@@ -158,7 +181,7 @@ def class_ids(loss: str, **labels: ArrayLike) -> jax.Array:
     Narrower ids could not be compared with every class: an `int8` has no class 200.
     """
     ((name, given),) = labels.items()
-    x = _array(loss, name, given)
+    x = array(loss, name, given)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected integer ids.")
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)
@@ -167,7 +190,7 @@ def class_ids(loss: str, **labels: ArrayLike) -> jax.Array:
 def signs(loss: str, like: jax.Array, **labels: ArrayLike) -> jax.Array:
     """Converts labels -1 and +1 to the dtype of `like`; refuses what has no -1."""
     ((name, given),) = labels.items()
-    x = _array(loss, name, given)
+    x = array(loss, name, given)
     if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.unsignedinteger):
         raise TypeError(
             f"{loss}: `{name}` has dtype {x.dtype}; expected -1 and +1, which are "
@@ -199,7 +222,7 @@ def class_labels(
     the scores' shape are distributions, and come back in the scores' dtype.
     """
     ((name, like),) = scores.items()
-    x = _array(loss, "labels", labels)
+    x = array(loss, "labels", labels)
     integer = jnp.issubdtype(x.dtype, jnp.integer)
     floats = jnp.issubdtype(x.dtype, jnp.floating)
     examples = like.shape[:axis] + like.shape[axis + 1 :]
@@ -305,17 +328,8 @@ def unbound_axis(loss: str, axis: object) -> NoReturn:
     )
 
 
-def _array(loss: str, name: str, x: ArrayLike) -> jax.Array:
-    try:
-        return jnp.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
-        ) from error
-
-
 def _floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
-    converted = {name: _array(loss, name, x) for name, x in arrays.items()}
+    converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(

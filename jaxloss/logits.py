@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel(temperature="(0, inf)")
 def temperature(
     logits: ArrayLike, *, temperature: float | jax.Array = 1.0
 ) -> jax.Array:
@@ -39,12 +40,11 @@ def temperature(
       Array([ 1.5,  0.5, -inf], dtype=float32)
     """
     (logits,) = _checks.floating("temperature", logits=logits)
-    divisor = _checks.parameter(
-        "temperature", logits, "(0, inf)", temperature=temperature
-    )
+    divisor = _checks.parameter("temperature", logits, temperature=temperature)
     return _divided(logits, divisor)
 
 
+@_jit.kernel("axis", strength="(-inf, inf)")
 def adjust_logits(
     logits: ArrayLike,
     priors: ArrayLike,
@@ -93,7 +93,7 @@ def adjust_logits(
     classes = (logits.shape[axis],)
     _checks.has_shape(loss, classes, "one prior per class", priors=priors)
     scalar = jnp.zeros((), logits.dtype)
-    tau = _checks.parameter(loss, scalar, "(-inf, inf)", strength=strength)
+    tau = _checks.parameter(loss, scalar, strength=strength)
     shift = _log_power(priors, jnp.broadcast_to(tau, classes))
     along = [1] * logits.ndim
     along[axis] = -1

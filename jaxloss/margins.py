@@ -14,7 +14,7 @@ half a slope there.
 import jax
 import jax.numpy as jnp
 
-from jaxloss import stable
+from jaxloss import _jit, stable
 
 
 def _between(low: float, m: jax.Array, high: float) -> jax.Array:
@@ -22,6 +22,7 @@ def _between(low: float, m: jax.Array, high: float) -> jax.Array:
     return jnp.where((m >= low) & (m < high), jnp.ones_like(m), 0)
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: -_between(-jnp.inf, m, 1))
 def hinge(m: jax.Array) -> jax.Array:
     """`max(0, 1 - m)`; slope -1 below 1, 0 from 1 on.
@@ -32,6 +33,7 @@ def hinge(m: jax.Array) -> jax.Array:
     return jnp.maximum(1 - m, 0)
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: -2 * hinge(m))
 def squared_hinge(m: jax.Array) -> jax.Array:
     """`max(0, 1 - m)^2`; slope `-2 max(0, 1 - m)`.
@@ -43,6 +45,7 @@ def squared_hinge(m: jax.Array) -> jax.Array:
     return jnp.square(hinge(m))
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: _smooth_hinge_slope(m))
 def smooth_hinge(m: jax.Array) -> jax.Array:
     """`1/2 - m` up to 0, `max(0, 1 - m)^2 / 2` from 0 on; slope `-clip(1 - m, 0, 1)`.
@@ -58,6 +61,7 @@ def _smooth_hinge_slope(m: jax.Array) -> jax.Array:
     return -jnp.clip(1 - m, 0, 1)
 
 
+@_jit.kernel()
 def logistic(m: jax.Array) -> jax.Array:
     """`log(1 + exp(-m))`, in nats; slope `-sigmoid(-m)`.
 
@@ -67,6 +71,7 @@ def logistic(m: jax.Array) -> jax.Array:
     return stable.softplus(-m)
 
 
+@_jit.kernel()
 def exponential(m: jax.Array) -> jax.Array:
     """`exp(-m)`; slope `-exp(-m)`.
 
@@ -77,6 +82,7 @@ def exponential(m: jax.Array) -> jax.Array:
     return jnp.exp(-m)
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: -_between(-jnp.inf, m, 0))
 def perceptron(m: jax.Array) -> jax.Array:
     """`max(0, -m)`; slope -1 below 0, 0 from 0 on.
@@ -87,6 +93,7 @@ def perceptron(m: jax.Array) -> jax.Array:
     return jnp.maximum(-m, 0)
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: _modified_huber_slope(m))
 def modified_huber(m: jax.Array) -> jax.Array:
     """`-4 m` below -1, `max(0, 1 - m)^2` from -1 on; slope `-2 clip(1 - m, 0, 2)`.
@@ -103,6 +110,7 @@ def _modified_huber_slope(m: jax.Array) -> jax.Array:
     return -2 * jnp.clip(1 - m, 0, 2)
 
 
+@_jit.kernel()
 @stable.slopes(lambda m: -2 * (1 - m))
 def squared(m: jax.Array) -> jax.Array:
     """`(1 - m)^2`, that of least-squares classifiers and GANs; slope `-2 (1 - m)`.

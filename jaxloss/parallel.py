@@ -22,12 +22,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss._classes import Rows
 
 AxisName = Hashable | tuple[Hashable, ...]
 
 
+@_jit.kernel("axis_name")
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -112,6 +113,8 @@ def softmax_cross_entropy(
     return rows.mask_invalid(_softmax_nll(axis_name, rows.scores, largest, local)[0])
 
 
+@_whole_batch.require("embeddings")
+@_jit.kernel("axis_name", temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -184,6 +187,8 @@ def nt_xent(
     )
 
 
+@_whole_batch.require("embeddings")
+@_jit.kernel("axis_name", temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -219,6 +224,8 @@ def supervised_contrastive(
     )
 
 
+@_whole_batch.require("first")
+@_jit.kernel("axis_name", temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
@@ -293,6 +300,8 @@ def clip(
     return 0.5 * (there + back)
 
 
+@_whole_batch.require("anchors")
+@_jit.kernel("axis_name", temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -328,6 +337,8 @@ def info_nce(
     )
 
 
+@_whole_batch.require("first")
+@_jit.kernel("axis_name", temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -438,7 +449,6 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
     """The losses of the local anchors, of embeddings, group ids and a mask."""
-    _whole_batch.require(loss, "embeddings")
     x, ids, valid = _pairs.batch(loss, *data)
     settings = _settings(loss, jnp.zeros(ids.shape, x.dtype), **params)
     u = stable.unit(x)
@@ -454,7 +464,6 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of the local anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
-    _whole_batch.require(loss, next(iter(embeddings)))
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
     itself, both = _pair_masks(valid, axis_name, masked=where is not None)
@@ -465,10 +474,8 @@ def _of_pairs(
 
 def _settings(loss: str, like: jax.Array, **params: ArrayLike) -> list[jax.Array]:
     """The hyperparameters, checked: a temperature, and maybe a bias."""
-    intervals = {"temperature": "(0, inf)", "bias": "(-inf, inf)"}
     return [
-        _checks.parameter(loss, like, intervals[name], **{name: value})
-        for name, value in params.items()
+        _checks.parameter(loss, like, **{name: value}) for name, value in params.items()
     ]
 
 

@@ -6,12 +6,14 @@ the end; a mean of means is a different, wrong number as soon as masks differ.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, _jit
+from jaxloss.stable import xla
 
 Axis = int | tuple[int, ...] | None
 
@@ -45,7 +47,9 @@ class Mean:
         denominator: str = "weights",
     ) -> "Mean":
         """The mean of `losses`; see `jaxloss.mean` for the arguments."""
-        return _of("Mean.of", losses, weights, where, axis, denominator)
+        return _mean_of(
+            losses, weights=weights, where=where, axis=axis, denominator=denominator
+        )
 
     @classmethod
     def constant(cls, value: ArrayLike) -> "Mean":
@@ -54,13 +58,12 @@ class Mean:
         Inside an objective it is counted once, however the batch is cut: totals and
         weights add alike, and their quotient stays.
         """
-        (total,) = _checks.widened("Mean.constant", value=value)
-        return cls(total, jnp.ones_like(total))
+        return _constant(value)
 
     def __add__(self, other: "Mean") -> "Mean":
         if not isinstance(other, Mean):
             return NotImplemented
-        return Mean(self.total + other.total, self.weight + other.weight)
+        return _added(self, other)
 
     def __radd__(self, other: int) -> "Mean":
         # So that the built-in `sum`, which starts from 0, works on Means.
@@ -68,13 +71,10 @@ class Mean:
 
     def compute(self) -> jax.Array:
         """`total / weight`, and 0 with gradient 0 where the weight is 0."""
-        empty = self.weight == 0
-        quotient = self.total / jnp.where(
-            empty, jnp.ones_like(self.weight), self.weight
-        )
-        return jnp.where(empty, jnp.zeros_like(quotient), quotient)
+        return _computed(self)
 
 
+@_jit.kernel("axis", "denominator")
 def mean(
     losses: ArrayLike,
     *,
@@ -115,9 +115,10 @@ def mean(
       >>> jaxloss.mean(losses, where=jnp.array([True, True, False]))
       Array(1.5, dtype=float32)
     """
-    return _of("mean", losses, weights, where, axis, denominator).compute()
+    return _quotient(_of("mean", losses, weights, where, axis, denominator))
 
 
+@_jit.kernel("axis")
 def sum(
     losses: ArrayLike,
     *,
@@ -134,6 +135,7 @@ def sum(
     return _of("sum", losses, weights, where, axis, "weights").total
 
 
+@_jit.kernel("axis")
 def mean_nonzero(
     losses: ArrayLike,
     *,
@@ -160,9 +162,10 @@ def mean_nonzero(
         (where,) = _checks.boolean("mean_nonzero", where=where)
         _checks.same_shape("mean_nonzero", losses=losses, where=where)
         active &= where
-    return _of("mean_nonzero", losses, weights, active, axis, "weights").compute()
+    return _quotient(_of("mean_nonzero", losses, weights, active, axis, "weights"))
 
 
+@_jit.kernel("k", "axis")
 def top_k_mean(
     losses: ArrayLike,
     k: int,
@@ -212,7 +215,7 @@ def top_k_mean(
     losses, weights, where = (
         jnp.take_along_axis(x, kept, axis=-1) for x in (losses, weights, where)
     )
-    return _of("top_k_mean", losses, weights, where, -1, "weights").compute()
+    return _quotient(_of("top_k_mean", losses, weights, where, -1, "weights"))
 
 
 def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.Array]:
@@ -239,6 +242,13 @@ def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.A
       [Array([[1., 2.],
              [0., 0.]], dtype=float32)]
     """
+    return _fill(where, arrays, value=value)
+
+
+@_jit.kernel(trees=("arrays",), value="[-inf, inf]")
+def _fill(
+    where: ArrayLike, arrays: Sequence[ArrayLike], *, value: float
+) -> list[jax.Array]:
     (where,) = _checks.boolean("fill", where=where)
     filled = []
     for x in map(jnp.asarray, arrays):
@@ -252,6 +262,40 @@ def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.A
         keep = where.reshape(where.shape + (1,) * (x.ndim - where.ndim))
         filled.append(jnp.where(keep, x, jnp.asarray(value, x.dtype)))
     return filled
+
+
+@_jit.kernel("axis", "denominator")
+def _mean_of(
+    losses: ArrayLike,
+    *,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    axis: Axis,
+    denominator: str,
+) -> Mean:
+    return _of("Mean.of", losses, weights, where, axis, denominator)
+
+
+@_jit.kernel()
+def _constant(value: ArrayLike) -> Mean:
+    (total,) = _checks.widened("Mean.constant", value=value)
+    return Mean(total, jnp.ones_like(total))
+
+
+@jax.jit
+def _added(a: Mean, b: Mean) -> Mean:
+    return Mean(a.total + b.total, a.weight + b.weight)
+
+
+def _quotient(mean: Mean) -> jax.Array:
+    empty = mean.weight == 0
+    weight = jnp.where(empty, jnp.ones_like(mean.weight), mean.weight)
+    # Of a constant, such as the size of a batch, XLA would multiply by the reciprocal.
+    quotient = mean.total / xla.barrier(weight)
+    return jnp.where(empty, jnp.zeros_like(quotient), quotient)
+
+
+_computed = jax.jit(_quotient)
 
 
 def _of(
@@ -290,5 +334,5 @@ def _parts(
         where = jnp.ones_like(losses, bool)
     (where,) = _checks.boolean(name, where=where)
     _checks.same_shape(name, losses=losses, weights=weights, where=where)
-    losses, weights = fill(where, losses, weights)
+    losses, weights = _fill(where, (losses, weights), value=0.0)
     return losses, weights, where

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _pairs
+from jaxloss import _checks, _jit, _pairs
 
 
+@_jit.kernel("num_classes", smoothing="[0, 1]")
 def smooth_labels(
     labels: ArrayLike,
     *,
@@ -62,7 +63,7 @@ def smooth_labels(
     """
     loss = "smooth_labels"
     labels = _distributions(loss, labels, num_classes)
-    smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
+    smoothing = _checks.parameter(loss, labels, smoothing=smoothing)
     if where is None:
         return (1 - smoothing) * labels + smoothing / labels.shape[-1]
     (where,) = _checks.boolean(loss, where=where)
@@ -73,6 +74,7 @@ def smooth_labels(
     return jnp.where(where, (1 - smoothing) * kept + uniform, 0)
 
 
+@_jit.kernel(smoothing="[0, 1]")
 def smooth_binary_labels(
     labels: ArrayLike, *, smoothing: float | jax.Array = 0.1
 ) -> jax.Array:
@@ -109,10 +111,11 @@ def smooth_binary_labels(
     """
     loss = "smooth_binary_labels"
     (labels,) = _checks.widened(loss, labels=labels)
-    smoothing = _checks.parameter(loss, labels, "[0, 1]", smoothing=smoothing)
+    smoothing = _checks.parameter(loss, labels, smoothing=smoothing)
     return (1 - smoothing) * labels + 0.5 * smoothing
 
 
+@_jit.kernel("num_classes")
 def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     r"""Which classes of an order a label is above: K - 1 binary labels.
 
@@ -150,6 +153,7 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     return jnp.where(known, levels.astype(jnp.float32), jnp.nan)
 
 
+@_jit.kernel()
 def pair_masks(
     labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -199,6 +203,7 @@ def pair_masks(
     return _pairs.groups(ids, valid)
 
 
+@_jit.kernel(trees=("inputs", "labels"), alpha="(0, inf)")
 def mixup(
     key: jax.Array, inputs: Any, labels: Any, *, alpha: float | jax.Array = 0.2
 ) -> tuple[Any, Any]:
@@ -241,9 +246,7 @@ def mixup(
       Array([ True,  True], dtype=bool)
     """
     n = _batch_size({"inputs": inputs, "labels": labels})
-    alpha = _checks.parameter(
-        "mixup", jnp.zeros((), jnp.float32), "(0, inf)", alpha=alpha
-    )
+    alpha = _checks.parameter("mixup", jnp.zeros((), jnp.float32), alpha=alpha)
     for_ratio, for_partner = jax.random.split(key)
     ratio = jax.random.beta(for_ratio, alpha, alpha, (n,), alpha.dtype)
     partner = jax.random.permutation(for_partner, n)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, reduce, stable
+from jaxloss import _checks, _jit, reduce, stable
 from jaxloss.compat import _arrays
 from jaxloss.losses.vision import segmentation
 
@@ -28,6 +28,39 @@ def dice_loss(
     With `apply_softmax=False` the predictions are probabilities, under `jit` and `vmap`
     too; outside them, their values are checked.
     """
+    if not apply_softmax:
+        _check("dice_loss", predictions, targets)
+    return _dice_loss(
+        predictions,
+        targets,
+        class_weights=class_weights,
+        smooth=smooth,
+        alpha=alpha,
+        beta=beta,
+        apply_softmax=apply_softmax,
+        reduction=reduction,
+        ignore_background=ignore_background,
+        axis=axis,
+    )
+
+
+@_jit.kernel(
+    *("apply_softmax", "reduction", "ignore_background", "axis"),
+    class_weights="[0, inf)",
+)
+def _dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weights: ArrayLike | None,
+    smooth: ArrayLike,
+    alpha: ArrayLike,
+    beta: ArrayLike,
+    apply_softmax: bool,
+    reduction: str,
+    ignore_background: bool,
+    axis: _checks.Axis,
+) -> jax.Array:
     name = "dice_loss"
     _checks.one_of(name, ("mean", "sum", "none"), reduction=reduction)
     predictions, targets = _with_channel(jnp.asarray(predictions), jnp.asarray(targets))
@@ -43,9 +76,7 @@ def dice_loss(
         smooth=jnp.asarray(smooth),
     )
     if class_weights is not None:
-        losses *= _checks.parameter(
-            name, losses, "[0, inf)", class_weights=class_weights
-        )
+        losses *= _checks.parameter(name, losses, class_weights=class_weights)
     if ignore_background and losses.shape[-1] > 1:
         losses = losses[..., 1:]
     if reduction == "none":
@@ -66,6 +97,27 @@ def multiclass_generalized_dice_loss(
     That is Sudre's ratio of weighted sums, with the weights of each image; optax
     averages weighted ratios.
     """
+    name = "multiclass_generalized_dice_loss"
+    if not apply_softmax:
+        _check(name, predictions, targets)
+    return _generalized_dice_loss(
+        predictions,
+        targets,
+        smooth=smooth,
+        apply_softmax=apply_softmax,
+        ignore_background=ignore_background,
+    )
+
+
+@_jit.kernel("apply_softmax", "ignore_background")
+def _generalized_dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: ArrayLike,
+    apply_softmax: bool,
+    ignore_background: bool,
+) -> jax.Array:
     name = "multiclass_generalized_dice_loss"
     predictions, targets = _arrays.alike(name, predictions=predictions, targets=targets)
     p, q = _class_probabilities(name, predictions, apply_softmax)
@@ -90,10 +142,16 @@ def binary_dice_loss(
     apply_sigmoid: bool = True,
 ):
     """`dice_loss` of one class, with or without an axis of one channel."""
-    predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
-    if predictions.ndim == targets.ndim and predictions.shape[-1:] != (1,):
-        predictions, targets = predictions[..., None], targets[..., None]
+    predictions, targets = _one_channel(predictions, targets)
     return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+
+
+@_jit.kernel()
+def _one_channel(p: ArrayLike, t: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    p, t = jnp.asarray(p), jnp.asarray(t)
+    if p.ndim == t.ndim and p.shape[-1:] != (1,):
+        return p[..., None], t[..., None]
+    return p, t
 
 
 def _with_channel(p: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -111,13 +169,15 @@ def _class_probabilities(
         return stable.sigmoid(predictions), stable.sigmoid(-predictions)
     if from_logits:
         return stable.softmax(predictions), stable.softmax_complement(predictions)
-    if not isinstance(predictions, Tracer):
-        _check(name, predictions, single)
     return predictions, 1 - predictions
 
 
-def _check(name: str, p: jax.Array, single: bool) -> None:
+def _check(name: str, predictions: ArrayLike, targets: ArrayLike) -> None:
     """Catches logits that were passed as probabilities, where values are known."""
+    if isinstance(predictions, Tracer):
+        return
+    p = jnp.asarray(predictions)
+    single = p.ndim < jnp.ndim(targets) or p.shape[-1] == 1
     # bfloat16 probabilities add up to 1 only within 2^-8.
     off = p - jnp.clip(p, 0, 1) if single else jnp.sum(p, axis=-1) - 1
     if jnp.any(jnp.abs(off) > 0.01):

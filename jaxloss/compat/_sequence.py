@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, _jit
 from jaxloss.losses.language import sequence
 
 
+@_jit.kernel("blank_id")
 def ctc_loss(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -29,6 +30,7 @@ def ctc_loss(
     return sequence.ctc(x, ids, where=where, label_where=label_where, blank=blank_id)
 
 
+@_jit.kernel("blank_id")
 def ctc_loss_with_forward_probs(
     logits: ArrayLike,
     logit_paddings: ArrayLike,

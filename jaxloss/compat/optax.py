@@ -15,6 +15,7 @@ library, which documents formula, gradient and source.  What every one of them c
 * A class id that is not a class gives NaN, never the loss of another class.
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, margins, reduce, stable, targets as target_transforms
+from jaxloss import _checks, _jit, margins, reduce, stable, targets as target_transforms
 from jaxloss.compat import _arrays
 from jaxloss.compat._segmentation import (
     binary_dice_loss as binary_dice_loss,
@@ -43,18 +44,21 @@ from jaxloss.stable import xla
 # --- regression ------------------------------------------------------------------
 
 
+@_jit.kernel()
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None):
     """`jaxloss.squared_error`; without targets, of `predictions` themselves."""
     predictions, targets = _residual("squared_error", predictions, targets)
     return pointwise.squared_error(predictions, targets)
 
 
+@_jit.kernel()
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None):
     """Half of `jaxloss.squared_error`."""
     predictions, targets = _residual("l2_loss", predictions, targets)
     return 0.5 * pointwise.squared_error(predictions, targets)
 
 
+@_jit.kernel()
 def huber_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -66,12 +70,14 @@ def huber_loss(
     return robust.huber(predictions, targets, delta=jnp.asarray(delta))
 
 
+@_jit.kernel()
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None):
     """`jaxloss.log_cosh`, which is `r^2 / 2` at small residuals, not noise or < 0."""
     predictions, targets = _residual("log_cosh", predictions, targets)
     return robust.log_cosh(predictions, targets)
 
 
+@_jit.kernel("axis")
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -88,6 +94,7 @@ def cosine_similarity(
     return cosine.cosine_similarity(a, b) * _clipped(a, b, epsilon)
 
 
+@_jit.kernel("axis")
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -138,6 +145,7 @@ def _clipped(a: jax.Array, b: jax.Array, epsilon: ArrayLike) -> jax.Array:
 # --- two classes -----------------------------------------------------------------
 
 
+@_jit.kernel()
 def sigmoid_binary_cross_entropy(logits, labels):
     """`jaxloss.sigmoid_cross_entropy`, also at infinite logits of the right sign."""
     logits, labels = _arrays.alike(
@@ -146,6 +154,7 @@ def sigmoid_binary_cross_entropy(logits, labels):
     return cross_entropy.sigmoid_cross_entropy(logits, labels)
 
 
+@_jit.kernel(gamma="[0, inf)", alpha="[0, 1]")
 def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -160,9 +169,9 @@ def sigmoid_focal_loss(
     """
     name = "sigmoid_focal_loss"
     x, y = _arrays.alike(name, logits=logits, labels=labels)
-    gamma = _checks.parameter(name, x, "[0, inf)", gamma=gamma)
+    gamma = _checks.parameter(name, x, gamma=gamma)
     if alpha is not None:
-        alpha = _checks.parameter(name, x, "[0, 1]", alpha=alpha)
+        alpha = _checks.parameter(name, x, alpha=alpha)
     hard = focal.sigmoid_focal(x, y, gamma=gamma, alpha=alpha)
     certain = (y == 0) | (y == 1)
     x, y = jnp.where(certain, 0, x), jnp.where(certain, 0.5, y)
@@ -173,6 +182,7 @@ def sigmoid_focal_loss(
     return jnp.where(certain, hard, mixed)
 
 
+@_jit.kernel()
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
     """`jaxloss.hinge`."""
     scores, labels = _arrays.alike(
@@ -181,6 +191,7 @@ def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
     return large_margin.hinge(scores, labels)
 
 
+@_jit.kernel()
 def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
     """`jaxloss.perceptron`."""
     scores, labels = _arrays.alike(
@@ -189,6 +200,7 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
     return large_margin.perceptron(scores, labels)
 
 
+@_jit.kernel()
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike):
     """A quarter of `jaxloss.modified_huber`; a label other than 0 and 1 gives NaN."""
     logits, labels = _arrays.alike("sparsemax_loss", logits=logits, labels=labels)
@@ -199,6 +211,7 @@ def sparsemax_loss(logits: ArrayLike, labels: ArrayLike):
 # --- several classes -------------------------------------------------------------
 
 
+@_jit.kernel("axis")
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -212,6 +225,7 @@ def softmax_cross_entropy(
     return cross_entropy.softmax_cross_entropy(logits, labels)
 
 
+@_jit.kernel()
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
     """`jaxloss.softmax_cross_entropy` of distributions, which is always safe."""
     logits, labels = _arrays.alike(
@@ -220,6 +234,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
     return cross_entropy.softmax_cross_entropy(logits, labels)
 
 
+@_jit.kernel("axis")
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -242,6 +257,7 @@ def softmax_cross_entropy_with_integer_labels(
     return cross_entropy.softmax_cross_entropy(x, ids)
 
 
+@_jit.kernel("axis")
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -257,16 +273,19 @@ def poly_loss_cross_entropy(
     return focal.poly1(logits, labels, epsilon=jnp.asarray(epsilon))
 
 
+@_jit.kernel()
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.crammer_singer_hinge`."""
     return large_margin.crammer_singer_hinge(scores, labels)
 
 
+@_jit.kernel()
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.crammer_singer_hinge` with margin 0."""
     return large_margin.crammer_singer_hinge(scores, labels, margin=0.0)
 
 
+@_jit.kernel()
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.sparsemax` of class ids, for any batch shape."""
     ids = _checks.class_ids("multiclass_sparsemax_loss", labels=labels)
@@ -276,13 +295,20 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike):
 def make_fenchel_young_loss(max_fun: Callable[..., ArrayLike]):
     """`jaxloss.fenchel_young` with this `max_fun`, as a function of its own."""
 
+    @functools.wraps(max_fun)
+    def row_max(row: jax.Array) -> jax.Array:
+        return jnp.asarray(max_fun(row))
+
     def fenchel_young_loss(scores, targets, *args, **kwargs):
-        row_max = lambda row: jnp.asarray(max_fun(row, *args, **kwargs))
-        return fenchel.fenchel_young(scores, targets, max_fun=row_max)
+        if not (args or kwargs):  # the same function each time: one program
+            return fenchel.fenchel_young(scores, targets, max_fun=row_max)
+        max_with = lambda row: jnp.asarray(max_fun(row, *args, **kwargs))
+        return fenchel._regret(scores, targets, max_with, -1)
 
     return fenchel_young_loss
 
 
+@_jit.kernel("axis", alpha="[0, 1]")
 def smooth_labels(
     labels: ArrayLike,
     alpha: ArrayLike,
@@ -294,7 +320,7 @@ def smooth_labels(
     name = "smooth_labels"
     (given,) = _checks.floating(name, labels=labels)
     rows, where = _arrays.rows(name, axis, where, fills=(0.0,), labels=given)
-    alpha = _checks.parameter(name, rows, "[0, 1]", alpha=alpha)
+    alpha = _checks.parameter(name, rows, alpha=alpha)
     smooth = target_transforms.smooth_labels(rows, smoothing=alpha, where=where)
     consumed = _arrays.axes(name, axis, labels=given)
     kept = [given.shape[i] for i in consumed]
@@ -305,6 +331,7 @@ def smooth_labels(
 # --- divergences -----------------------------------------------------------------
 
 
+@_jit.kernel("axis")
 def kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -318,6 +345,7 @@ def kl_divergence(
     return divergence.kl_divergence(log_q, t)
 
 
+@_jit.kernel("axis")
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike,
     log_targets: ArrayLike,
@@ -336,6 +364,7 @@ def kl_divergence_with_log_targets(
     return divergence.kl_divergence_with_log_targets(log_q, log_t)
 
 
+@_jit.kernel("axis")
 def generalized_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -383,19 +412,31 @@ def ranking_softmax_loss(
 
     `reduce_fn` may be any function of losses and `where=`, of the lists that count.
     """
+    losses, counted = _ranking_softmax_loss(logits, labels, where, weights)
+    if reduce_fn is None:
+        return losses
+    reduction = reduce.mean if reduce_fn is jnp.mean else reduce_fn
+    return reduction(losses, where=counted)
+
+
+@_jit.kernel()
+def _ranking_softmax_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """The loss of each list, and which lists have a valid item."""
     name = "ranking_softmax_loss"
     if weights is not None:
         labels, weights = _arrays.alike(name, weights=weights, labels=labels)[::-1]
         labels = labels * weights
     scores, labels, where = _arrays.rows(name, -1, where, logits=logits, labels=labels)
     losses = lists.listwise_softmax(scores, labels)
-    if reduce_fn is None:
-        return losses
-    counted = None if where is None else jnp.any(where, axis=-1)
-    reduction = reduce.mean if reduce_fn is jnp.mean else reduce_fn
-    return reduction(losses, where=counted)
+    return losses, None if where is None else jnp.any(where, axis=-1)
 
 
+@_jit.kernel()
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07):
     """`jaxloss.nt_xent`, averaged over the positive pairs; 0 if there is none."""
     name = "ntxent"
@@ -406,6 +447,7 @@ def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.
     return reduce.mean(losses, weights=partners)
 
 
+@_jit.kernel("axis", "norm_degree")
 def triplet_margin_loss(
     anchors: ArrayLike,
     positives: ArrayLike,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.kernels import _anchors, _twice
 
 # Bytes of the scores of one block, unless `block` says how many anchors it has.  On two
@@ -26,6 +26,8 @@ _BUDGET = 8 * 2**20
 _FEWEST, _MOST = 128, 1024
 
 
+@_whole_batch.require("first", "jaxloss.parallel.clip")
+@_jit.kernel("block", temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
@@ -68,10 +70,9 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    _whole_batch.require(name, "first", "jaxloss.parallel.clip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if tau.ndim:
         one_way = lambda x, y: info_nce(x, y, temperature=tau, where=valid, block=block)
         return 0.5 * (one_way(x, y) + one_way(y, x))
@@ -82,6 +83,8 @@ def clip(
     )
 
 
+@_whole_batch.require("embeddings", "jaxloss.parallel.nt_xent")
+@_jit.kernel("block", temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -121,10 +124,9 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name, data = "nt_xent", (embeddings, labels, where)
-    _whole_batch.require(name, "embeddings", "jaxloss.parallel.nt_xent")
     x, ids, valid = _pairs.batch(name, *data)
     like = jnp.zeros(ids.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if tau.ndim:
         return _of_groups(name, _pairs.nt_xent, data, block, temperature=tau)
     rows = _rows(name, block, like)
@@ -134,6 +136,8 @@ def nt_xent(
     )
 
 
+@_whole_batch.require("embeddings", "jaxloss.parallel.supervised_contrastive")
+@_jit.kernel("block", temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -179,6 +183,8 @@ def supervised_contrastive(
     )
 
 
+@_whole_batch.require("anchors", "jaxloss.parallel.info_nce")
+@_jit.kernel("block", temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -219,6 +225,8 @@ def info_nce(
     return _of_pairs("info_nce", _pairs.info_nce, data, block, temperature=temperature)
 
 
+@_whole_batch.require("first", "jaxloss.parallel.siglip")
+@_jit.kernel("block", temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -277,7 +285,6 @@ def _of_groups(
     loss: str, rule: Rule, data: tuple, block: int | None, **params: ArrayLike
 ) -> jax.Array:
     """The losses of all anchors, of embeddings, group ids and a mask."""
-    _whole_batch.require(loss, "embeddings", f"jaxloss.parallel.{loss}")
     x, ids, valid = _pairs.batch(loss, *data)
     like = jnp.zeros(ids.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
@@ -298,8 +305,6 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of all anchors, of two embeddings of each pair and a mask."""
     embeddings, where = data
-    first = next(iter(embeddings))
-    _whole_batch.require(loss, first, f"jaxloss.parallel.{loss}")
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
@@ -319,11 +324,8 @@ def _of_pairs(
 
 def _settings(loss: str, like: jax.Array, **params: ArrayLike) -> list[jax.Array]:
     """The hyperparameters, checked, one of each for each anchor."""
-    intervals = {"temperature": "(0, inf)", "bias": "(-inf, inf)"}
     return [
-        jnp.broadcast_to(
-            _checks.parameter(loss, like, intervals[name], **{name: value}), like.shape
-        )
+        jnp.broadcast_to(_checks.parameter(loss, like, **{name: value}), like.shape)
         for name, value in params.items()
     ]
 

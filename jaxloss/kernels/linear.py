@@ -122,8 +122,8 @@ def linear_softmax_cross_entropy(
     tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, kernel_layout)
     head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
     like = jnp.zeros((), head.wide)
-    smoothing = _checks.parameter(name, like, "[0, 1]", label_smoothing=label_smoothing)
-    z = _checks.parameter(name, like, "[0, inf)", z_loss=z_loss)
+    smoothing = _checks.bounded(name, like, "[0, 1]", label_smoothing=label_smoothing)
+    z = _checks.bounded(name, like, "[0, inf)", z_loss=z_loss)
     knobs = Knobs(
         None if _checks.is_number(label_smoothing, 0) else smoothing,
         None if _checks.is_number(z_loss, 0) else z,
@@ -304,8 +304,8 @@ def _head(
 ) -> Head:
     like = jnp.zeros((), tokens.weights.dtype)
     if soft_cap is not None:
-        soft_cap = _checks.parameter(name, like, "(0, inf)", soft_cap=soft_cap)
-    t = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+        soft_cap = _checks.bounded(name, like, "(0, inf)", soft_cap=soft_cap)
+    t = _checks.bounded(name, like, "(0, inf)", temperature=temperature)
     t = None if _checks.is_number(temperature, 1) else t
     return Head(tokens.hidden, tokens.kernel, tokens.bias, soft_cap, t)
 

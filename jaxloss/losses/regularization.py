@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel(trees=("params",))
 def l1(params: Any) -> jax.Array:
     r"""Sum of magnitudes: the penalty that sets parameters to exactly 0.
 
@@ -54,6 +55,7 @@ def l1(params: Any) -> jax.Array:
     return _total([jnp.sum(stable.magnitude(w)) for w in _leaves("l1", params)])
 
 
+@_jit.kernel(trees=("params",))
 def l2(params: Any) -> jax.Array:
     r"""Sum of squares: the penalty that shrinks parameters in proportion.
 
@@ -95,6 +97,7 @@ def l2(params: Any) -> jax.Array:
     return _total([jnp.sum(jnp.square(w)) for w in _leaves("l2", params)])
 
 
+@_jit.kernel(trees=("params",), l1_ratio="[0, 1]")
 def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
     r"""Mixture of `l1` and `l2`: sparse, and fair to correlated inputs.
 
@@ -136,10 +139,11 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
     """
     leaves = _leaves("elastic_net", params)
     magnitudes, squares = l1(leaves), l2(leaves)
-    rho = _checks.parameter("elastic_net", squares, "[0, 1]", l1_ratio=l1_ratio)
+    rho = _checks.parameter("elastic_net", squares, l1_ratio=l1_ratio)
     return rho * magnitudes + (1 - rho) * squares
 
 
+@_jit.kernel("axis")
 def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
     r"""Entropy of the softmax: how undecided a prediction is.
 

@@ -24,6 +24,7 @@ from jaxloss.testing.laws import (
     masked_entries_do_not_exist as masked_entries_do_not_exist,
     matches_reference as matches_reference,
     minimiser_is_a_minimum as minimiser_is_a_minimum,
+    one_dispatch as one_dispatch,
     output_shape_and_dtype as output_shape_and_dtype,
     parameters_may_be_traced as parameters_may_be_traced,
     second_order_is_finite as second_order_is_finite,

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import monitoring
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxloss.testing.spec import LossSpec
@@ -310,11 +311,12 @@ class Trial:
     def hidden_nan(self) -> str:
         """What `jax.debug_nans` says of value and gradient, run step by step.
 
-        Not compiled: of a compiled program it looks at the results alone.
+        Nothing is compiled: of a compiled program it looks at the results alone.
         """
         try:
             # JAX announces its second look at a compiled part by `print`.
-            with jax.debug_nans(True), contextlib.redirect_stdout(io.StringIO()):
+            quiet = contextlib.redirect_stdout(io.StringIO())
+            with jax.debug_nans(True), jax.disable_jit(), quiet:
                 loss = as_function_of(self.spec, self.args, self.spec.wrt)
                 value, pull = jax.vjp(loss, *pick(self.args, self.spec.wrt))
                 pull(jnp.ones_like(value))
@@ -326,6 +328,22 @@ class Trial:
         """The examples, one at a time."""
         for i in range(len(self.args[0])):
             yield Trial(self.spec, tuple(a[i : i + 1] for a in self.args))
+
+
+@contextlib.contextmanager
+def compile_events() -> Iterator[list[str]]:
+    """What JAX traces, lowers and compiles meanwhile: one entry for each."""
+    events: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            events.append(event.removeprefix("/jax/core/compile/"))
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
 
 
 def trials(spec: LossSpec, *dtypes: DTypeLike) -> Iterator[Trial]:

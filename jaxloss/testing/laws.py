@@ -240,6 +240,27 @@ def compiles_once(spec: LossSpec) -> None:
         raise AssertionError(f"{len(traces)} programs for two calls; expected one")
 
 
+@law("kernel")
+def one_dispatch(spec: LossSpec) -> None:
+    """Outside of `jit` a call runs one program, its mean one more; a second call
+    traces nothing, and another Python number as a hyperparameter neither."""
+    args = [jnp.asarray(a) for a in Trial.draw(spec, dtype=SINGLE).args]
+    numbers = {k: v for k, v in spec.params.items() if isinstance(v, float)}
+    # Out of `jit`, each equation that a trace would see is a program that runs.
+    mean = jax.make_jaxpr(lambda *args: reduce.mean(spec(*args)))(*args)
+    programs = [e.params.get("name", e.primitive.name) for e in mean.eqns]
+    if len(programs) > 2:
+        ran = ", ".join(programs)
+        raise AssertionError(f"the mean of the loss runs {ran}; expected two programs")
+    spec(*args)
+    for what, share in (("a second call", 1.0), ("a call with other numbers", 0.9)):
+        given = {k: share * v + 0.05 * (1 - share) for k, v in numbers.items()}
+        with evidence.compile_events() as events:
+            spec(*args, **given)
+        if events:
+            raise AssertionError(f"{what} has {', '.join(events)}; expected neither")
+
+
 @law()
 def strict_promotion(spec: LossSpec) -> None:
     """No dtype is promoted and no rank broadcast in silence, in any dtype, nor for

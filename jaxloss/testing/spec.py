@@ -61,6 +61,8 @@ class LossSpec:
     """The least value, or a formula of it from the remaining arguments."""
     convex: bool = False
     """Whether the loss is convex in argument 0."""
+    kernel: bool = False
+    """Whether the loss is compiled by itself, so that a call of it is one program."""
     fill: float = 0.0
     """What masked entries are replaced by: a value inside the domain."""
     bad_calls: tuple[tuple[tuple, dict, type[Exception], str], ...] = ()

@@ -99,7 +99,7 @@ def accumulate(
 
         def stats(params: Params) -> Terms:
             # A part of what the optimiser sees as one batch, as a micro-batch is.
-            with _whole_batch.split(in_time=True, axis_name=axis_name):
+            with _whole_batch.part_of_batch(in_time=True, axis_name=axis_name):
                 found = objective.stats(params, state, batch)
             return devices.vary(jax.tree.map(_wide_sum, found))
 

@@ -233,7 +233,7 @@ def differentiated(
     devices = Devices("value_and_grad", axis_name)
 
     def stats(params: Params, state: ObjectiveState, part: Batch) -> tuple[Terms, Any]:
-        with _whole_batch.split(in_time=microbatches > 1, axis_name=axis_name):
+        with _whole_batch.part_of_batch(in_time=microbatches > 1, axis_name=axis_name):
             found = objective.stats(params, state, part)
         found, carry = _terms.apart("value_and_grad", found, state.carry)
         return jax.tree.map(_wide_sum, found), carry

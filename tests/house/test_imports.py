@@ -17,7 +17,7 @@ import jaxloss
 ROOT = pathlib.Path(jaxloss.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
-GROUND = {"_checks", "stable"}
+GROUND = {"_checks", "_jit", "stable"}
 BLOCKS = {
     *("_classes", "_pairs", "_whole_batch"),
     *("margins", "targets", "logits", "reduce"),
@@ -35,6 +35,7 @@ TOOLS = {"catalogue", "datasets", "landscape", "plot", "testing", "train"}
 MAY_IMPORT = {
     "_checks": set(),
     "stable": {"_checks"},
+    "_jit": {"_checks"},
     **dict.fromkeys(BLOCKS, GROUND | BLOCKS),
     **dict.fromkeys(FAMILIES, GROUND | BLOCKS),
     **dict.fromkeys(FORMS, LOSSES),

@@ -174,7 +174,8 @@ def test_the_package_exports_its_own_names_only():
             home = value.__name__ if isinstance(value, types.ModuleType) else home
             assert home.startswith("jaxloss."), name
     tree = ast.parse(pathlib.Path(jaxloss.__file__).read_text())
-    aliases = [a for node in tree.body for a in getattr(node, "names", [])]
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    aliases = [alias for node in imports for alias in node.names]
     assert all(a.asname == a.name for a in aliases)
 
 

@@ -5,6 +5,7 @@ that some published loss has had; the sound losses they are made from pass all l
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from tests.specs import common
 def huber(predictions, targets, *, delta=1.0):
     p, t = _checks.floating("huber", predictions=predictions, targets=targets)
     _checks.same_shape("huber", predictions=p, targets=t)
-    delta = _checks.parameter("huber", p, "(0, inf)", delta=delta)
+    delta = _checks.bounded("huber", p, "(0, inf)", delta=delta)
     r = p - t
     c = jnp.clip(r, -delta, delta)
     return c * (r - 0.5 * c)
@@ -46,7 +47,7 @@ def focal(logits, labels, *, gamma=2.0):
     (x,) = _checks.floating("focal", logits=logits)
     (y,) = _checks.real("focal", x, labels=labels)
     _checks.same_shape("focal", logits=x, labels=y)
-    gamma = _checks.parameter("focal", x, "[0, inf)", gamma=gamma)
+    gamma = _checks.bounded("focal", x, "[0, inf)", gamma=gamma)
     up, down = softplus(x), softplus(-x)
     return y * jnp.exp(-gamma * up) * down + (1 - y) * jnp.exp(-gamma * down) * up
 
@@ -64,7 +65,7 @@ def triplet(anchors, positives, negatives, *, margin=1.0):
         "triplet", anchors=anchors, positives=positives, negatives=negatives
     )
     _checks.same_shape("triplet", anchors=a, positives=p, negatives=n)
-    margin = _checks.parameter("triplet", a, "(0, inf)", margin=margin)
+    margin = _checks.bounded("triplet", a, "(0, inf)", margin=margin)
     return jax.nn.relu(norm(a - p) - norm(a - n) + margin)
 
 
@@ -187,7 +188,10 @@ TRIPLET = LossSpec(
     ),
 )
 
-SOUND = [HUBER, focal_spec(0.0), focal_spec(0.5), TRIPLET]
+KERNEL = dataclasses.replace(
+    HUBER, name="kernel", fn=jax.jit(huber), kernel=True, bad_calls=()
+)
+SOUND = [HUBER, focal_spec(0.0), focal_spec(0.5), TRIPLET, KERNEL]
 
 
 # --- the broken losses -------------------------------------------------------------
@@ -356,6 +360,15 @@ def padded_norm(a, p, n, *, margin):
     return jax.nn.relu(d(a - p) - d(a - n) + margin)
 
 
+@functools.partial(jax.jit, static_argnames="delta")
+def compiles_each_number(p, t, *, delta):
+    return huber(p, t, delta=delta)
+
+
+def compiles_each_call(p, t, *, delta):
+    return jax.jit(lambda p, t, delta: huber(p, t, delta=delta))(p, t, delta)
+
+
 BROKEN = [
     (computes_in_half, HUBER, laws.matches_reference),
     (loses_small_ones, HUBER, laws.matches_reference),
@@ -385,6 +398,9 @@ BROKEN = [
     (saturates, focal_spec(0.0), laws.second_order_is_finite),
     (branches_on_parameter, HUBER, laws.compiles_once),
     (converts_parameter, HUBER, laws.compiles_once),
+    (huber, KERNEL, laws.one_dispatch),
+    (compiles_each_number, KERNEL, laws.one_dispatch),
+    (compiles_each_call, KERNEL, laws.one_dispatch),
     (promotes, HUBER, laws.strict_promotion),
     (masks_the_output_only, HUBER, laws.finite_at_extremes),
     (power_of_probability, focal_spec(0.5), laws.finite_at_extremes),

@@ -9,9 +9,10 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, reduce, stable
+from jaxloss import _checks, _classes, _jit, reduce, stable
 
 
+@_jit.kernel("axis")
 def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Brier score: squared distance between probabilities and what happened.
 
@@ -64,6 +65,7 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
     return rows.mask_invalid(jnp.sum(jnp.square(p - y), axis=-1))
 
 
+@_jit.kernel("bins")
 def expected_calibration_error(
     probabilities: ArrayLike,
     labels: ArrayLike,
@@ -132,6 +134,7 @@ def expected_calibration_error(
 _COLDEST, _HOTTEST = 1e-6, 1e6
 
 
+@_jit.kernel()
 def fit_temperature(
     logits: ArrayLike,
     labels: ArrayLike,

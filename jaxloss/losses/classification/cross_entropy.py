@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, stable
+from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
+@_jit.kernel(pos_weight="(0, inf)")
 def sigmoid_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -64,10 +65,11 @@ def sigmoid_cross_entropy(
     _checks.same_shape(name, logits=logits, labels=labels)
     if pos_weight is None:
         return _binary_cross_entropy(logits, labels)
-    weight = _checks.parameter(name, logits, "(0, inf)", pos_weight=pos_weight)
+    weight = _checks.parameter(name, logits, pos_weight=pos_weight)
     return _weighted_binary_cross_entropy(logits, labels, weight)
 
 
+@_jit.kernel("axis", left_out="label_smoothing", label_smoothing="[0, 1]")
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -135,17 +137,16 @@ def softmax_cross_entropy(
     if rows.are_ids:  # told by the sums that their cross entropy needs anyway
         rows = rows._replace(has_class=stable.has_class(rows.given, rows.labels))
     losses = _classes.cross_entropy(rows)
-    part = _checks.parameter(name, losses, "[0, 1]", label_smoothing=label_smoothing)
-    if _checks.is_number(label_smoothing, 0):
-        return rows.mask_invalid(
-            losses
-        )  # 0 times a gradient would be computed all the same
+    if label_smoothing is None:
+        return rows.mask_invalid(losses)
+    part = _checks.parameter(name, losses, label_smoothing=label_smoothing)
     # What is spread is the mean over the classes: no smoothed distribution is built,
     # and ids and their one-hot distributions give the same numbers.
     spread = _spread(rows)
     return rows.mask_invalid(_classes.mix(part, losses, spread, _smoothing_slope(rows)))
 
 
+@_jit.kernel("axis")
 def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Negative log-likelihood of class labels under given log-probabilities.
 
@@ -194,6 +195,7 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
     return rows.mask_invalid(-rows.expect(rows.scores))
 
 
+@_jit.kernel("axis")
 def z_loss(
     logits: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
 ) -> jax.Array:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, stable
+from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
+@_jit.kernel("axis")
 def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Sparsemax loss: cross entropy's counterpart with sparse probabilities.
 
@@ -76,6 +77,7 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
     return _loss_of(_classes.rows("sparsemax", labels, axis, logits=logits), power=1)
 
 
+@_jit.kernel("axis")
 def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Loss of 1.5-entmax: half way from softmax to sparsemax, and smooth.
 
@@ -134,6 +136,7 @@ def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Arr
     return _loss_of(_classes.rows("entmax15", labels, axis, logits=logits), power=2)
 
 
+@_jit.kernel("axis", "max_fun")
 def fenchel_young(
     scores: ArrayLike,
     targets: ArrayLike,
@@ -188,6 +191,16 @@ def fenchel_young(
       >>> jaxloss.fenchel_young(scores, targets, max_fun=jax.nn.logsumexp)
       Array([1.4076059], dtype=float32)
     """
+    return _regret(scores, targets, max_fun, axis)
+
+
+def _regret(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    max_fun: Callable[[jax.Array], jax.Array],
+    axis: int,
+) -> jax.Array:
+    """`fenchel_young`, not compiled: for a function that is another in each call."""
     name = "fenchel_young"
     (s,) = _checks.floating(name, scores=scores)
     (y,) = _checks.real(name, s, targets=targets)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, stable
+from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
+@_jit.kernel(gamma="[0, inf)", alpha="[0, 1]")
 def sigmoid_focal(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -69,13 +70,14 @@ def sigmoid_focal(
     (x,) = _checks.floating(name, logits=logits)
     (y,) = _checks.real(name, x, labels=labels)
     _checks.same_shape(name, logits=x, labels=y)
-    gamma = _checks.parameter(name, x, "[0, inf)", gamma=gamma)
+    gamma = _checks.parameter(name, x, gamma=gamma)
     if alpha is None:
         return _binary_focal(x, y, gamma)
-    alpha = _checks.parameter(name, x, "[0, 1]", alpha=alpha)
+    alpha = _checks.parameter(name, x, alpha=alpha)
     return _balanced_binary_focal(x, y, gamma, alpha)
 
 
+@_jit.kernel("axis", gamma="[0, inf)", alpha="[0, inf)")
 def softmax_focal(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -142,9 +144,9 @@ def softmax_focal(
     name = "softmax_focal"
     rows = _classes.rows(name, labels, axis, where, logits=logits)
     x, labels = rows.scores, rows.labels
-    gamma = _checks.parameter(name, x[..., 0], "[0, inf)", gamma=gamma)
+    gamma = _checks.parameter(name, x[..., 0], gamma=gamma)
     alpha = 1.0 if alpha is None else alpha
-    alpha = _checks.parameter(name, x, "[0, inf)", alpha=alpha)
+    alpha = _checks.parameter(name, x, alpha=alpha)
     alpha = jnp.broadcast_to(alpha, x.shape)
     p, q = stable.softmax(x), stable.softmax_complement(x)
     if rows.are_ids:
@@ -158,6 +160,7 @@ def softmax_focal(
     )
 
 
+@_jit.kernel("axis", epsilon="[-1, inf)")
 def poly1(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -215,7 +218,7 @@ def poly1(
     name = "poly1"
     rows = _classes.rows(name, labels, axis, logits=logits)
     like = rows.scores[..., 0]
-    epsilon = _checks.parameter(name, like, "[-1, inf)", epsilon=epsilon)
+    epsilon = _checks.parameter(name, like, epsilon=epsilon)
     missing = rows.expect(stable.softmax_complement(rows.scores))
     return rows.mask_invalid(_classes.cross_entropy(rows) + epsilon * missing)
 

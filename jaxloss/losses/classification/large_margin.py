@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, margins, stable
+from jaxloss import _checks, _classes, _jit, margins, stable
 
 
+@_jit.kernel()
 def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Hinge loss: linear up to a margin of 1, nothing beyond it.
 
@@ -52,6 +53,7 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.hinge(_margins("hinge", scores, labels))
 
 
+@_jit.kernel()
 def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Squared hinge loss: a hinge without the kink, harder on the badly wrong.
 
@@ -94,6 +96,7 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.squared_hinge(_margins("squared_hinge", scores, labels))
 
 
+@_jit.kernel()
 def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Logistic loss: sigmoid cross entropy for labels -1 and +1.
 
@@ -133,6 +136,7 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.logistic(_margins("logistic", scores, labels))
 
 
+@_jit.kernel()
 def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Exponential loss, the one AdaBoost descends: merciless to outliers.
 
@@ -174,6 +178,7 @@ def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.exponential(_margins("exponential", scores, labels))
 
 
+@_jit.kernel()
 def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Perceptron loss: a hinge that asks for the right sign and no margin.
 
@@ -213,6 +218,7 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.perceptron(_margins("perceptron", scores, labels))
 
 
+@_jit.kernel()
 def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Modified Huber loss: a squared hinge that is linear on the badly wrong.
 
@@ -257,6 +263,7 @@ def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.modified_huber(_margins("modified_huber", scores, labels))
 
 
+@_jit.kernel("axis", margin="[0, inf)")
 def crammer_singer_hinge(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -309,13 +316,14 @@ def crammer_singer_hinge(
     """
     loss = "crammer_singer_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
-    margin = _checks.parameter(loss, own, "[0, inf)", margin=margin)
+    margin = _checks.parameter(loss, own, margin=margin)
     rival = jnp.max(jnp.where(at_label, -jnp.inf, rows.scores), axis=-1)
     alone = rival == -jnp.inf  # every wrong class is excluded: nothing to lead
     violation = _violation(jnp.where(alone, 0, rival), own, margin)
     return rows.mask_invalid(jnp.where(alone, 0, violation))
 
 
+@_jit.kernel("axis", margin="[0, inf)")
 def weston_watkins_hinge(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -369,7 +377,7 @@ def weston_watkins_hinge(
     """
     loss = "weston_watkins_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
-    margin = _checks.parameter(loss, own, "[0, inf)", margin=margin)
+    margin = _checks.parameter(loss, own, margin=margin)
     wrong = ~at_label & (rows.scores != -jnp.inf)
     spread = lambda x: jnp.broadcast_to(jnp.expand_dims(x, -1), wrong.shape)
     margin = spread(jnp.broadcast_to(margin, own.shape))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, stable
+from jaxloss import _checks, _classes, _jit, stable
 
 
+@_jit.kernel("axis")
 def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Ordinal regression as K - 1 binary decisions (CORAL).
 
@@ -69,6 +70,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     return _classes.nan_unless((ids >= 0) & (ids <= x.shape[-1]), losses)
 
 
+@_jit.kernel("axis")
 def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Squared earth mover's distance of ordered classes, from logits.
 
@@ -120,7 +122,7 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
     Example:
       >>> logits = jnp.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0]])
       >>> jaxloss.squared_emd(logits, jnp.array([0, 0, 0]))
-      Array([0.01025071, 0.91354334, 1.7385798 ], dtype=float32)
+      Array([0.01025071, 0.9135433 , 1.7385798 ], dtype=float32)
     """
     rows = _classes.rows("squared_emd", labels, axis, logits=logits)
     below, above = _shares(rows.scores)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel("axis")
 def kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -67,6 +68,7 @@ def kl_divergence(
     return jnp.sum(_kl_term(log_predictions, targets), axis=axis)
 
 
+@_jit.kernel("axis")
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -125,6 +127,7 @@ def kl_divergence_with_log_targets(
     return jnp.sum(jnp.where(present, jnp.exp(log_t), 0) * (log_t - log_q), axis=axis)
 
 
+@_jit.kernel("axis")
 def generalized_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -180,6 +183,7 @@ def generalized_kl_divergence(
     return jnp.sum(_bregman_term(log_predictions, targets), axis=axis)
 
 
+@_jit.kernel("axis")
 def jensen_shannon(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -238,6 +242,7 @@ def jensen_shannon(
     return jnp.sum(_js_term(log_predictions, targets), axis=axis)
 
 
+@_jit.kernel("axis")
 def gaussian_kl(
     means: ArrayLike, log_variances: ArrayLike, *, axis: int = -1
 ) -> jax.Array:

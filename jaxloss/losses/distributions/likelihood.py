@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel()
 def gaussian_nll(
     means: ArrayLike, targets: ArrayLike, log_variances: ArrayLike
 ) -> jax.Array:
@@ -101,6 +102,7 @@ def _divided_by_exp(r: jax.Array, s: jax.Array, parts: int) -> jax.Array:
     return r * factor * factor
 
 
+@_jit.kernel()
 def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
     r"""Poisson negative log-likelihood of counts, from logarithms of rates.
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel("axis")
 def cosine_similarity(
     predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
@@ -54,6 +55,7 @@ def cosine_similarity(
     )
 
 
+@_jit.kernel("axis")
 def cosine_distance(
     predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 
 
+@_whole_batch.require("embeddings", "jaxloss.parallel.nt_xent")
+@_jit.kernel(temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -79,16 +81,17 @@ def nt_xent(
       Array([0.23954476, 0.23954476, 0.23954476, 0.23954476], dtype=float32)
     """
     name = "nt_xent"
-    _whole_batch.require(name, "embeddings", "jaxloss.parallel.nt_xent")
     x, labels, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(labels.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if like.size == 0:
         return like
     u = stable.unit(x)
     return _pairs.nt_xent(_pairs.cosines(u, u), *_pairs.groups(labels, valid), tau)
 
 
+@_whole_batch.require("embeddings", "jaxloss.parallel.supervised_contrastive")
+@_jit.kernel(temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -151,11 +154,9 @@ def supervised_contrastive(
       Array([0.81880635, 0.81880635, 1.0986123 , 0.        ], dtype=float32)
     """
     name = "supervised_contrastive"
-    gathered = "jaxloss.parallel.supervised_contrastive"
-    _whole_batch.require(name, "embeddings", gathered)
     x, labels, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(labels.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if like.size == 0:
         return like
     u = stable.unit(x)
@@ -163,6 +164,8 @@ def supervised_contrastive(
     return _pairs.supervised(_pairs.cosines(u, u), *masks, tau)
 
 
+@_whole_batch.require("first", "jaxloss.parallel.clip")
+@_jit.kernel(temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
@@ -229,10 +232,9 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    _whole_batch.require(name, "first", "jaxloss.parallel.clip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if like.size == 0:
         return like
     cosines = _pairs.cosines(stable.unit(x), stable.unit(y))
@@ -242,6 +244,8 @@ def clip(
     return 0.5 * (to_second + to_first)
 
 
+@_whole_batch.require("anchors", "jaxloss.parallel.info_nce")
+@_jit.kernel(temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -305,16 +309,17 @@ def info_nce(
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
     name = "info_nce"
-    _whole_batch.require(name, "anchors", "jaxloss.parallel.info_nce")
     x, y, valid = _pairs.paired(name, where, anchors=anchors, positives=positives)
     like = jnp.zeros(valid.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
+    tau = _checks.parameter(name, like, temperature=temperature)
     if like.size == 0:
         return like
     cosines = _pairs.cosines(stable.unit(x), stable.unit(y))
     return _pairs.info_nce(cosines, *_pairs.pairs(valid), tau)
 
 
+@_whole_batch.require("first", "jaxloss.parallel.siglip")
+@_jit.kernel(temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -378,11 +383,10 @@ def siglip(
       Array([1.2348106 , 0.82059705], dtype=float32)
     """
     name = "siglip"
-    _whole_batch.require(name, "first", "jaxloss.parallel.siglip")
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
-    tau = _checks.parameter(name, like, "(0, inf)", temperature=temperature)
-    bias = _checks.parameter(name, like, "(-inf, inf)", bias=bias)
+    tau = _checks.parameter(name, like, temperature=temperature)
+    bias = _checks.parameter(name, like, bias=bias)
     if like.size == 0:
         return like
     cosines = _pairs.cosines(stable.unit(x), stable.unit(y))

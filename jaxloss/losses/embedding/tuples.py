@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _pairs, _whole_batch, stable
+from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.stable import xla
 
 
+@_jit.kernel(margin="[0, inf)")
 def contrastive(
     distances: ArrayLike,
     similar: ArrayLike,
@@ -59,10 +60,11 @@ def contrastive(
     (distances,) = _checks.floating(name, distances=distances)
     (similar,) = _checks.real(name, distances, similar=similar)
     _checks.same_shape(name, distances=distances, similar=similar)
-    margin = _checks.parameter(name, distances, "[0, inf)", margin=margin)
+    margin = _checks.parameter(name, distances, margin=margin)
     return _contrastive(distances, similar, margin)
 
 
+@_jit.kernel(margin="[0, inf)")
 def triplet(
     positive_distances: ArrayLike,
     negative_distances: ArrayLike,
@@ -117,10 +119,11 @@ def triplet(
         negative_distances=negative_distances,
     )
     _checks.same_shape(name, positive_distances=near, negative_distances=far)
-    margin = _checks.parameter(name, near, "[0, inf)", margin=margin)
+    margin = _checks.parameter(name, near, margin=margin)
     return jax.nn.relu(_violation(near, far, margin))
 
 
+@_jit.kernel("axis", "squared", margin="[0, inf)")
 def triplet_margin(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -187,10 +190,12 @@ def triplet_margin(
     axis = _checks.one_axis(name, axis, anchors=anchors)
     a, p, n = (jnp.moveaxis(x, axis, -1) for x in (anchors, positives, negatives))
     gap = _gap_of(a, p, n, squared)
-    margin = _checks.parameter(name, gap, "[0, inf)", margin=margin)
+    margin = _checks.parameter(name, gap, margin=margin)
     return jax.nn.relu(gap + margin)
 
 
+@_whole_batch.require("embeddings", "jit of sharded arrays, which sees it")
+@_jit.kernel("squared", margin="[0, inf)")
 def batch_hard_triplet(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -258,10 +263,9 @@ def batch_hard_triplet(
       Array([2.5, 2.5, 2.5, 0. ], dtype=float32)
     """
     name = "batch_hard_triplet"
-    _whole_batch.require(name, "embeddings", "jit of sharded arrays, which sees it")
     x, ids, valid = _pairs.batch(name, embeddings, labels, where)
     like = jnp.zeros(ids.shape, x.dtype)
-    margin = _checks.parameter(name, like, "[0, inf)", margin=margin)
+    margin = _checks.parameter(name, like, margin=margin)
     if like.size == 0:
         return like
     positive, negative = _pairs.groups(ids, valid)
@@ -273,6 +277,7 @@ def batch_hard_triplet(
     return jnp.where(has_both, losses, 0)
 
 
+@_jit.kernel("axis", margin="[-1, 1]")
 def cosine_embedding(
     first: ArrayLike,
     second: ArrayLike,
@@ -337,7 +342,7 @@ def cosine_embedding(
     a, b = (jnp.moveaxis(x, axis, -1) for x in (first, second))
     labels = _checks.signs(name, a, labels=labels)
     _checks.has_shape(name, a.shape[:-1], "one label per pair", labels=labels)
-    margin = _checks.parameter(name, labels, "[-1, 1]", margin=margin)
+    margin = _checks.parameter(name, labels, margin=margin)
     apart = jax.nn.relu(stable.cosine_similarity(a, b) - margin)
     losses = jnp.where(labels == 1, stable.cosine_distance(a, b), apart)
     return losses + xla.nan_unless(jnp.abs(labels) == 1, losses)

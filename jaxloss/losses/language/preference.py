@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, margins, stable
+from jaxloss import _checks, _jit, margins, stable
 
 
+@_jit.kernel(beta="[0, inf)")
 def dpo(
     chosen_log_probs: ArrayLike,
     rejected_log_probs: ArrayLike,
@@ -82,6 +83,7 @@ def dpo(
     return margins.logistic(_beta("dpo", gain, beta) * gain)
 
 
+@_jit.kernel(beta="(0, inf)")
 def ipo(
     chosen_log_probs: ArrayLike,
     rejected_log_probs: ArrayLike,
@@ -142,10 +144,11 @@ def ipo(
         chosen_reference_log_probs,
         rejected_reference_log_probs,
     )
-    beta = _checks.parameter("ipo", gain, "(0, inf)", beta=beta)
+    beta = _checks.parameter("ipo", gain, beta=beta)
     return jnp.square(gain - 0.5 / beta)
 
 
+@_jit.kernel(gamma="(-inf, inf)", beta="[0, inf)")
 def simpo(
     chosen_log_probs: ArrayLike,
     rejected_log_probs: ArrayLike,
@@ -200,10 +203,11 @@ def simpo(
         name, chosen_log_probs=chosen_log_probs, rejected_log_probs=rejected_log_probs
     )
     _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
-    gamma = _checks.parameter(name, better, "(-inf, inf)", gamma=gamma)
+    gamma = _checks.parameter(name, better, gamma=gamma)
     return margins.logistic(_beta(name, better, beta) * (better - worse) - gamma)
 
 
+@_jit.kernel(baseline="(-inf, inf)", beta="[0, inf)")
 def kto(
     log_probs: ArrayLike,
     reference_log_probs: ArrayLike,
@@ -268,11 +272,12 @@ def kto(
     (good,) = _checks.boolean(name, desirable=desirable)
     _checks.same_shape(name, log_probs=own, reference_log_probs=reference)
     _checks.same_shape(name, log_probs=own, desirable=good)
-    baseline = _checks.parameter(name, own, "(-inf, inf)", baseline=baseline)
+    baseline = _checks.parameter(name, own, baseline=baseline)
     gain = (own - reference) - baseline
     return stable.sigmoid(_beta(name, own, beta) * jnp.where(good, -gain, gain))
 
 
+@_jit.kernel(beta="[0, inf)")
 def orpo(
     chosen_log_probs: ArrayLike,
     rejected_log_probs: ArrayLike,
@@ -330,6 +335,7 @@ def orpo(
     return _beta(name, better, beta) * _odds_against(-better, -worse) - better
 
 
+@_jit.kernel(epsilon_low="[0, 1]", epsilon_high="[0, inf)")
 def grpo(
     log_probs: ArrayLike,
     old_log_probs: ArrayLike,
@@ -404,8 +410,8 @@ def grpo(
         _checks.fail(name, "log_probs", has, expected)
     (rewards,) = _checks.real(name, new, rewards=rewards)
     _checks.has_shape(name, new.shape[:-1], "one reward per answer", rewards=rewards)
-    low = _checks.parameter(name, new, "[0, 1]", epsilon_low=epsilon_low)
-    high = _checks.parameter(name, new, "[0, inf)", epsilon_high=epsilon_high)
+    low = _checks.parameter(name, new, epsilon_low=epsilon_low)
+    high = _checks.parameter(name, new, epsilon_high=epsilon_high)
     if where is not None:
         (where,) = _checks.boolean(name, where=where)
         _checks.same_shape(name, log_probs=new, where=where)
@@ -439,7 +445,7 @@ def _gain(
 
 
 def _beta(loss: str, like: jax.Array, beta: float | jax.Array) -> jax.Array:
-    return _checks.parameter(loss, like, "[0, inf)", beta=beta)
+    return _checks.parameter(loss, like, beta=beta)
 
 
 def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, stable
+from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
+@_jit.kernel("blank", "zero_infinity")
 def ctc(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -80,6 +81,7 @@ def ctc(
     return jnp.where(jnp.isposinf(losses), 0, losses) if zero_infinity else losses
 
 
+@_jit.kernel("blank")
 def ctc_forward(
     logits: ArrayLike,
     labels: ArrayLike,

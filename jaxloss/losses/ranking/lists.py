@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, margins
+from jaxloss import _checks, _classes, _jit, margins
 
 
+@_jit.kernel(margin="[0, inf)")
 def margin_ranking(
     higher: ArrayLike, lower: ArrayLike, *, margin: float | jax.Array = 0.0
 ) -> jax.Array:
@@ -52,10 +53,11 @@ def margin_ranking(
     """
     higher, lower = _checks.floating("margin_ranking", higher=higher, lower=lower)
     _checks.same_shape("margin_ranking", higher=higher, lower=lower)
-    margin = _checks.parameter("margin_ranking", higher, "[0, inf)", margin=margin)
+    margin = _checks.parameter("margin_ranking", higher, margin=margin)
     return margins.perceptron(higher - lower - margin)
 
 
+@_jit.kernel("axis")
 def listwise_softmax(
     scores: ArrayLike,
     relevance: ArrayLike,

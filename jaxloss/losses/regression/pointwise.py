@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 from jaxloss.losses.regression import _residual
 
 
+@_jit.kernel()
 def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Squared error: its minimiser is the mean.
 
@@ -49,6 +50,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     return jnp.square(_residual.of("squared_error", predictions, targets))
 
 
+@_jit.kernel()
 def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Absolute error: its minimiser is the median.
 
@@ -87,6 +89,7 @@ def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     return stable.magnitude(_residual.of("absolute_error", predictions, targets))
 
 
+@_jit.kernel(quantile="(0, 1)")
 def pinball(
     predictions: ArrayLike, targets: ArrayLike, *, quantile: float | jax.Array = 0.5
 ) -> jax.Array:
@@ -132,10 +135,11 @@ def pinball(
       Array([0.75, 0.25], dtype=float32)
     """
     r = _residual.of("pinball", predictions, targets)
-    quantile = _checks.parameter("pinball", r, "(0, 1)", quantile=quantile)
+    quantile = _checks.parameter("pinball", r, quantile=quantile)
     return _side(r, quantile) * stable.magnitude(r)
 
 
+@_jit.kernel(expectile="(0, 1)")
 def expectile(
     predictions: ArrayLike, targets: ArrayLike, *, expectile: float | jax.Array = 0.5
 ) -> jax.Array:
@@ -184,7 +188,7 @@ def expectile(
       Array([0.75, 1.  ], dtype=float32)
     """
     r = _residual.of("expectile", predictions, targets)
-    level = _checks.parameter("expectile", r, "(0, 1)", expectile=expectile)
+    level = _checks.parameter("expectile", r, expectile=expectile)
     return _square_on_sides(r, level)
 
 
@@ -197,6 +201,7 @@ def _square_on_sides(r: jax.Array, level: jax.Array) -> jax.Array:
     return _side(r, level) * r * r  # not w r^2, which overflows first
 
 
+@_jit.kernel(quantile="(0, 1)", delta="(0, inf)")
 def quantile_huber(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -249,11 +254,12 @@ def quantile_huber(
       Array([0.375, 0.375], dtype=float32)
     """
     r = _residual.of("quantile_huber", predictions, targets)
-    quantile = _checks.parameter("quantile_huber", r, "(0, 1)", quantile=quantile)
-    delta = _checks.parameter("quantile_huber", r, "(0, inf)", delta=delta)
+    quantile = _checks.parameter("quantile_huber", r, quantile=quantile)
+    delta = _checks.parameter("quantile_huber", r, delta=delta)
     return _side(r, quantile) * _residual.huber(r, delta)
 
 
+@_jit.kernel()
 def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Squared log error: squared error of the logarithm of 1 + x.
 
@@ -309,6 +315,7 @@ def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(near, close, far)
 
 
+@_jit.kernel()
 def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Absolute percentage error: absolute error as a fraction of the target.
 

@@ -3,10 +3,11 @@
 import jax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 from jaxloss.losses.regression import _barron, _residual
 
 
+@_jit.kernel(delta="(0, inf)")
 def huber(
     predictions: ArrayLike, targets: ArrayLike, *, delta: float | jax.Array = 1.0
 ) -> jax.Array:
@@ -54,10 +55,11 @@ def huber(
       Array([0.125, 2.5  ], dtype=float32)
     """
     predictions, targets = _residual.pair("huber", predictions, targets)
-    delta = _checks.parameter("huber", predictions, "(0, inf)", delta=delta)
+    delta = _checks.parameter("huber", predictions, delta=delta)
     return _huber(predictions, targets, delta)
 
 
+@_jit.kernel(beta="[0, inf)")
 def smooth_l1(
     predictions: ArrayLike, targets: ArrayLike, *, beta: float | jax.Array = 1.0
 ) -> jax.Array:
@@ -105,10 +107,11 @@ def smooth_l1(
       Array([0.0625, 2.75  ], dtype=float32)
     """
     r = _residual.of("smooth_l1", predictions, targets)
-    beta = _checks.parameter("smooth_l1", r, "[0, inf)", beta=beta)
+    beta = _checks.parameter("smooth_l1", r, beta=beta)
     return _residual.smooth_l1(r, beta)
 
 
+@_jit.kernel()
 def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Log-cosh loss: a Huber loss that is smooth everywhere.
 
@@ -149,6 +152,7 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     return _log_cosh(*_residual.pair("log_cosh", predictions, targets))
 
 
+@_jit.kernel(epsilon="[0, inf)")
 def epsilon_insensitive(
     predictions: ArrayLike, targets: ArrayLike, *, epsilon: float | jax.Array = 0.1
 ) -> jax.Array:
@@ -193,10 +197,11 @@ def epsilon_insensitive(
       Array([0. , 2.5], dtype=float32)
     """
     r = _residual.of("epsilon_insensitive", predictions, targets)
-    epsilon = _checks.parameter("epsilon_insensitive", r, "[0, inf)", epsilon=epsilon)
+    epsilon = _checks.parameter("epsilon_insensitive", r, epsilon=epsilon)
     return _residual.excess(r, epsilon)
 
 
+@_jit.kernel(alpha="[-inf, inf]", scale="(0, inf)")
 def general_robust(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -254,8 +259,8 @@ def general_robust(
       Array([4.9998752e-05, 4.0546513e-01, 8.5173931e+00], dtype=float32)
     """
     r = _residual.of("general_robust", predictions, targets)
-    alpha = _checks.parameter("general_robust", r, "[-inf, inf]", alpha=alpha)
-    scale = _checks.parameter("general_robust", r, "(0, inf)", scale=scale)
+    alpha = _checks.parameter("general_robust", r, alpha=alpha)
+    scale = _checks.parameter("general_robust", r, scale=scale)
     return _barron.loss(r, alpha, scale)
 
 

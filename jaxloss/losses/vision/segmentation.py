@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, stable
+from jaxloss import _checks, _jit, stable
 
 
+@_jit.kernel("axis", smooth="[0, inf)")
 def dice(
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -83,10 +84,11 @@ def dice(
     """
     name = "dice"
     tp, fp, fn = _counts(name, probabilities, targets, axis, complements, where)
-    smooth = _checks.parameter(name, tp, "[0, inf)", smooth=smooth)
+    smooth = _checks.parameter(name, tp, smooth=smooth)
     return _missed(fp + fn, 2 * tp + smooth)
 
 
+@_jit.kernel("axis", smooth="[0, inf)")
 def jaccard(
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -147,10 +149,11 @@ def jaccard(
     """
     name = "jaccard"
     tp, fp, fn = _counts(name, probabilities, targets, axis, complements, where)
-    smooth = _checks.parameter(name, tp, "[0, inf)", smooth=smooth)
+    smooth = _checks.parameter(name, tp, smooth=smooth)
     return _missed(fp + fn, tp + smooth)
 
 
+@_jit.kernel("axis", alpha="[0, inf)", beta="[0, inf)", smooth="[0, inf)")
 def tversky(
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -219,12 +222,13 @@ def tversky(
     """
     name = "tversky"
     tp, fp, fn = _counts(name, probabilities, targets, axis, complements, where)
-    alpha = _checks.parameter(name, tp, "[0, inf)", alpha=alpha)
-    beta = _checks.parameter(name, tp, "[0, inf)", beta=beta)
-    smooth = _checks.parameter(name, tp, "[0, inf)", smooth=smooth)
+    alpha = _checks.parameter(name, tp, alpha=alpha)
+    beta = _checks.parameter(name, tp, beta=beta)
+    smooth = _checks.parameter(name, tp, smooth=smooth)
     return _missed(alpha * fp + beta * fn, tp + smooth)
 
 
+@_jit.kernel("axis", "class_axis", smooth="[0, inf)")
 def generalized_dice(
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -304,7 +308,7 @@ def generalized_dice(
     total = lambda x: jnp.sum(weights * x, axis=(*axes, class_axis))
     tp, fp, fn = (jnp.sum(x, axis=axes, keepdims=True) for x in _entries(p, q, t))
     missed, hit = total(fp + fn), 2 * total(tp)
-    smooth = _checks.parameter(name, hit, "[0, inf)", smooth=smooth)
+    smooth = _checks.parameter(name, hit, smooth=smooth)
     return _missed(missed, hit + smooth)
 
 

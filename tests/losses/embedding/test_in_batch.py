@@ -428,13 +428,13 @@ def test_a_cut_batch_is_refused(name):
     """By micro-batches, and over devices, for which there is another form of it."""
     cut = rf"^{name}: .*one micro-batch"
     with (
-        _whole_batch.split(in_time=True, axis_name=None),
+        _whole_batch.part_of_batch(in_time=True, axis_name=None),
         pytest.raises(ValueError, match=cut),
     ):
         PARTS[name](jnp.eye(4))
     other = rf"^{name}: .*parallel\.{name}"
     with (
-        _whole_batch.split(in_time=False, axis_name="i"),
+        _whole_batch.part_of_batch(in_time=False, axis_name="i"),
         pytest.raises(ValueError, match=other),
     ):
         PARTS[name](jnp.eye(4))

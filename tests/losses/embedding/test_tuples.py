@@ -496,7 +496,7 @@ def test_no_array_has_two_batch_axes_and_components():
 
 def test_a_cut_batch_is_refused():
     """By micro-batches and over devices alike."""
-    cut = lambda **how: _whole_batch.split(
+    cut = lambda **how: _whole_batch.part_of_batch(
         **{"in_time": False, "axis_name": None, **how}
     )
     refused = functools.partial(pytest.raises, ValueError)

@@ -1,5 +1,7 @@
 """Squared, absolute and asymmetric errors, and directions: accuracy and facts."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -37,7 +39,8 @@ def residual_cases(fn, value, slopes, curves, bounds, *settings):
 
     `slopes` and `curves` are the derivatives in r, then in each hyperparameter.
     """
-    names = [*fn.__kwdefaults__] if fn.__kwdefaults__ else []
+    given = inspect.signature(fn).parameters.values()
+    names = [p.name for p in given if p.kind is p.KEYWORD_ONLY]
     call = lambda p, t, *h: fn(p, t, **dict(zip(names, h, strict=True)))
     grids = {"": crossed(PREDICTED, TRUE, settings or [[]])}
     grids[", far out"] = crossed(WIDE, 0 * WIDE, settings or [[]])

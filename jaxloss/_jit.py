@@ -1,0 +1,133 @@
+"""One compiled call: how a function of arrays becomes a program of its own.
+
+    @_jit.kernel("axis", delta="(0, inf)")
+    def loss(predictions, targets, *, axis=-1, delta=1.0): ...
+
+The body is traced once for each shape and type of its arrays, and checks them then: a
+second call costs no check.  What shapes and types do not tell is looked at in each
+call, in Python alone, before the program runs: whether numbers lie in their intervals,
+and what lists and NumPy's scalars are.  A number is an argument of the program, not a
+constant in it, so a new value compiles nothing.
+
+Not inlined: where a caller's `jit` traces a loss, it finds one equation, named after
+the loss, in the compiled program and in profiles too.
+"""
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+from jaxloss import _checks
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Reader = Callable[[Any], Any]
+
+
+def kernel(
+    *static: str, trees: tuple[str, ...] = (), left_out: str = "", **intervals: str
+) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Compiles a function, once for each shape and type of its arrays.
+
+    Args:
+      *static: Arguments that are part of the program: axes, sizes, flags, functions.
+      trees: Arguments that are pytrees of arrays.
+      left_out: A hyperparameter that the body gets as None where it is the Python
+        number 0: for a part that would cost its gradient, only to multiply it by 0.
+      **intervals: Where a hyperparameter must lie, as `delta="(0, inf)"`.
+    """
+
+    def attach(fn: Callable[Given, Result]) -> Callable[Given, Result]:
+        fn.__name__ = name = fn.__name__.removeprefix("_")
+        given = inspect.signature(fn).parameters
+        readers = {p: _reader(name, p, static, trees, intervals) for p in given}
+        compiled = jax.jit(fn, static_argnames=static)
+        # A default is an argument too, or the first other value would compile again.
+        defaults = {
+            p: x.default
+            for p, x in given.items()
+            if x.kind is x.KEYWORD_ONLY and isinstance(x.default, float)
+        }
+
+        @functools.wraps(fn)
+        def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            pairs = zip(readers.values(), args, strict=False)
+            by_position = [read(x) for read, x in pairs]
+            named = {**defaults, **kwargs}.items()
+            by_name = {p: readers[p](x) if p in readers else x for p, x in named}
+            if left_out and _checks.is_number(by_name[left_out], 0):
+                by_name[left_out] = None
+            try:
+                return compiled(*by_position, *args[len(readers) :], **by_name)
+            except (TypeError, ValueError) as error:
+                # What JAX says of hidden frames would stand behind our own message.
+                vars(error).pop("__notes__", None)
+                raise
+
+        return call
+
+    return attach
+
+
+def _reader(
+    function: str,
+    name: str,
+    static: tuple[str, ...],
+    trees: tuple[str, ...],
+    intervals: dict[str, str],
+) -> Reader:
+    """How an argument is read before it reaches the program."""
+    if name in intervals:
+        return functools.partial(_number, function, name, intervals[name])
+    if name in static:
+        return functools.partial(_static, function, name)
+    read = functools.partial(_array, function, name)
+    return functools.partial(jax.tree.map, read) if name in trees else read
+
+
+def _array(function: str, name: str, x: Any) -> Any:
+    """What `jit` takes as an array, as it is; lists and the like, as an array."""
+    if isinstance(x, jax.Array | float | int) or x is None or _is_numeric(x):
+        return x
+    return _checks.array(function, name, x)
+
+
+def _is_numeric(x: Any) -> bool:
+    """Whether NumPy made it, of numbers."""
+    return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biuf"
+
+
+def _number(function: str, name: str, interval: str, x: Any) -> Any:
+    """A Python float for any number, so that all numbers are one type of argument."""
+    if isinstance(x, jax.Array) or x is None:
+        return x
+    if isinstance(x, float | int | np.number):
+        _checks.in_interval(function, interval, **{name: x})
+        return x if isinstance(x, bool) else float(x)
+    values = np.asarray(_checks.array(function, name, x))
+    if values.dtype.kind in "iuf":  # else the body refuses it
+        _checks.in_interval(function, interval, **{name: values})
+    return values
+
+
+def _static(function: str, name: str, x: Any) -> Any:
+    """What can be part of a program: `np.int64(0)` is 0."""
+    if isinstance(x, tuple):
+        return tuple(_static(function, name, part) for part in x)
+    if isinstance(x, int | str) or x is None:
+        return x
+    try:
+        return operator.index(x)
+    except TypeError:
+        pass
+    try:
+        hash(x)
+    except TypeError:
+        expected = "an integer, a string or a tuple of them: it is part of the program"
+        _checks.wrong_kind(function, name, f"type {type(x).__name__}", expected)
+    return x
