@@ -12,7 +12,15 @@ import numpy as np
 
 from bench.arguments import draw
 from bench.cases import Case
-from bench.peers import JaxProgram, Program, Refusal, Result, Worker, missing
+from bench.peers import (
+    JaxProgram,
+    Program,
+    Refusal,
+    Result,
+    Timed,
+    Worker,
+    missing,
+)
 
 REPEATS = 11
 # A repeat is as many calls as take this long: a clock read costs, and so does waking.
@@ -84,7 +92,7 @@ def told(e: Exception) -> str:
 
 
 def interleave(
-    programs: Mapping[str, Program], repeats: int
+    programs: Mapping[str, Timed], repeats: int
 ) -> dict[str, tuple[list[float], int]]:
     """One repeat of each in turn, so that all see the same weather."""
     calls = {name: calls_of(program) for name, program in programs.items()}
@@ -97,7 +105,7 @@ def interleave(
     return {name: (times[name], calls[name]) for name in names}
 
 
-def calls_of(program: Program) -> int:
+def calls_of(program: Timed) -> int:
     """How many calls one repeat is."""
     quick = program.time(1)
     if quick < REPEAT_MS:

@@ -31,17 +31,21 @@ class Result(NamedTuple):
     slope: np.ndarray | None
 
 
-class Program(Protocol):
+class Timed(Protocol):
+    """What can be told to run."""
+
+    def time(self, calls: int) -> float:
+        """Runs a few times; milliseconds of one."""
+        ...
+
+
+class Program(Timed, Protocol):
     """One implementation of one case, ready to run."""
 
     facts: dict[str, Any]
 
     def first(self, rows: int) -> Result:
         """Runs once, and returns the result."""
-        ...
-
-    def time(self, calls: int) -> float:
-        """Runs a few times; milliseconds of one."""
         ...
 
     def close(self) -> None: ...
