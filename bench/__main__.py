@@ -4,6 +4,8 @@ python -m bench run [--case TEXT ...] [--peer NAME ...] [--thp] [--out FILE]
 python -m bench report FILE [--to DIR]        tables in Markdown, and a picture
 python -m bench compare BEFORE AFTER          what moved by more than the noise
 python -m bench scaling [--out FILE]          cost as a problem grows
+python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--write]
+                                              calls without `jit`, and first ones
 
 All implementations of a case run in turn in one run. A fresh array costs its page
 faults, which can be more than the arithmetic: --thp runs everything twice, as it is and
@@ -47,6 +49,31 @@ def scaling(options: argparse.Namespace) -> int:
     return status
 
 
+def eager(options: argparse.Namespace) -> int:
+    from bench import eager, eager_cases, eager_tables, record
+
+    chosen = select(eager_cases.CASES, options.case, "eager --list")
+    if options.list:
+        print("\n".join(case.name for case in chosen))
+        return 0
+    if options.write and options.case:
+        raise SystemExit("--write is for all cases, and --case chooses some")
+    if options.read:
+        results = record.read(options.read)
+    else:
+        path = options.out or record.default_path("-eager")
+        rounds = eager.QUICK if options.quick else eager.FULL
+        keep = lambda results: record.save(results, path)
+        results = {"runs": [eager.run(chosen, rounds, keep=keep)]}
+        print(f"wrote {path}")
+    [found] = results["runs"]
+    print(eager_tables.document(found))
+    if options.write:
+        eager_tables.write(found, eager_tables.PAGE)
+    without = [f"{name} has no case to be called in" for name in eager_cases.missing()]
+    return told([*without, *record.problems(results)])
+
+
 def report(options: argparse.Namespace) -> int:
     from bench import picture, record, report
 
@@ -72,12 +99,14 @@ def compare(options: argparse.Namespace) -> int:
 # --- parts ---------------------------------------------------------------------------
 
 
-def select(cases: Sequence[Any], texts: Sequence[str]) -> list[Any]:
+def select(
+    cases: Sequence[Any], texts: Sequence[str], names: str = "run --list"
+) -> list[Any]:
     """Those whose name has one of the texts in it; all if none is given."""
     chosen = [c for c in cases if not texts or any(t in c.name for t in texts)]
     unmet = [t for t in texts if not any(t in c.name for c in cases)]
     if unmet:
-        raise SystemExit(f"no case has {unmet[0]!r} in its name; see `run --list`")
+        raise SystemExit(f"no case has {unmet[0]!r} in its name; see `{names}`")
     return chosen
 
 
@@ -105,9 +134,13 @@ def measured(cases: Sequence[Any], options: argparse.Namespace, suffix: str) -> 
         results = {"runs": [found]}
     record.save(results, path)
     print(f"wrote {path}")
-    failed = record.problems(results)
-    print(*(f"failed: {line}" for line in failed), sep="\n", file=sys.stderr)
-    return 1 if failed else 0
+    return told(record.problems(results))
+
+
+def told(problems: Sequence[str]) -> int:
+    """The exit status, after a line for each."""
+    print(*(f"failed: {line}" for line in problems), sep="\n", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def write(text: str, path: Path) -> None:
@@ -134,6 +167,13 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--list", action="store_true", help="only the names")
         else:
             command.add_argument("--to", type=Path, default=DOCS)
+    command = add(eager, "measure calls without `jit`, and first ones")
+    command.add_argument("--case", action="append", default=[], metavar="TEXT")
+    command.add_argument("--quick", action="store_true", help="fewer rounds")
+    command.add_argument("--list", action="store_true", help="only the names")
+    command.add_argument("--out", type=Path)
+    command.add_argument("--read", type=Path, help="the results of an earlier run")
+    command.add_argument("--write", action="store_true", help="the tables of the guide")
     command = add(report, "tables and a picture")
     command.add_argument("file", type=Path)
     command.add_argument("--to", type=Path, default=DOCS)

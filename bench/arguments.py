@@ -30,6 +30,11 @@ def _normal(rng: np.random.Generator, arg: Arg) -> np.ndarray:
     return x
 
 
+def _distributions(rng: np.random.Generator, arg: Arg) -> np.ndarray:
+    x = np.exp(_normal(rng, arg))
+    return x / np.sum(x, axis=-1, keepdims=True)
+
+
 DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
     "normal": _normal,
     "ids": lambda rng, arg: rng.integers(0, arg.below, arg.shape),
@@ -37,6 +42,19 @@ DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
     "labels": lambda rng, arg: rng.integers(1, arg.below, arg.shape),
     "bits": lambda rng, arg: rng.random(arg.shape, np.float32) < 0.3,
     "mask": lambda rng, arg: rng.random(arg.shape, np.float32) < 0.8,
+    "signs": lambda rng, arg: rng.choice([-1, 1], arg.shape),
+    "zeros": lambda rng, arg: np.zeros(arg.shape),
+    "positive": lambda rng, arg: np.exp(_normal(rng, arg)),
+    "negative": lambda rng, arg: -np.exp(_normal(rng, arg)),
+    "probabilities": lambda rng, arg: rng.uniform(0.05, 0.95, arg.shape),
+    "counts": lambda rng, arg: rng.poisson(3, arg.shape),
+    # One distribution per row.
+    "distributions": _distributions,
+    "log_distributions": lambda rng, arg: np.log(_distributions(rng, arg)),
+    # Of each pixel one class.
+    "one_hot": lambda rng, arg: np.eye(arg.shape[-1])[
+        rng.integers(0, arg.shape[-1], arg.shape[:-1])
+    ],
     # Two views of each example, one after the other.
     "views": lambda rng, arg: np.arange(arg.shape[0]) // 2,
 }
