@@ -1,9 +1,9 @@
 """What one call costs where nothing around it is compiled: `python -m bench eager`.
 
-Ours and optax's run in turn.  Calls are timed as a user waits for them.  What happens
-once, that is tracing, lowering, compiling and the first call, is timed as CPU time of
-all threads of the process, which other programs disturb less.  Imports are timed both
-ways.
+Ours and optax's run in turn.  Calls and imports are timed as a user waits for them, and
+as CPU time of all threads of the process, which other programs disturb less.  What
+happens once, that is tracing, lowering, compiling and the first call, is timed as CPU
+time only.
 """
 
 import concurrent.futures
@@ -116,13 +116,16 @@ class Calls:
 
     def __init__(self, fn: Callable, args: Sequence[jax.Array]) -> None:
         self.fn, self.args = fn, args
+        self.cpu: list[float] = []
+        """Milliseconds of CPU time of one call, by repeat."""
         # The first call compiles; of a second one nothing should be left to do.
         self.time(2)
 
     def time(self, calls: int) -> float:
-        start = time.perf_counter()
+        start, clock = time.perf_counter(), Clock()
         for _ in range(calls):
             jax.block_until_ready(self.fn(*self.args))
+        self.cpu.append(clock.lap() / calls)
         return 1e3 * (time.perf_counter() - start) / calls
 
 
@@ -142,6 +145,7 @@ def calls(case: EagerCase, rounds: int) -> dict[str, Times]:
     times: dict[str, Times] = {side: {} for side in case.sides}
     for name, (side, what) in names.items():
         times[side][what] = found[name][0]
+        times[side][f"{what} cpu"] = programs[side, what].cpu[-rounds:]
     return times
 
 
