@@ -46,6 +46,7 @@ from jaxloss.stable.scalars import (
     safe_divide as safe_divide,
     sech2 as sech2,
     sigmoid as sigmoid,
+    sigmoid_less_half as sigmoid_less_half,
     sigmoid_power as sigmoid_power,
     sigmoid_slope as sigmoid_slope,
     softplus as softplus,

@@ -53,6 +53,28 @@ def sigmoid(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0, e, 1) / (1 + e)
 
 
+# Minimax coefficients of (sigmoid(x) - 1/2) / x in x^2 on [0, 4]: 0.1 ulp of float32.
+_SIGMOID = [
+    0.2499999989444029,
+    -0.020833299170605373,
+    0.0020831499479040724,
+    -0.0002104332514761251,
+    2.0961737478186657e-05,
+    -1.9329694741478678e-06,
+    1.3929616492698843e-07,
+    -5.391619469019374e-09,
+]
+
+
+@slopes(sigmoid_slope)
+def sigmoid_less_half(x: jax.Array) -> jax.Array:
+    """`sigmoid(x) - 1/2` for |x| <= 2, at which it ends: 3 ulp (derivatives 4, 7)."""
+    x = jnp.clip(x, -2, 2)
+    if x.dtype == jnp.float32:
+        return x * polynomial(jnp.square(x), _SIGMOID)
+    return 0.5 * tanh(0.5 * x)
+
+
 # Minimax coefficients of 2 (atanh(s) / s - 1) / s^2 in s^2 on [0, 1/9], where 4 move
 # log1p by 0.1 ulp of float32; 5 where they must be other numbers: see `xla`.
 _ATANH_4 = [

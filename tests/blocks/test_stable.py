@@ -225,6 +225,13 @@ ACCURACY = [
         conditioned=(False, False, True),
     ),
     Primitive(
+        name="sigmoid_less_half",
+        fn=stable.sigmoid_less_half,
+        formula=lambda x: sigmoid(x) - mp.mpf(1) / 2,
+        columns=(np.append(REALS[np.abs(REALS) <= 2], np.linspace(-2, 2, 101)),),
+        bounds=(3, 4, 7),
+    ),
+    Primitive(
         name="softplus",
         fn=stable.softplus,
         formula=lambda x: mp.log1p(mp.exp(x)),
