@@ -85,17 +85,17 @@ def signs(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return positive, one - positive
 
 
-def finite_if_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
-    """`wrong * a`, and 0 where nothing is wrong, even of an infinite logit."""
+def unless_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
+    """`a`, and 0 where nothing is wrong, so that `wrong * a` is 0 there and not NaN."""
 
     def arithmetic(wrong: jax.Array, a: jax.Array) -> jax.Array:
         # A power of two that takes the smallest normal number beyond 1: its square is
         # infinite, and so is the product of that with all that is not 0.
         (huge,) = opaque_constants(a, 2.0 ** (jnp.finfo(a.dtype).maxexp - 1))
-        return wrong * jnp.minimum(a, jnp.abs(wrong) * huge * huge)
+        return jnp.minimum(a, jnp.abs(wrong) * huge * huge)
 
     def choice(wrong: jax.Array, a: jax.Array) -> jax.Array:
-        return wrong * jnp.where(wrong == 0, 0, a)
+        return jnp.where(wrong == 0, 0, a)
 
     # Elsewhere `huge` is a constant, whose square XLA computes first: 0 * inf.
     return lax.platform_dependent(wrong, a, cpu=arithmetic, default=choice)

@@ -1,12 +1,14 @@
 """Cross entropies between logits and class labels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
-from jaxloss.stable import xla
+from jaxloss.losses.classification import _decision
 
 
 @_jit.kernel(pos_weight="(0, inf)")
@@ -247,94 +249,67 @@ def z_loss(
 # --- the formulas and their derivatives --------------------------------------------
 
 
-def _binary_curve(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    return ((1 - y) + v * y) * stable.sigmoid_slope(x)
+@_decision.term()
+def _nll_dxx(label: _decision.Odds) -> jax.Array:
+    """`p (1 - p)`."""
+    return label.p * label.q
 
 
-def _binary_twist(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    return -(stable.sigmoid(x) + v * stable.sigmoid(-x))
+@_decision.term(_nll_dxx)
+def _nll_dx(label: _decision.Odds) -> jax.Array:
+    """`-(1 - p)`."""
+    return -label.q
 
 
-def _binary_by_weight(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    return _classes.weighted(y, stable.softplus(-x))
+@_decision.term(_nll_dx)
+def _nll(label: _decision.Odds) -> jax.Array:
+    """`-log p`, the loss of a positive label."""
+    return label.nll
 
 
-# Minimax coefficients of (sigmoid(x) - 1/2) / x in x^2 on [0, 4]: 0.1 ulp of float32.
-_SIGMOID = [
-    0.2499999989444029,
-    -0.020833299170605373,
-    0.0020831499479040724,
-    -0.0002104332514761251,
-    2.0961737478186657e-05,
-    -1.9329694741478678e-06,
-    1.3929616492698843e-07,
-    -5.391619469019374e-09,
-]
-
-
-def _is_near(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether a soft label might cancel the probability, both about 1/2."""
-    return (y > 0) & (y < 1) & (jnp.abs(x) < 2)
-
-
-def _sigmoid_less_half(x: jax.Array) -> jax.Array:
-    """`sigmoid(x) - 1/2` for |x| <= 2."""
-    if x.dtype == jnp.float32:
-        return x * stable.polynomial(jnp.square(x), _SIGMOID)
-    return 0.5 * stable.tanh(0.5 * x)
-
-
-@stable.slopes(_binary_curve, _binary_twist, lambda x, y, v: -y * stable.sigmoid(-x))
-def _binary_by_logit(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    # Near x = 0 a soft label cancels the probability: 1/2 - y is exact for y >= 1/4,
-    # so what is left of the difference keeps its digits.
-    near = (0.5 - y) - 0.5 * (v - 1) * y
-    near += ((1 - y) + v * y) * _sigmoid_less_half(jnp.clip(x, -2, 2))
-    far = (1 - y) * stable.sigmoid(x) - v * y * stable.sigmoid(-x)
-    return jnp.where(_is_near(x, y), near, far)
-
-
-@stable.slopes(
-    _binary_twist,
-    lambda x, y, v: jnp.zeros_like(x),
-    lambda x, y, v: stable.softplus(-x),
-)
-def _binary_by_label(x: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
-    a = jnp.abs(x)
-    return jnp.where(x >= 0, -a, v * a) + (v - 1) * stable.log1p_exp(-a)
-
-
-@stable.slopes(lambda x, y: stable.sigmoid_slope(x), lambda x, y: -jnp.ones_like(x))
-def _binary_slope(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`sigmoid(x) - y`, as `_binary_by_logit` of the weight 1."""
-    near = (0.5 - y) + _sigmoid_less_half(jnp.clip(x, -2, 2))
-    tail = stable.sigmoid(-jnp.abs(x))
-    far = jnp.where(x < 0, tail - y, (1 - y) - tail)
-    return jnp.where(_is_near(x, y), near, far)
-
-
-@xla.rematerialised
-@stable.slopes(_binary_slope, lambda x, y: -x)
-def _binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`(1 - y) softplus(x) + y softplus(-x)`, of which no term is negative."""
-    a = jnp.abs(x)
-    positive, _ = xla.signs(x)
-    wrong = (positive - y) * jnp.sign(x)
-    return xla.finite_if_right(wrong, a) + stable.log1p_exp_opaque(-a)
-
-
-@xla.rematerialised
-@stable.slopes(_binary_by_logit, _binary_by_label, _binary_by_weight)
-def _weighted_binary_cross_entropy(
-    x: jax.Array, y: jax.Array, v: jax.Array
+def _binary_dxx(
+    x: jax.Array, up: jax.Array, down: jax.Array, total: jax.Array, half: jax.Array
 ) -> jax.Array:
-    """`(1 - y) softplus(x) + v y softplus(-x)`, of which no term is negative."""
-    a = jnp.abs(x)
-    positive, negative = xla.signs(x)
-    wrong = (positive - y) * (positive - negative * v)
-    right = (negative - y) * (negative - positive * v)
-    tail = stable.log1p_exp_opaque(-a)
-    return xla.finite_if_right(wrong, a) + (wrong + right) * tail
+    """`(up + down) sigmoid'(x)`."""
+    return total * stable.sigmoid_slope(x)
+
+
+def _binary_dx(
+    x: jax.Array, up: jax.Array, down: jax.Array, total: jax.Array, half: jax.Array
+) -> jax.Array:
+    """`down sigmoid(x) - up sigmoid(-x)`, also where a soft label cancels it.
+
+    That is near x = 0, both probabilities about 1/2: `half` is exact there, so what is
+    left of the difference keeps its digits.
+    """
+    near = half + total * stable.sigmoid_less_half(x)
+    tail = total * stable.sigmoid(-jnp.abs(x))
+    far = jnp.where(x < 0, tail - up, down - tail)
+    return jnp.where((up > 0) & (down > 0) & (jnp.abs(x) < 2), near, far)
+
+
+_even_dx = stable.slopes(
+    _binary_dxx,
+    None,
+    None,
+    None,
+    lambda x, *weights: jnp.ones_like(x),  # a label moves it by `half` alone
+)(_binary_dx)
+_uneven_dx = stable.slopes(
+    _binary_dxx,
+    lambda x, *weights: -stable.sigmoid(-x),
+    lambda x, *weights: stable.sigmoid(x),
+    None,
+    None,
+)(_binary_dx)
+_binary = functools.partial(
+    _decision.mixture,
+    _nll,
+    value=lambda label, wrong, total: wrong * label.log_odds + total * label.nll,
+    gap=lambda label: -label.log_odds,
+)
+_binary_cross_entropy = _binary(slope=_even_dx)
+_weighted_binary_cross_entropy = _binary(slope=_uneven_dx, weigh=lambda v: (v, 1.0))
 
 
 def _mean_over_classes(rows: _classes.Rows, values: jax.Array) -> jax.Array:

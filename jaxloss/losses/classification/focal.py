@@ -1,13 +1,13 @@
 """Losses that reshape cross entropy: focal and polynomial."""
 
-from typing import NamedTuple
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
-from jaxloss.stable import xla
+from jaxloss.losses.classification import _decision
 
 
 @_jit.kernel(gamma="[0, inf)", alpha="[0, 1]")
@@ -74,7 +74,7 @@ def sigmoid_focal(
     if alpha is None:
         return _binary_focal(x, y, gamma)
     alpha = _checks.parameter(name, x, alpha=alpha)
-    return _balanced_binary_focal(x, y, gamma, alpha)
+    return _balanced_binary_focal(x, y, alpha, gamma)
 
 
 @_jit.kernel("axis", gamma="[0, inf)", alpha="[0, inf)")
@@ -283,184 +283,66 @@ def _(primals, tangents):
     return -value, jnp.where(x == -jnp.inf, limit, -slope)
 
 
-# --- one logit a decision: the loss f(x) of a positive label with log-odds x ----------
+# --- one logit a decision ----------------------------------------------------------
 
 
-class _Decision(NamedTuple):
-    """The probability p of the label, q = 1 - p, `-log p` and `-log q`."""
-
-    p: jax.Array
-    q: jax.Array
-    nll: jax.Array
-    complement_nll: jax.Array
-
-
-def _decision(x: jax.Array) -> _Decision:
-    # Finite, or an infinite logit would be multiplied by the probability 0 that it has.
-    finite = lambda loss: jnp.minimum(loss, jnp.finfo(x.dtype).max)
-    nll, complement_nll = finite(stable.softplus(-x)), finite(stable.softplus(x))
-    return _Decision(stable.sigmoid(x), stable.sigmoid(-x), nll, complement_nll)
-
-
-def _curve(x: jax.Array, gamma: jax.Array) -> jax.Array:
+@_decision.term()
+def _focal_dxx(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
     """`f''(x)`."""
-    p, q, nll, _ = _decision(x)
+    p, q, nll, *_ = label
     fall = gamma * gamma * p * (p * nll) - gamma * q * (p * nll)
     return jnp.power(q, gamma) * (fall + (2 * gamma + 1) * p * q)
 
 
-def _slope_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    p, q, nll, complement_nll = _decision(x)
+@_decision.term()
+def _focal_dxdgamma(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
+    """`f'(x)` by gamma."""
+    p, q, nll, complement_nll, _ = label
     inner = complement_nll * (gamma * (p * nll) + q) - p * nll
     return jnp.power(q, gamma) * inner
 
 
-@stable.slopes(_curve, _slope_by_gamma)
-def _slope(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`f'(x)`."""
-    p, q, nll, _ = _decision(x)
-    return -jnp.power(q, gamma) * (gamma * (p * nll) + q)
-
-
-def _by_gamma_twice(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    _, q, nll, complement_nll = _decision(x)
+@_decision.term()
+def _focal_dgamma2(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
+    """`f(x)` by gamma, twice."""
+    _, q, nll, complement_nll, _ = label
     return jnp.power(q, gamma) * (nll * complement_nll) * complement_nll
 
 
-@stable.slopes(_slope_by_gamma, _by_gamma_twice)
-def _by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    _, q, nll, complement_nll = _decision(x)
+@_decision.term(_focal_dxx, _focal_dxdgamma)
+def _focal_dx(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
+    """`f'(x)`."""
+    p, q, nll, *_ = label
+    return -jnp.power(q, gamma) * (gamma * (p * nll) + q)
+
+
+@_decision.term(_focal_dxdgamma, _focal_dgamma2)
+def _focal_dgamma(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
+    """`f(x)` by gamma."""
+    _, q, nll, complement_nll, _ = label
     return -jnp.power(q, gamma) * (nll * complement_nll)
 
 
-@stable.slopes(_slope, _by_gamma)
-def _positive(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`f(x)`."""
-    return jnp.power(stable.sigmoid(-x), gamma) * stable.softplus(-x)
+@_decision.term(_focal_dx, _focal_dgamma)
+def _focal_nll(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
+    """`(1 - p)^gamma (-log p)`, the loss of a positive label."""
+    return jnp.power(label.q, gamma) * label.nll
 
 
-def _gap_slope(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    return _slope(x, gamma) + _slope(-x, gamma)
-
-
-def _gap_by_gamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    return _by_gamma(x, gamma) - _by_gamma(-x, gamma)
-
-
-@stable.slopes(_gap_slope, _gap_by_gamma)
-def _gap(x: jax.Array, gamma: jax.Array) -> jax.Array:
+def _focal_gap(label: _decision.Odds, gamma: jax.Array) -> jax.Array:
     """`f(x) - f(-x)`, also near x = 0, where that cancels; 0 where it is infinite.
 
     With softplus(-x) = softplus(x) - x it is `(q^gamma - p^gamma) softplus(x) -
     q^gamma x`, two terms of one sign, and `q / p = exp(-x)`.
     """
-    near = jnp.abs(x) < 1
-    y = jnp.where(near, x, 0)
-    p_power, q_power = stable.sigmoid_power(y, gamma), stable.sigmoid_power(-y, gamma)
-    inner = p_power * stable.expm1(-gamma * y) * stable.softplus(y) - q_power * y
-    outer = _classes.finite(_positive(x, gamma) - _positive(-x, gamma))
-    return jnp.where(near, inner, outer)
+    p, q, nll, complement_nll, x = label
+    up, down = jnp.power(q, gamma), jnp.power(p, gamma)
+    y = jnp.minimum(x, 1)
+    inner = down * stable.expm1(-gamma * y) * complement_nll - up * y
+    outer = up * nll - down * complement_nll
+    return jnp.where(x < 1, inner, jnp.where(jnp.isinf(x), 0, outer))
 
 
-# --- both labels of a decision: up f(x) + down f(-x) ---------------------------------
-
-
-def _mixture_curve(
-    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
-) -> jax.Array:
-    return up * _curve(x, gamma) + down * _curve(-x, gamma)
-
-
-def _mixture_slope_by_gamma(
-    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
-) -> jax.Array:
-    return up * _slope_by_gamma(x, gamma) - down * _slope_by_gamma(-x, gamma)
-
-
-def _mixture_by_gamma(
-    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
-) -> jax.Array:
-    return up * _by_gamma(x, gamma) + down * _by_gamma(-x, gamma)
-
-
-@stable.slopes(
-    _mixture_curve,
-    lambda x, up, down, gamma: _slope(x, gamma),
-    lambda x, up, down, gamma: -_slope(-x, gamma),
-    _mixture_slope_by_gamma,
-)
-def _mixture_slope(
-    x: jax.Array, up: jax.Array, down: jax.Array, gamma: jax.Array
-) -> jax.Array:
-    """`up f'(x) - down f'(-x)`: the likelier label and the other share their parts."""
-    a = jnp.minimum(jnp.abs(x), jnp.finfo(x.dtype).max)
-    e, tail = jnp.exp(-a), stable.log1p_exp(-a)
-    p = 1 / (1 + e)
-    q = e * p
-    right = jnp.power(q, gamma) * (gamma * p * tail + q)
-    wrong = jnp.power(p, gamma) * (gamma * (q * (a + tail)) + p)
-    return jnp.where(x < 0, down * right - up * wrong, down * wrong - up * right)
-
-
-def _loss(
-    x: jax.Array, wrong: jax.Array, right: jax.Array, gamma: jax.Array
-) -> jax.Array:
-    """The loss, given the weights of the less and the more likely label.
-
-    Without a comparison: see `xla.rematerialised`.
-    """
-    (one,) = xla.opaque_constants(x, 1)
-    a = jnp.abs(x)
-    e, tail = jnp.exp(-a), stable.log1p_exp_opaque(-a)
-    p = one / (one + e)
-    wrong = xla.finite_if_right(wrong, a) + wrong * tail
-    return jnp.power(p, gamma) * wrong + jnp.power(e * p, gamma) * (right * tail)
-
-
-@xla.rematerialised
-@stable.slopes(
-    lambda x, y, gamma: _mixture_slope(x, y, 1 - y, gamma),
-    lambda x, y, gamma: _gap(x, gamma),
-    lambda x, y, gamma: _mixture_by_gamma(x, y, 1 - y, gamma),
-)
-def _binary_focal(x: jax.Array, y: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`y f(x) + (1 - y) f(-x)`."""
-    positive, negative = xla.signs(x)
-    sign = positive - negative
-    return _loss(x, (positive - y) * sign, (y - negative) * sign, gamma)
-
-
-def _finite_loss(x: jax.Array, gamma: jax.Array) -> jax.Array:
-    return _classes.finite(_positive(x, gamma))
-
-
-def _balanced_by_label(
-    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
-) -> jax.Array:
-    return alpha * _finite_loss(x, gamma) - (1 - alpha) * _finite_loss(-x, gamma)
-
-
-def _balanced_by_weight(
-    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
-) -> jax.Array:
-    return y * _finite_loss(x, gamma) - (1 - y) * _finite_loss(-x, gamma)
-
-
-def _balance(y: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return alpha * y, (1 - alpha) * (1 - y)
-
-
-@xla.rematerialised
-@stable.slopes(
-    lambda x, y, gamma, alpha: _mixture_slope(x, *_balance(y, alpha), gamma),
-    _balanced_by_label,
-    lambda x, y, gamma, alpha: _mixture_by_gamma(x, *_balance(y, alpha), gamma),
-    _balanced_by_weight,
-)
-def _balanced_binary_focal(
-    x: jax.Array, y: jax.Array, gamma: jax.Array, alpha: jax.Array
-) -> jax.Array:
-    """`alpha y f(x) + (1 - alpha) (1 - y) f(-x)`."""
-    positive, negative = xla.signs(x)
-    weight = lambda s: (s - y) * (s - alpha)
-    return _loss(x, weight(positive), weight(negative), gamma)
+_binary = functools.partial(_decision.mixture, _focal_nll, gap=_focal_gap)
+_binary_focal = _binary()
+_balanced_binary_focal = _binary(weigh=lambda alpha: (alpha, 1 - alpha))
