@@ -109,9 +109,13 @@ def _number(function: str, name: str, interval: str, x: Any) -> Any:
     if isinstance(x, float | int | np.number):
         _checks.in_interval(function, interval, **{name: x})
         return x if isinstance(x, bool) else float(x)
-    values = np.asarray(_checks.array(function, name, x))
-    if values.dtype.kind in "iuf":  # else the body refuses it
-        _checks.in_interval(function, interval, **{name: values})
+    try:
+        values = np.asarray(x)
+    except jax.errors.TracerArrayConversionError:  # a list of tracers
+        return _checks.array(function, name, x)
+    if values.dtype.kind not in "biuf":
+        return _checks.array(function, name, x)
+    _checks.in_interval(function, interval, **{name: values})
     return values
 
 
