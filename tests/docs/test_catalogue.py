@@ -158,7 +158,8 @@ def moves(entry, spec, scale):
     """The sample, one argument at a time `scale` times as far, or as near to 0."""
     args = draw(spec)
     for i, (name, a) in enumerate(zip(names(spec), args, strict=True)):
-        distribution = name == "targets" and entry.module in DISTRIBUTIONS
+        file = entry.module.rpartition(".")[2]
+        distribution = name == "targets" and file in DISTRIBUTIONS
         if name in BOUNDED or distribution or not np.issubdtype(a.dtype, np.floating):
             continue
         shares = (a / scale, 1 - (1 - a) / scale)

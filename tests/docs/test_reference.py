@@ -22,7 +22,11 @@ PAGES = {
 
 def test_every_loss_and_every_adapter_has_a_page():
     """What `jaxloss` exports, and the names of `optax.losses` that are those here."""
-    exported = {f"jaxloss.{n}" for n, x in vars(jaxloss).items() if callable(x)}
+    exported = {
+        f"jaxloss.{name}"
+        for name, value in vars(jaxloss).items()
+        if callable(value) and not name.startswith("_")
+    }
     adapters = {
         f"jaxloss.compat.optax.{name}"
         for name, value in vars(optax.losses).items()
