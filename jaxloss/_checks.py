@@ -275,7 +275,7 @@ def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
     return x
 
 
-def is_number(value: ArrayLike, number: int) -> bool:
+def is_number(value: ArrayLike, number: float) -> bool:
     """Whether a hyperparameter is this Python number: then its part is left out."""
     return isinstance(value, int | float) and value == number
 

@@ -16,7 +16,8 @@ the loss, in the compiled program and in profiles too.
 import functools
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -30,15 +31,18 @@ Reader = Callable[[Any], Any]
 
 
 def kernel(
-    *static: str, trees: tuple[str, ...] = (), left_out: str = "", **intervals: str
+    *static: str,
+    trees: tuple[str, ...] = (),
+    left_out: Mapping[str, float] = MappingProxyType({}),
+    **intervals: str,
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Compiles a function, once for each shape and type of its arrays.
 
     Args:
       *static: Arguments that are part of the program: axes, sizes, flags, functions.
       trees: Arguments that are pytrees of arrays.
-      left_out: A hyperparameter that the body gets as None where it is the Python
-        number 0: for a part that would cost its gradient, only to multiply it by 0.
+      left_out: Hyperparameters that the body gets as None where they are this Python
+        number: a part times 0 would still cost its gradient.
       **intervals: Where a hyperparameter must lie, as `delta="(0, inf)"`.
     """
 
@@ -60,8 +64,9 @@ def kernel(
             by_position = [read(x) for read, x in pairs]
             named = {**defaults, **kwargs}.items()
             by_name = {p: readers[p](x) if p in readers else x for p, x in named}
-            if left_out and _checks.is_number(by_name[left_out], 0):
-                by_name[left_out] = None
+            for p, number in left_out.items():
+                if _checks.is_number(by_name[p], number):
+                    by_name[p] = None
             try:
                 return compiled(*by_position, *args[len(readers) :], **by_name)
             except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxloss import _checks
+from jaxloss import _checks, _jit
 from jaxloss.kernels import _blocks, _plan, _rules
 from jaxloss.kernels._head import Head
 from jaxloss.kernels._rules import Knobs
@@ -24,6 +24,14 @@ from jaxloss.reduce import Mean
 _AXIS = {"dv": 1, "vd": 0}
 
 
+@_jit.kernel(
+    *("kernel_layout", "memory", "block", "implementation"),
+    left_out={"label_smoothing": 0, "z_loss": 0, "temperature": 1},
+    label_smoothing="[0, 1]",
+    z_loss="[0, inf)",
+    soft_cap="(0, inf)",
+    temperature="(0, inf)",
+)
 def linear_softmax_cross_entropy(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -122,11 +130,9 @@ def linear_softmax_cross_entropy(
     tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, kernel_layout)
     head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
     like = jnp.zeros((), head.wide)
-    smoothing = _checks.bounded(name, like, "[0, 1]", label_smoothing=label_smoothing)
-    z = _checks.bounded(name, like, "[0, inf)", z_loss=z_loss)
     knobs = Knobs(
-        None if _checks.is_number(label_smoothing, 0) else smoothing,
-        None if _checks.is_number(z_loss, 0) else z,
+        _number(name, like, label_smoothing=label_smoothing),
+        _number(name, like, z_loss=z_loss),
     )
     smooth = knobs.label_smoothing is not None
     half = head.kernel.dtype.itemsize < 4
@@ -136,6 +142,12 @@ def linear_softmax_cross_entropy(
     return Mean(total(head, tokens.ids, tokens.weights, knobs), weight)
 
 
+@_jit.kernel(
+    *("kernel_layout", "block", "implementation"),
+    left_out={"temperature": 1},
+    soft_cap="(0, inf)",
+    temperature="(0, inf)",
+)
 def linear_token_log_probs(
     hidden: ArrayLike,
     kernel: ArrayLike,
@@ -303,11 +315,17 @@ def _head(
     temperature: float | jax.Array,
 ) -> Head:
     like = jnp.zeros((), tokens.weights.dtype)
-    if soft_cap is not None:
-        soft_cap = _checks.bounded(name, like, "(0, inf)", soft_cap=soft_cap)
-    t = _checks.bounded(name, like, "(0, inf)", temperature=temperature)
-    t = None if _checks.is_number(temperature, 1) else t
-    return Head(tokens.hidden, tokens.kernel, tokens.bias, soft_cap, t)
+    cap = _number(name, like, soft_cap=soft_cap)
+    t = _number(name, like, temperature=temperature)
+    return Head(tokens.hidden, tokens.kernel, tokens.bias, cap, t)
+
+
+def _number(
+    name: str, like: jax.Array, **value: float | jax.Array | None
+) -> jax.Array | None:
+    """A scalar hyperparameter, or None if its part is left out."""
+    ((argument, x),) = value.items()
+    return None if x is None else _checks.parameter(name, like, **{argument: x})
 
 
 def _plan_of(

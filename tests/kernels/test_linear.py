@@ -686,7 +686,7 @@ def eight_devices():
 
 def test_on_eight_devices():
     """Every `check_` of this file."""
-    done = run("-c", "from tests import test_kernels_linear as t; t.eight_devices()")
+    done = run("-c", "from tests.kernels import test_linear as t; t.eight_devices()")
     assert done.stdout == "done\n", done.stdout + done.stderr
 
 

@@ -422,7 +422,7 @@ def run(*command):
 
 def test_on_eight_devices():
     """Every `check_` of this file."""
-    done = run("-c", "from tests import test_parallel as t; t.eight_devices()")
+    done = run("-c", "from tests.kernels import test_parallel as t; t.eight_devices()")
     assert done.stdout == "done\n", done.stdout + done.stderr
 
 

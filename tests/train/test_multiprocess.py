@@ -126,7 +126,7 @@ def start(process, port, log):
         for name, value in os.environ.items()
         if name not in unwanted and not name.lower().endswith("_proxy")
     }
-    code = "import sys; from tests.test_multiprocess import work; "
+    code = "import sys; from tests.train.test_multiprocess import work; "
     code += "work(*map(int, sys.argv[1:]))"
     with log.open("w") as errors:
         return subprocess.Popen(

@@ -305,7 +305,7 @@ SHARDED = """
     from jax.sharding import AxisType, PartitionSpec as P
     from jaxloss import train
     from jaxloss.train import nnx as adapter
-    from tests import test_train_nnx as t
+    from tests.train import test_nnx as t
 
     objective, batch = train.objective(t.fit), t.make_batch()
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))

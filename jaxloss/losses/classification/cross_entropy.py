@@ -71,7 +71,7 @@ def sigmoid_cross_entropy(
     return _weighted_binary_cross_entropy(logits, labels, weight)
 
 
-@_jit.kernel("axis", left_out="label_smoothing", label_smoothing="[0, 1]")
+@_jit.kernel("axis", left_out={"label_smoothing": 0}, label_smoothing="[0, 1]")
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
