@@ -23,10 +23,8 @@ from docs import _edges
 from jaxloss import catalogue
 from jaxloss.app import gallery
 
-# What only the command line uses.
-APPLICATION = ("__main__", "app")
-# Packages whose modules are not public: their names are those of the package.
-PACKAGES = ("stable", "kernels", "train", "testing")
+# Modules that readers import although their package shows its names, too.
+IMPORTED = ("compat.optax", "train.nnx")
 LOSSES = {entry.name: entry for entry in catalogue.entries()}
 
 
@@ -69,9 +67,9 @@ def modules() -> list[ModuleType]:
 def is_public(name: str) -> bool:
     """Whether a module is one that a reader imports."""
     parts = name.split(".")[1:]
-    if any(part.startswith("_") for part in parts) or parts[0] in APPLICATION:
+    if any(part.startswith("_") for part in parts) or parts[0] == "app":
         return False
-    return len(parts) == 1 or parts[0] not in PACKAGES or parts == ["train", "nnx"]
+    return len(parts) == 1 or parts[0] == "losses" or ".".join(parts) in IMPORTED
 
 
 @functools.cache  # it reads the source, and is asked for each name
@@ -147,7 +145,7 @@ def index_page(found: list[ModuleType]) -> str:
     toctree = f".. toctree::\n   :hidden:\n\n{hidden}\n\n"
     parts = [title("API reference"), toctree]
     for module in found:
-        parts.append(title(module.__name__, "-"))
+        parts.append(title(heading(module), "-"))
         parts.append(listing([address(module, name) for name in public(module)]))
     return "".join(parts)
 
@@ -157,12 +155,20 @@ def module_page(module: ModuleType, names: list[str]) -> str:
     members = "\n".join(f"   {name}" for name in names)
     return "".join(
         [
-            title(module.__name__),
+            title(heading(module)),
             f"{marked(inspect.getdoc(module) or '')}\n\n",
             listing(names),
             f".. toctree::\n   :hidden:\n\n{members}\n",
         ]
     )
+
+
+def heading(module: ModuleType) -> str:
+    """The name of a module; of losses, whose modules nobody imports, the topic."""
+    topic = module.__name__.removeprefix("jaxloss.losses.")
+    if topic == module.__name__:
+        return topic
+    return ": ".join(topic.replace("_", " ").split(".")).capitalize()
 
 
 def listing(names: list[str]) -> str:

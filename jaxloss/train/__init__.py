@@ -1,5 +1,7 @@
 """From losses to steps: objectives, their exact gradients, and optax updates."""
 
+import typing as _typing
+
 from jaxloss.train.accumulate import (
     Accumulator as Accumulator,
     accumulate as accumulate,
@@ -51,3 +53,15 @@ from jaxloss.train.tasks import (
     task_gradients as task_gradients,
     task_train_step as task_train_step,
 )
+
+if _typing.TYPE_CHECKING:
+    from jaxloss.train import nnx as nnx
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """Imports the adapter of Flax NNX when it is first used, for it imports flax."""
+    if name == "nnx":
+        import importlib
+
+        return importlib.import_module("jaxloss.train.nnx")
+    raise AttributeError(f"module 'jaxloss.train' has no attribute {name!r}")

@@ -6,6 +6,7 @@ where the forbidden package happens to be installed.
 
 import ast
 import graphlib
+import operator
 import pathlib
 import subprocess
 import sys
@@ -161,6 +162,25 @@ def test_importing_the_package_imports_nothing_optional():
     loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     assert {"jax", "jaxloss"} <= set(loaded.split())
     assert not set(loaded.split()) & (HEAVY | {"optax", "pytest", "mpmath"})
+
+
+def test_modules_need_no_import_of_their_own():
+    """`import jaxloss` is enough, in a fresh process and for a type checker; what is
+    not used is not loaded."""
+    code = (
+        "import sys, jaxloss\n"
+        "assert not {'jaxloss.kernels', 'jaxloss.train', 'optax'} & {*sys.modules}\n"
+        "jaxloss.train.objective, jaxloss.train.nnx, jaxloss.compat.optax.huber_loss\n"
+        "jaxloss.plot.plot_loss, jaxloss.datasets.digits, jaxloss.kernels.clip\n"
+        "jaxloss.testing.check, jaxloss.landscape.line, jaxloss.parallel.clip\n"
+        "jaxloss.catalogue.entries, jaxloss.margins.hinge, jaxloss.stable.xla\n"
+        "assert {'train', 'plot'} <= {*dir(jaxloss)}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    used = (jaxloss.compat.optax.huber_loss, jaxloss.plot.plot_loss, jaxloss.train.nnx)
+    assert all(used)
+    with pytest.raises(AttributeError, match="no attribute 'hubert'"):
+        operator.attrgetter("hubert")(jaxloss)
 
 
 def test_the_reader_of_imports_sees_them():

@@ -179,6 +179,19 @@ def test_the_package_exports_its_own_names_only():
     assert all(a.asname == a.name for a in aliases)
 
 
+def test_pickles_written_before_the_move_are_read():
+    """What is pickled with a state or a result is found where it was."""
+    for where, public_name in (
+        ("jaxloss.reduce.Mean", jaxloss.Mean),
+        ("jaxloss.testing.LossSpec", testing.LossSpec),
+        ("jaxloss.train.objective.Objective", train.Objective),
+        ("jaxloss.train.objective.ObjectiveState", train.ObjectiveState),
+        ("jaxloss.train.step.TrainState", train.TrainState),
+    ):
+        module, _, name = where.rpartition(".")
+        assert getattr(importlib.import_module(module), name) is public_name
+
+
 # --- examples ----------------------------------------------------------------------
 
 
