@@ -1,6 +1,7 @@
 """Class labels, as every loss over classes sees them: ids or distributions."""
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +12,46 @@ from jaxloss import _checks, stable
 from jaxloss.stable import xla
 
 
-class Rows(NamedTuple):
-    """Scores with the classes last, and labels that are safe to compute with."""
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Scores with the classes last, and the labels of the examples."""
 
-    scores: jax.Array
-    """-inf where a class is masked; 0 throughout an example without any class."""
-    labels: jax.Array
-    """Class ids, 0 where they were no class; or distributions, classes last."""
-    has_class: jax.Array
-    """Whether the example has a class at all: otherwise its loss is 0."""
-    known: jax.Array
-    """Whether its id is one of the classes: otherwise its loss is NaN."""
     given: jax.Array
-    """The scores before that 0: nothing was chosen yet, so a sum takes them up."""
+    """Scores; -inf where a class is masked."""
+    given_labels: jax.Array
+    """Class ids, of which some may be no class; or distributions, classes last."""
+
+    @functools.cached_property
+    def has_class(self) -> jax.Array:
+        """Whether the example has a class at all: otherwise its loss is 0."""
+        return jnp.max(self.given, axis=-1) != -jnp.inf
+
+    @functools.cached_property
+    def scores(self) -> jax.Array:
+        """The scores, but 0 throughout an example without any class."""
+        return jnp.where(self.has_class[..., None], self.given, 0)
+
+    @functools.cached_property
+    def known(self) -> jax.Array:
+        """Whether its id is one of the classes: otherwise its loss is NaN."""
+        ids = self.given_labels
+        return (ids >= 0) & (ids < self.given.shape[-1])
+
+    @functools.cached_property
+    def labels(self) -> jax.Array:
+        """The labels, safe to compute with: 0 where an id is no class."""
+        ids = self.given_labels
+        return jnp.where(self.known, ids, 0) if self.are_ids else ids
 
     @property
     def are_ids(self) -> bool:
         """Whether the labels are class ids and not distributions."""
-        return jnp.issubdtype(self.labels.dtype, jnp.integer)
+        return jnp.issubdtype(self.given_labels.dtype, jnp.integer)
 
     def mass(self) -> jax.Array:
         """What the labels of each example sum to: 1 for class ids."""
         return (
-            jnp.ones_like(self.scores[..., 0])
+            jnp.ones_like(self.given[..., 0])
             if self.are_ids
             else jnp.sum(self.labels, -1)
         )
@@ -46,9 +64,11 @@ class Rows(NamedTuple):
 
     def mask_invalid(self, losses: jax.Array) -> jax.Array:
         """The losses of these rows: computed, 0 or NaN."""
+        losses = jnp.where(self.has_class, losses, 0)
+        if not self.are_ids:
+            return losses
         # An example without classes is padding, and padding often has a label like -1.
-        known = self.known | ~self.has_class
-        return nan_unless(known, jnp.where(self.has_class, losses, 0))
+        return nan_unless(self.known | ~self.has_class, losses)
 
 
 def rows(
@@ -60,27 +80,27 @@ def rows(
 ) -> Rows:
     """Checks and converts the arguments of a loss of class labels."""
     ((name, _),) = scores.items()
-    given, x, has_class = _rows_of_scores(loss, axis, where, **scores)
+    x, axis = classes_last(loss, axis, where, **scores)
     like = jnp.moveaxis(x, -1, axis)
-    axis = _checks.one_axis(loss, axis, **{name: like})
     labels = _checks.class_labels(loss, labels, axis, **{name: like})
     if jnp.issubdtype(labels.dtype, jnp.floating):
         labels = jnp.moveaxis(labels, axis, -1)
-        return Rows(x, labels, has_class, jnp.ones_like(has_class), given)
-    known = (labels >= 0) & (labels < x.shape[-1])
-    return Rows(x, jnp.where(known, labels, 0), has_class, known, given)
+    return Rows(x, labels)
 
 
 def unlabelled_rows(
     loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Checked scores, classes last, as in `Rows`; and which rows have a class."""
-    return _rows_of_scores(loss, axis, where, **scores)[1:]
+    x, _ = classes_last(loss, axis, where, **scores)
+    rows = Rows(x, x)
+    return rows.scores, rows.has_class
 
 
-def _rows_of_scores(
+def classes_last(
     loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, int]:
+    """Checked and masked scores with the classes last; and where those were."""
     ((name, _),) = scores.items()
     (x,) = _checks.floating(loss, **scores)
     _checks.at_least_1d(loss, **{name: x})
@@ -89,9 +109,7 @@ def _rows_of_scores(
         (where,) = _checks.boolean(loss, where=where)
         _checks.same_shape(loss, **{name: x}, where=where)
         x = jnp.where(where, x, -jnp.inf)
-    x = jnp.moveaxis(x, axis, -1)
-    has_class = jnp.max(x, axis=-1) != -jnp.inf
-    return x, jnp.where(has_class[..., None], x, 0), has_class
+    return jnp.moveaxis(x, axis, -1), axis
 
 
 def score_of_class(values: jax.Array, ids: jax.Array) -> jax.Array:
@@ -155,31 +173,10 @@ def _(primals, tangents):
 
 
 def cross_entropy(rows: Rows) -> jax.Array:
-    """`-sum(w log p)` with p the softmax of the scores, for either kind of labels."""
+    """`-sum(w log p)` with p the softmax of the scores, for either kind of labels.
+
+    0 of an example without classes, and otherwise NaN if its id is no class.
+    """
     if rows.are_ids:
-        return stable.softmax_nll(rows.given, rows.labels)
-    return _cross_entropy(rows.scores, rows.labels)
-
-
-@jax.custom_jvp
-def _cross_entropy(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`-sum(w log p)` along the last axis."""
-    return jnp.sum(weighted(w, -stable.log_softmax(x)), axis=-1)
-
-
-@_cross_entropy.defjvp
-def _(primals, tangents):
-    (x, w), (dx, dw) = primals, tangents
-    # p sum(w) - w, arranged so that neither p nor w nearly 1 loses the other's digits,
-    # and so that a one-hot w gives what a class id gives.
-    by_logit = stable.softmax(x) * _others(w) - w * stable.softmax_complement(x)
-    by_label = jnp.where(x == -jnp.inf, 0, -stable.log_softmax(x))
-    return _cross_entropy(x, w), jnp.sum(by_logit * dx + by_label * dw, axis=-1)
-
-
-def _others(w: jax.Array) -> jax.Array:
-    """`sum(w) - w` along the last axis, added up without the largest where it is it."""
-    largest = w == jnp.max(w, axis=-1, keepdims=True)
-    alone = largest & (jnp.sum(largest, axis=-1, keepdims=True) == 1)
-    rest = jnp.sum(jnp.where(largest, 0, w), axis=-1, keepdims=True)
-    return jnp.where(alone, rest, jnp.sum(w, axis=-1, keepdims=True) - w)
+        return stable.softmax_nll(rows.given, rows.given_labels)
+    return stable.softmax_cross_entropy(rows.given, rows.labels)

@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
-from jaxloss._classes import Rows
+from jaxloss import _checks, _classes, _jit, _pairs, _whole_batch, stable
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -101,16 +100,11 @@ def softmax_cross_entropy(
     largest = lax.pmax(_largest(lax.stop_gradient(x)), axis_name)
     alive = largest != -jnp.inf
     known = (ids >= 0) & (ids < classes)
-    rows = Rows(
-        scores=jnp.where(alive[..., None], x, 0),
-        labels=jnp.where(known & alive, ids, 0),
-        has_class=alive,
-        known=known,
-        given=x,
-    )
-    local = rows.labels - first.astype(ids.dtype)
+    x = jnp.where(alive[..., None], x, 0)
+    local = jnp.where(known & alive, ids, 0) - first.astype(ids.dtype)
     largest = jnp.where(alive, largest, 0)
-    return rows.mask_invalid(_softmax_nll(axis_name, rows.scores, largest, local)[0])
+    losses = jnp.where(alive, _softmax_nll(axis_name, x, largest, local)[0], 0)
+    return _classes.nan_unless(known | ~alive, losses)
 
 
 @_whole_batch.require("embeddings")

@@ -3,9 +3,9 @@
 Contract of this module, for float32 and float64, eager and under `jit`, in forward
 and reverse mode: for any input the value, the first and the second derivative are
 within the stated number of units in the last place (ulp) of the true ones, wherever
-those are representable; and the value under `grad` is the value alone.  The bounds
-are those of `tests/blocks/test_stable.py`, measured against mpmath on XLA:CPU, which
-flushes subnormal numbers to zero.
+those are representable; and the value under `grad` is the value alone, bit for bit or
+(`labelled`) within the same bound.  The bounds are those of `tests/blocks`, measured
+against mpmath on XLA:CPU, which flushes subnormal numbers to zero.
 
 Autodiff is not enough for three reasons.  The derivative of an accurate formula need
 not be accurate (`1 - tanh(x)**2` is 0 from x = 9 on).  Reverse mode multiplies an
@@ -23,17 +23,21 @@ from jaxloss.stable.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,
 )
-from jaxloss.stable.rows import (
+from jaxloss.stable.labelled import (
     has_class as has_class,
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_nll as softmax_nll,
+    softmax_spread as softmax_spread,
+)
+from jaxloss.stable.rows import (
     log_softmax as log_softmax,
     logsumexp as logsumexp,
     softmax as softmax,
     softmax_complement as softmax_complement,
-    softmax_nll as softmax_nll,
-    softmax_spread as softmax_spread,
 )
 from jaxloss.stable.scalars import (
     difference as difference,
+    exp_difference as exp_difference,
     expm1 as expm1,
     log1mexp as log1mexp,
     log1p as log1p,

@@ -20,8 +20,8 @@ def log1p(x: jax.Array) -> jax.Array:
     """`log(1 + x)`: 2 ulp (derivatives 1, 2); -inf at -1, NaN below."""
     w = xla.no_reassociation(1 + x)
     # What rounding 1 + x lost is x - (w - 1); to first order it adds that over w.
-    corrected = jnp.log(w) + (x - (w - 1)) / w
-    return jnp.where(jnp.isfinite(x) & (x > -1), corrected, jnp.log1p(x))
+    log = jnp.log(w)
+    return jnp.where(jnp.isfinite(x) & (x > -1), log + (x - (w - 1)) / w, log)
 
 
 @slopes(jnp.exp)
@@ -339,3 +339,19 @@ def difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     a, b, s = (jnp.where(finite, v, 0) for v in (a, b, d))
     shadow = s - a
     return d, (a - (s - shadow)) - (b + shadow)
+
+
+def exp_difference(a: jax.Array, b: jax.Array, variant: int = 1) -> jax.Array:
+    """`exp(a - b)` for a <= b + 88: 2 ulp; NaN where both are infinite.
+
+    In fewer operations than by `difference`: here the rounding error may be anything
+    finite where the exponential is 0, and the maximum hides a product as `no_fma` does.
+    Variants are equal, but XLA does not see it.
+    """
+    bits = jnp.finfo(a.dtype)
+    low = float(bits.min)
+    a, b = jnp.maximum(a, low), jnp.minimum(b, float(bits.max))
+    d = jnp.maximum(a - b, low / variant)
+    shadow = d - a
+    e = jnp.exp(d)
+    return e + e * ((a - (d - shadow)) - (b + shadow))

@@ -64,6 +64,16 @@ def cpu_barrier(x: Arrays) -> Arrays:
     return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=_same)
 
 
+def written_on_cpu(value: jax.Array, again: Elementwise, *args: jax.Array) -> jax.Array:
+    """`value`; but on other platforms the equal `again(*args)`.
+
+    There memory is slower than arithmetic, but XLA writes out what it sees used twice.
+    """
+    return lax.platform_dependent(
+        value, *args, cpu=lambda value, *args: value, default=lambda _, *a: again(*a)
+    )
+
+
 def barrier(x: Arrays) -> Arrays:
     """`cpu_barrier` on every platform: what comes before is computed once, as it is."""
     return lax.optimization_barrier(x)
@@ -101,6 +111,24 @@ def unless_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
     return lax.platform_dependent(wrong, a, cpu=arithmetic, default=choice)
 
 
+def entry(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """The entry of each row at its id, which must be one of the columns.
+
+    Found by comparison, which goes along with another reduction over the row, where a
+    gather would need the row in memory; but that XLA:CPU reads one entry for.
+    """
+
+    def gathered(x: jax.Array, ids: jax.Array) -> jax.Array:
+        at = jnp.take_along_axis(x, ids[..., None], -1, mode="promise_in_bounds")
+        return at[..., 0]
+
+    def compared(x: jax.Array, ids: jax.Array) -> jax.Array:
+        column = lax.broadcasted_iota(ids.dtype, x.shape, x.ndim - 1)
+        return jnp.sum(jnp.where(column == ids[..., None], x, 0), axis=-1)
+
+    return lax.platform_dependent(x, ids, cpu=gathered, default=compared)
+
+
 # --- digits --------------------------------------------------------------------------
 
 
@@ -128,9 +156,9 @@ def no_fma(x: jax.Array) -> jax.Array:
 def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
     """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
 
-    As a logarithm, for a literal NaN behind a `where` always stops `jax.debug_nans`.
+    As a square root, for a literal NaN behind a `where` always stops `jax.debug_nans`.
     """
-    return jnp.log(jnp.where(known, 1, -1).astype(like.dtype))
+    return jnp.sqrt(jnp.where(known, 0, -1).astype(like.dtype))
 
 
 def nan_slope_unless(known: jax.Array, slope: jax.Array) -> jax.Array:

@@ -136,16 +136,13 @@ def softmax_cross_entropy(
     """
     name = "softmax_cross_entropy"
     rows = _classes.rows(name, labels, axis, where, logits=logits)
-    if rows.are_ids:  # told by the sums that their cross entropy needs anyway
-        rows = rows._replace(has_class=stable.has_class(rows.given, rows.labels))
     losses = _classes.cross_entropy(rows)
     if label_smoothing is None:
-        return rows.mask_invalid(losses)
+        return losses
     part = _checks.parameter(name, losses, label_smoothing=label_smoothing)
     # What is spread is the mean over the classes: no smoothed distribution is built,
     # and ids and their one-hot distributions give the same numbers.
-    spread = _spread(rows)
-    return rows.mask_invalid(_classes.mix(part, losses, spread, _smoothing_slope(rows)))
+    return _classes.mix(part, losses, _spread(rows), _smoothing_slope(rows))
 
 
 @_jit.kernel("axis")
@@ -321,12 +318,14 @@ def _mean_over_classes(rows: _classes.Rows, values: jax.Array) -> jax.Array:
 
 def _spread(rows: _classes.Rows) -> jax.Array:
     if rows.are_ids:
-        return stable.softmax_spread(rows.given, rows.labels)
-    return rows.mass() * _mean_over_classes(rows, -stable.log_softmax(rows.scores))
+        return stable.softmax_spread(rows.given, rows.given_labels)
+    spread = _mean_over_classes(rows, -stable.log_softmax(rows.scores))
+    return rows.mask_invalid(rows.mass() * spread)
 
 
 def _smoothing_slope(rows: _classes.Rows) -> jax.Array:
     """`sum(w) mean(-log p) - sum(w (-log p))`, from which logsumexp drops out."""
     largest = lax.stop_gradient(jnp.max(rows.scores, axis=-1, keepdims=True))
     d = rows.scores - largest
-    return rows.expect(d) - rows.mass() * _mean_over_classes(rows, d)
+    slope = rows.expect(d) - rows.mass() * _mean_over_classes(rows, d)
+    return rows.mask_invalid(slope)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, _jit, margins
+from jaxloss import _checks, _classes, _jit, margins, stable
 
 
 @_jit.kernel(margin="[0, inf)")
@@ -112,10 +112,8 @@ def listwise_softmax(
       Array(1.4076059, dtype=float32)
     """
     name = "listwise_softmax"
-    s, alive = _classes.unlabelled_rows(name, axis, where, scores=scores)
+    s, axis = _classes.classes_last(name, axis, where, scores=scores)
     (y,) = _checks.real(name, s, relevance=relevance)
     _checks.same_shape(name, scores=jnp.moveaxis(s, -1, axis), relevance=y)
     y = y if where is None else jnp.where(jnp.asarray(where), y, 0)
-    known = jnp.ones_like(alive)
-    rows = _classes.Rows(s, jnp.moveaxis(y, axis, -1), alive, known, s)
-    return rows.mask_invalid(_classes.cross_entropy(rows))
+    return stable.softmax_cross_entropy(s, jnp.moveaxis(y, axis, -1))

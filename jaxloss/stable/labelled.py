@@ -1,0 +1,349 @@
+"""Rows of logits against their labels: what the cross entropies are made of.
+
+With m the largest logit, a row whose label has the logit x_y costs (m - x_y) + log(own
++ rest), of own = exp(x_y - m) and rest = sum_j exp(x_j - m) over the *other* classes.
+No term is negative, and where the label is the largest, own is 1 and the rest, added up
+without it, keeps its digits.
+
+The value alone comes of two sums that XLA:CPU computes on the way through the logits,
+in no memory.  Together with the gradient the exponentials are computed once, and
+written where the gradient will be: half of the work.  Both values are within the bound.
+"""
+
+import functools
+import operator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxloss.stable import xla
+from jaxloss.stable.rows import log_softmax, softmax, softmax_complement
+from jaxloss.stable.scalars import difference, exp_difference, log1p
+
+
+class _Row(NamedTuple):
+    """A row of logits as its label sees it; one of each per row."""
+
+    ids: jax.Array
+    """The id of the label, 0 where it is no class."""
+    valid: jax.Array
+    """Whether the loss is a number."""
+    largest: jax.Array
+    below: jax.Array
+    """`largest - label`, as rounded."""
+    error: jax.Array
+    """What rounding took from that."""
+    own: jax.Array
+    """`exp(label - largest)`."""
+    rest: jax.Array
+    """The sum of `exp(logit - largest)` over the other classes."""
+    unit: jax.Array
+    """`exp(shift - largest)`, by which the exponentials are too large."""
+
+    def total(self) -> jax.Array:
+        return self.own + self.rest
+
+    def excess(self) -> jax.Array:
+        """How far the logsumexp is above the largest logit: `log(own + rest)`."""
+        total = xla.no_reassociation(self.total())
+        # With own = 1 it is log1p(rest): what rounding 1 + rest lost, to first order.
+        lost = jnp.where(self.below == 0, self.rest - (total - 1), 0)
+        return jnp.log(total) + lost / total
+
+    def nll(self) -> jax.Array:
+        nll = self.below + (self.excess() + self.error)
+        return nll + xla.nan_unless(self.valid, nll)
+
+    def spread(self, mean_below: jax.Array) -> jax.Array:
+        spread = mean_below + self.excess()
+        return spread + xla.nan_unless(self.valid, spread)
+
+    def along(self, slope: jax.Array, tangent: jax.Array) -> jax.Array:
+        moved = jnp.sum(slope * tangent, axis=-1)
+        return xla.nan_slope_unless(self.valid, moved)
+
+
+def _known(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether an id is a class; and the ids, 0 where not."""
+    known = (ids >= 0) & (ids < x.shape[-1])
+    return known, jnp.where(known, ids, 0)
+
+
+def _row(
+    known: jax.Array,
+    ids: jax.Array,
+    largest: jax.Array,
+    label: jax.Array,
+    shift: jax.Array,
+    others: jax.Array,
+) -> _Row:
+    """`others` is the sum of `exp(logit - shift)` over the classes but the label.
+
+    The shift is the largest logit, or anything less if that is the label's.
+    """
+    sure = label >= largest
+    gap, error = difference(shift, label)
+    near = jnp.exp(-jnp.abs(gap))
+    near = near + near * jnp.where(sure, error, -error)
+    rest = jnp.where(sure, others * near, others)
+    return _Row(
+        ids=ids,
+        # A row without classes is padding, and padding often has a label like -1.
+        valid=(known | (largest == -jnp.inf)) & (label < jnp.inf),
+        largest=largest,
+        below=jnp.where(sure, 0, gap),
+        error=jnp.where(sure, 0, error),
+        own=jnp.where(sure, 1, near),
+        rest=jnp.where(largest == jnp.inf, 1, rest),  # and not NaN, of inf - inf
+        unit=jnp.where(sure, near, 1),
+    )
+
+
+def _row_by_sums(x: jax.Array, ids: jax.Array) -> _Row:
+    """By two reductions, neither of which chooses or corrects its terms.
+
+    Not the largest logit but the largest other one is subtracted from the logits: then
+    the rounding of the difference matters only for small terms of the sum.
+    """
+    known, ids = _known(x, ids)
+    rival = jnp.max(_other_logits(x, ids, 1), axis=-1)
+    shift = jnp.where(rival == -jnp.inf, 0, rival)
+    # Another constant, and the arguments anew: or both would want one array, in memory.
+    again = _other_logits(xla.cpu_barrier(x), xla.cpu_barrier(ids), 2)
+    others = jnp.sum(jnp.exp(again - shift[..., None]), axis=-1)
+    label = xla.entry(x, ids)
+    return _row(known, ids, jnp.maximum(rival, label), label, shift, others)
+
+
+def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array]:
+    """The row, and `exp(logit - shift)` of every class, but 0 at the label."""
+    known, ids = _known(x, ids)
+    largest, label = jnp.max(x, axis=-1), xla.entry(x, ids)
+    top = jnp.where(largest == -jnp.inf, 0, largest)
+    # Below a label that is the largest, a sum of many tiny terms does not underflow.
+    shift = jnp.where(label >= largest, top - 40, top)
+    summed, e = _exponentials(x, shift[..., None])
+    at_label = _is_label(x, ids)
+    others = jnp.sum(jnp.where(at_label, 0, summed), axis=-1)
+    row = _row(known, ids, largest, label, shift, others)
+    return row, jnp.where(at_label, 0, e)
+
+
+def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
+    """`x`, but -inf at the label: of arithmetic alone, as in `xla.rematerialised`."""
+    if x.shape[-1] > 2 ** jnp.finfo(x.dtype).nmant:  # not all of them are numbers in it
+        return jnp.where(_is_label(x, ids), -jnp.inf, x)
+    (tiny,) = xla.opaque_constants(x, times * float(jnp.finfo(x.dtype).tiny))
+    away = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
+    away = away - ids.astype(x.dtype)[..., None]
+    return x - tiny / (away * away)
+
+
+def _exponentials(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`exp(a - b)` for a sum, and for what is multiplied by it later."""
+    e = exp_difference(a, b)
+    return e, xla.written_on_cpu(e, lambda a, b: exp_difference(a, b, 2), a, b)
+
+
+def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
+    return lax.broadcasted_iota(ids.dtype, x.shape, x.ndim - 1) == ids[..., None]
+
+
+def has_class(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """Whether a row has a logit above -inf; of 0.1, where the ids had a part in it."""
+    del ids
+    return jnp.max(x, axis=-1) != -jnp.inf
+
+
+# --- ids ---------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """`-log_softmax(x)[id]` along the last axis: 4 ulp (derivatives 5, 8).
+
+    By log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  A row of
+    -inf gives 0, an id outside the classes NaN; so is the gradient, unless it is
+    multiplied by 0.
+    """
+    return _row_by_sums(x, ids).nll()
+
+
+@softmax_nll.defjvp
+def _(primals, tangents):
+    x, ids = primals
+    row, e = _row_and_exponentials(lax.stop_gradient(x), ids)
+    return jax.jvp(lambda x: _nll_of_row(x, row, e), (x,), tangents[:1])
+
+
+@jax.custom_jvp
+def _nll_of_row(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
+    """It has a derivative in `x` alone, of which `row` and `e` are functions."""
+    return row.nll()
+
+
+@_nll_of_row.defjvp
+def _(primals, tangents):
+    return _nll_of_row(*primals), primals[1].along(_nll_slope(*primals), tangents[0])
+
+
+@jax.custom_jvp
+def _nll_slope(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
+    """The gradient, which is differentiated as a function of `x` alone, too."""
+    scale, missing = row.unit / row.total(), row.rest / row.total()
+    return jnp.where(_is_label(x, row.ids), -missing[..., None], e * scale[..., None])
+
+
+@_nll_slope.defjvp
+def _(primals, tangents):
+    _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
+    return _nll_slope(*primals), curve
+
+
+# --- the mean over the classes -------------------------------------------------------
+
+
+@jax.custom_jvp
+def softmax_spread(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """`-log_softmax(x)`, its mean over the classes that have a probability: 4 ulp.
+
+    The ids have no part in it but to share their sums with `softmax_nll`, and its NaN.
+    0 for a row of -inf.
+    """
+    row = _row_by_sums(x, ids)
+    return row.spread(_mean_below(x, row.largest, _count_finite(x)))
+
+
+@softmax_spread.defjvp
+def _(primals, tangents):
+    x, ids = primals
+    fixed = lax.stop_gradient(x)
+    row, e = _row_and_exponentials(fixed, ids)
+    count = _count_finite(fixed)
+    spread = lambda x: _spread_of_row(x, row, e, count)
+    return jax.jvp(spread, (x,), tangents[:1])
+
+
+@jax.custom_jvp
+def _spread_of_row(
+    x: jax.Array, row: _Row, e: jax.Array, count: jax.Array
+) -> jax.Array:
+    return row.spread(_mean_below(x, row.largest, count))
+
+
+@_spread_of_row.defjvp
+def _(primals, tangents):
+    row = primals[1]
+    return _spread_of_row(*primals), row.along(_spread_slope(*primals), tangents[0])
+
+
+@jax.custom_jvp
+def _spread_slope(x: jax.Array, row: _Row, e: jax.Array, count: jax.Array) -> jax.Array:
+    """Probabilities less `1 / count`, by the exponentials that `_nll_slope` has too."""
+    scale, label = row.unit / row.total(), row.own / row.total()
+    p = jnp.where(_is_label(x, row.ids), label[..., None], e * scale[..., None])
+    return jnp.where(x == -jnp.inf, 0, p - (1 / count)[..., None])
+
+
+@_spread_slope.defjvp
+def _(primals, tangents):
+    _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
+    return _spread_slope(*primals), curve
+
+
+def _count_finite(x: jax.Array) -> jax.Array:
+    zero, one, top = xla.opaque_constants(x, 0, 1, float(jnp.finfo(x.dtype).max))
+    count = jnp.sum(jnp.maximum(jnp.minimum(x + top, one), zero), axis=-1)
+    return jnp.maximum(count, 1)
+
+
+def _mean_below(x: jax.Array, largest: jax.Array, count: jax.Array) -> jax.Array:
+    """The mean of `largest - logit` over the `count` finite logits."""
+    largest = jnp.where(largest == -jnp.inf, 0, largest)[..., None]
+    # Of arithmetic alone, see `xla`; the half of a difference never overflows.
+    top = float(jnp.finfo(x.dtype).max) / 2
+    half, top, two = xla.opaque_constants(x, 0.25, top, 2)
+    below = jnp.minimum(
+        half * xla.cpu_barrier(largest) - half * xla.cpu_barrier(x), top
+    )
+    finite = jnp.minimum(top - below, two)
+    return jnp.sum(finite * below, axis=-1) / (count / 2)
+
+
+# --- distributions -------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def softmax_cross_entropy(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`-sum(w log_softmax(x))` along the last axis: 4 ulp (derivatives 5, 8).
+
+    A class of weight 0 costs nothing, even at a logit of -inf, another one there +inf;
+    a row of -inf costs 0.
+    """
+    top, dead, _, rest = _against_largest(x)
+    nothing = w == 0
+    surprise = jnp.where(nothing, 0, (top - x) + log1p(rest)[..., None])
+    losses = jnp.sum(jnp.where(nothing, 0, w * surprise), axis=-1)
+    return jnp.where(dead, 0, losses)
+
+
+@functools.partial(softmax_cross_entropy.defjvp, symbolic_zeros=True)
+def _(primals, tangents):
+    x, w = primals
+    moving = []
+    if not isinstance(tangents[0], SymbolicZero):
+        moving.append(_by_logit(x, w) * tangents[0])
+    if not isinstance(tangents[1], SymbolicZero):
+        moving.append(jnp.where(x == -jnp.inf, 0, -log_softmax(x)) * tangents[1])
+    total = functools.reduce(operator.add, moving, jnp.zeros_like(x))
+    return softmax_cross_entropy(x, w), jnp.sum(total, axis=-1)
+
+
+def _against_largest(x: jax.Array) -> tuple[jax.Array, ...]:
+    """(largest, whether there is none, `exp(x - largest)`, their sum but for one 1)."""
+    largest = jnp.max(x, axis=-1, keepdims=True)
+    dead = largest == -jnp.inf
+    top = jnp.where(dead, 0, largest)
+    summed, e = _exponentials(x, top)
+    rest = _sum_but_one(e, jnp.ones_like(top), summed)
+    return top, dead[..., 0], e, jnp.where(top[..., 0] == jnp.inf, 1, rest)
+
+
+def _sum_but_one(v: jax.Array, largest: jax.Array, again: jax.Array) -> jax.Array:
+    """The sum along the last axis of v >= 0, which is `again`, but for one largest.
+
+    Added up without all that are: only if they are several, the sum is far above one of
+    them, and one can be subtracted.
+    """
+    smaller = jnp.sum(jnp.where(v < largest, v, 0), axis=-1)
+    total, largest = jnp.sum(again, axis=-1), largest[..., 0]
+    return jnp.where(total - smaller > 1.5 * largest, total - largest, smaller)
+
+
+@jax.custom_jvp
+def _by_logit(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, of which no part cancels.
+
+    So neither p nor w nearly 1 loses the digits of the other one, and a one-hot w gives
+    what an id gives.
+    """
+    _, dead, e, rest = _against_largest(x)
+    largest = jnp.max(w, axis=-1, keepdims=True)
+    others = (largest - w) + _sum_but_one(w, largest, w)[..., None]
+    scale = jnp.where(dead, 0, 1 / (1 + rest))[..., None]
+    return (e * others - w * ((1 - e) + rest[..., None])) * scale
+
+
+@_by_logit.defjvp
+def _(primals, tangents):
+    return _by_logit(*primals), jax.jvp(_by_logit_curve, primals, tangents)[1]
+
+
+def _by_logit_curve(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`_by_logit` of functions that have accurate derivatives."""
+    alive = jnp.max(x, axis=-1, keepdims=True) != -jnp.inf
+    others = jnp.sum(w, axis=-1, keepdims=True) - w
+    return jnp.where(alive, softmax(x) * others - w * softmax_complement(x), 0)
