@@ -6,10 +6,20 @@ good as of 1.  A zero vector has similarity 0, distance 1 and derivatives 0.
 The textbook `1 - u.v`, of unit vectors u and v, has lost all digits once half of
 theirs agree, and `u.v` can exceed 1.  Here everything follows from the part of v
 across u, whose length is the sine: 1 - |cos| = sin^2 / (1 + |cos|).
+
+That part is found without cancellation from vectors x and y that are scaled to a
+largest component of 4, not to a length of 1.  Of y first a round multiple of x is
+subtracted, such as x itself: if the two are nearly parallel, their large components
+are then the same number and nothing is left of them.  What is left along x is small
+and is taken off in a second step.  That takes the largest magnitude and a few plain
+sums of each row, of which a compiler for a GPU makes one kernel; a component picked by
+the index of a maximum would be one it has to stop at.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from jaxloss.stable.scalars import safe_divide
 from jaxloss.stable.vectors import norm, unit
@@ -18,41 +28,55 @@ from jaxloss.stable.vectors import norm, unit
 @jax.custom_jvp
 def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """`1 - cos(a, b)` in [0, 2], exactly 0 where a = b; gradient 0 at a zero vector."""
-    cosine, gap = _cosine(a, b)
-    return jnp.where(cosine > 0.5, gap, jnp.where(cosine < -0.5, 2 - gap, 1 - cosine))
+    either, near, sign = _cosine(a, b)
+    far = jnp.where(near, 2, 1) - either
+    return jnp.where(near & (sign > 0), either, far)
 
 
 @jax.custom_jvp
 def cosine_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     """`cos(a, b)` in [-1, 1], exactly 1 where a = b; gradient 0 at a zero vector."""
-    cosine, gap = _cosine(a, b)
-    near = jnp.copysign(1 - gap, cosine)
-    return jnp.where(jnp.abs(cosine) > 0.5, near, cosine)
+    either, near, sign = _cosine(a, b)
+    return jnp.where(near, jnp.copysign(1 - either, sign), either)
 
 
-@cosine_similarity.defjvp
-def _(primals, tangents):
+def _cosine_jvp(primals, tangents) -> jax.Array:
     (a, b), (da, db) = primals, tangents
-    moving = _slope(a, b) * da + _slope(b, a) * db
-    return cosine_similarity(a, b), jnp.sum(moving, axis=-1)
+    change = jnp.zeros(a.shape[:-1], a.dtype)
+    if not isinstance(da, SymbolicZero):
+        change = change + jnp.sum(_slope(a, b) * da, axis=-1)
+    if not isinstance(db, SymbolicZero):
+        change = change + jnp.sum(_slope(b, a) * db, axis=-1)
+    return change
 
 
-@cosine_distance.defjvp
-def _(primals, tangents):
-    _, moving = jax.jvp(cosine_similarity, primals, tangents)
-    return cosine_distance(*primals), -moving
+def _similarity_jvp(primals, tangents):
+    return cosine_similarity(*primals), _cosine_jvp(primals, tangents)
+
+
+def _distance_jvp(primals, tangents):
+    return cosine_distance(*primals), -_cosine_jvp(primals, tangents)
+
+
+cosine_similarity.defjvp(_similarity_jvp, symbolic_zeros=True)
+cosine_distance.defjvp(_distance_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
 def _slope(a: jax.Array, b: jax.Array) -> jax.Array:
     """The gradient of the cosine in `a`: the part of v across u, over |a|."""
-    return safe_divide(_across(a, b), _length(a))
+    rest, xx, _, yy, size = _rest(a, b)
+    # Not in one go: the product of the lengths could overflow.  And by `size` as it was
+    # reduced: with an operation in between, XLA:GPU reads both arguments once more.
+    return _over(_over(rest, 0.25 * xx * jnp.sqrt(xx * yy)), size)
 
 
 @_slope.defjvp
 def _(primals, tangents):
     (a, b), (da, db) = primals, tangents
-    u, v, across = unit(a), unit(b), _across(a, b)
+    u, v = unit(a), unit(b)
+    rest, xx, _, yy, _ = _rest(a, b)
+    across = _over(rest, xx * jnp.sqrt(yy))  # v - (u.v) u
     turn = u * _dot(across, da) + across * _dot(u, da) + _dot(u, v) * _project(u, da)
     # One length at a time: their product under- or overflows before the quotient.
     change = safe_divide(_project(u, _project(v, db)), _length(b))
@@ -60,27 +84,46 @@ def _(primals, tangents):
     return _slope(a, b), safe_divide(change, _length(a))
 
 
-def _cosine(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(cosine, 1 - |cosine|)."""
-    cosine = jnp.sum(unit(a) * unit(b), axis=-1)
-    square = jnp.sum(jnp.square(_across(a, b)), axis=-1)
-    return cosine, square / (1 + jnp.abs(cosine))
+def _cosine(a: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+    """1 - |cosine| where that is below 1/2, else the cosine; which; its sign."""
+    rest, xx, xy, *_ = _rest(a, b)
+    xx, xy = xx[..., 0], xy[..., 0]
+    # Of a right triangle with y for its hypotenuse, all sides squared and times xx^2.
+    along, across = xx * xy * xy, jnp.sum(jnp.square(rest), axis=-1)
+    # At least 1, but at a zero vector; the smallest number would make xx / whole inf.
+    whole = jnp.maximum(along + across, float(jnp.finfo(xx.dtype).tiny) ** 0.5)
+    near = 4 * along > whole
+    gap = across / (whole + jnp.sqrt(along) * jnp.sqrt(whole))
+    return jnp.where(near, gap, xy * jnp.sqrt(xx / whole)), near, xy
 
 
-def _across(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`v - (u.v) u` for the directions u of a and v of b, without that cancellation.
+def _over(x: jax.Array, length: jax.Array) -> jax.Array:
+    """`x / length`, and 0 where the length is."""
+    zero = length == 0
+    return x * jnp.where(zero, 0, 1 / jnp.where(zero, 1, length))
 
-    The large component of u is eliminated from v first, which leaves 0 there without
-    a rounding, and what is left along u is small.
-    """
-    u, v = unit(a), unit(b)
-    at = jnp.argmax(jnp.abs(u), axis=-1, keepdims=True)
-    pick = lambda x: jnp.take_along_axis(x, at, axis=-1)
-    rest = pick(u) * v - pick(v) * u
-    rest = rest - u * _dot(u, rest)
-    across = safe_divide(rest, jnp.broadcast_to(pick(u), u.shape))
-    # Equal products need not cancel: the compiler rounds one of them only (FMA).
-    return jnp.where(jnp.all(a == b, axis=-1, keepdims=True), 0, across)
+
+def _rest(a: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+    """`x.x y - (x.y) x`, x.x, x.y and y.y for a and b scaled to x and y; max |a|."""
+    (x, size), (y, _) = _scaled(a), _scaled(b)
+    xx, xy = _dot(x, x), _dot(x, y)
+    ratio = xy / jnp.maximum(xx, float(jnp.finfo(x.dtype).tiny))
+    # So few digits that 1 is found in spite of its rounding, and enough for the large
+    # components of any two vectors; the second step corrects the others.
+    near = lax.round(2048 * ratio, lax.RoundingMethod.TO_NEAREST_EVEN) / 2048
+    rest = y - near * x
+    return xx * rest - _dot(x, rest) * x, xx, xy, _dot(y, y), size
+
+
+def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`x` scaled to a largest magnitude of 4, or 0 if it is; what that was before."""
+    size = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
+    # 4, because XLA multiplies by a reciprocal, and that of `size` may be subnormal.
+    y = x / jnp.maximum(0.25 * size, float(jnp.finfo(x.dtype).tiny))
+    # Clamped, which changes nothing, or that multiplication is fused with a later
+    # subtraction, and the difference of two identical vectors is not 0.
+    most = jnp.full((), 4, x.dtype)
+    return lax.clamp(-most, y, most), size
 
 
 def _project(u: jax.Array, t: jax.Array) -> jax.Array:

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 import jaxloss
 from tests.accuracy import Case
-from tests.specs.embedding.tuples import cosine
+from tests.specs.embedding.tuples import cosine, unit
 
 EPS = 2.0**-52
 
@@ -21,6 +22,23 @@ def vectors(scale=1.0):
     b[3] = np.cross(a[3], b[3]) + 2**-9 * a[3]
     a[4], b[5] = [3, 2**-9, 0], [2**-9, 0, 5]
     return scale * a, scale * b
+
+
+def hard_vectors():
+    """Each nearly parallel and opposite: one component dominates in both, or in one;
+    all are of one size, and differ in all or in one; both dominated, by different ones.
+    """
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(2, 9, 4))
+    a, b = 2**-12 * noise
+    sign = np.array([1, -1] * 4 + [1])
+    a[:4, 0], b[:2, 0], b[2:4] = 1.1, 1.7 * sign[:2], noise[1, 2:4]
+    a[4:8] = np.sign(noise[0, 4:8])
+    b[4:6] = 0.3 * sign[4:6, None] * a[4:6] * (1 + 2**-12 * noise[1, 4:6])
+    b[6:8] = sign[6:8, None] * a[6:8]
+    b[6:8, 1] *= 1 + 2**-12
+    a[8, 0], b[8, 1] = 1.1, 1.7
+    return a, b
 
 
 def cases():
@@ -42,6 +60,19 @@ def cases():
             conditioned=(True, True, True),
             bounds=(2, 3, 4),
             halves=scale == 1,
+        )
+    for fn, formula in (
+        (jaxloss.cosine_similarity, cosine),
+        (jaxloss.cosine_distance, distance),
+    ):
+        yield Case(
+            name=f"{fn.__name__} of hard pairs",
+            fn=fn,
+            formula=formula,
+            columns=hard_vectors(),
+            rowwise=True,
+            conditioned=(True, True, True),
+            bounds=(2, 3, 4),
         )
 
 
@@ -97,6 +128,47 @@ def test_cosine_does_not_know_lengths():
     np.testing.assert_array_equal(
         jaxloss.cosine_distance(a.T, b.T, axis=-2), jaxloss.cosine_distance(a, b)
     )
+
+
+@pytest.mark.parametrize("off", [1e-1, 1e-3, 1e-5, 1e-7])
+def test_cosine_of_nearly_parallel_long_rows(off):
+    """512 components: flat rows that differ in one component, or in all, and rows of
+    one large component, keep their distance as far as their rounding lets them."""
+    rng = np.random.default_rng(4)
+    a = np.sign(rng.normal(size=(3, 512)))
+    b = np.array([a[0], a[1] * (1 + off * rng.normal(size=512)), a[2]])
+    b[0, 7] *= 1 + off
+    a[2], b[2] = off * rng.normal(size=(2, 512))
+    a[2, 0], b[2, 0] = 1.1, 1.7
+    a, b = (x.astype(np.float32) for x in (a, b))
+    exact, size = [], []
+    with mpmath.workdps(40):
+        for pair in zip(a, b, strict=True):
+            x, y = ([mpmath.mpf(float(v)) for v in row] for row in pair)
+            exact.append(1 - cosine(x, y))
+            u, v = unit(x), unit(y)
+            across = [s - (1 - exact[-1]) * t for s, t in zip(v, u, strict=True)]
+            turn = mpmath.fsum(abs(s * t) for s, t in zip(u, across, strict=True))
+            size.append(exact[-1] + 2 * turn)
+    found = jax.jit(jaxloss.cosine_distance)(a, b)
+    for got, want, near in zip(found, exact, size, strict=True):
+        assert abs(mpmath.mpf(float(got)) - want) <= 2 * 2.0**-23 * near
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-18, 1.0, 3e38])
+def test_cosine_of_the_longest_and_of_zero(size):
+    """No NaN on the way, nor a length that is taken for 0 or infinity."""
+    x = jnp.full((1, 64), size, jnp.float32)
+    y = x.at[0, ::2].multiply(-1)
+    with jax.debug_nans(True):
+        for a, b, cos in ((x, y, 0), (x, x, 1), (x, -x, -1), (x, 0 * x, 0)):
+            assert jaxloss.cosine_similarity(a, b) == cos
+            assert jaxloss.cosine_similarity(b, a) == cos
+            total = lambda a, b: jnp.sum(jaxloss.cosine_distance(a, b))
+            got, slopes = jax.jit(jax.value_and_grad(total, (0, 1)))(a, b)
+            assert got == 1 - cos
+            if b[0, 0] == 0 or cos:
+                np.testing.assert_array_equal(slopes, np.zeros((2, 1, 64)))
 
 
 def test_messages():
