@@ -104,13 +104,13 @@ def adjust_logits(
 # would meet the zero slope of the probability as 0 * inf.
 @stable.slopes(
     lambda x, t: stable.safe_divide(jnp.ones_like(t), t),
-    lambda x, t: _slope_in_temperature(jnp.where(jnp.isinf(x), 0, x), t),
+    lambda x, t: _divided_dt(jnp.where(jnp.isinf(x), 0, x), t),
 )
 def _divided(x: jax.Array, t: jax.Array) -> jax.Array:
     return x / t
 
 
-def _slope_in_temperature(x: jax.Array, t: jax.Array) -> jax.Array:
+def _divided_dt(x: jax.Array, t: jax.Array) -> jax.Array:
     t = jnp.broadcast_to(t, x.shape)
     return -stable.safe_divide(stable.safe_divide(x, t), t)
 

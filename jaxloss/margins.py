@@ -46,7 +46,7 @@ def squared_hinge(m: jax.Array) -> jax.Array:
 
 
 @_jit.kernel()
-@stable.slopes(lambda m: _smooth_hinge_slope(m))
+@stable.slopes(lambda m: _smooth_hinge_dm(m))
 def smooth_hinge(m: jax.Array) -> jax.Array:
     """`1/2 - m` up to 0, `max(0, 1 - m)^2 / 2` from 0 on; slope `-clip(1 - m, 0, 1)`.
 
@@ -57,7 +57,7 @@ def smooth_hinge(m: jax.Array) -> jax.Array:
 
 
 @stable.slopes(lambda m: _between(0, m, 1))
-def _smooth_hinge_slope(m: jax.Array) -> jax.Array:
+def _smooth_hinge_dm(m: jax.Array) -> jax.Array:
     return -jnp.clip(1 - m, 0, 1)
 
 
@@ -94,7 +94,7 @@ def perceptron(m: jax.Array) -> jax.Array:
 
 
 @_jit.kernel()
-@stable.slopes(lambda m: _modified_huber_slope(m))
+@stable.slopes(lambda m: _modified_huber_dm(m))
 def modified_huber(m: jax.Array) -> jax.Array:
     """`-4 m` below -1, `max(0, 1 - m)^2` from -1 on; slope `-2 clip(1 - m, 0, 2)`.
 
@@ -106,7 +106,7 @@ def modified_huber(m: jax.Array) -> jax.Array:
 
 
 @stable.slopes(lambda m: 2 * _between(-1, m, 1))
-def _modified_huber_slope(m: jax.Array) -> jax.Array:
+def _modified_huber_dm(m: jax.Array) -> jax.Array:
     return -2 * jnp.clip(1 - m, 0, 2)
 
 

@@ -44,9 +44,9 @@ def _cosine_jvp(primals, tangents) -> jax.Array:
     (a, b), (da, db) = primals, tangents
     change = jnp.zeros(a.shape[:-1], a.dtype)
     if not isinstance(da, SymbolicZero):
-        change = change + jnp.sum(_slope(a, b) * da, axis=-1)
+        change = change + jnp.sum(_similarity_da(a, b) * da, axis=-1)
     if not isinstance(db, SymbolicZero):
-        change = change + jnp.sum(_slope(b, a) * db, axis=-1)
+        change = change + jnp.sum(_similarity_da(b, a) * db, axis=-1)
     return change
 
 
@@ -63,7 +63,7 @@ cosine_distance.defjvp(_distance_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
-def _slope(a: jax.Array, b: jax.Array) -> jax.Array:
+def _similarity_da(a: jax.Array, b: jax.Array) -> jax.Array:
     """The gradient of the cosine in `a`: the part of v across u, over |a|."""
     rest, xx, _, yy, size = _rest(a, b)
     # Not in one go: the product of the lengths could overflow.  And by `size` as it was
@@ -71,7 +71,7 @@ def _slope(a: jax.Array, b: jax.Array) -> jax.Array:
     return _over(_over(rest, 0.25 * xx * jnp.sqrt(xx * yy)), size)
 
 
-@_slope.defjvp
+@_similarity_da.defjvp
 def _(primals, tangents):
     (a, b), (da, db) = primals, tangents
     u, v = unit(a), unit(b)
@@ -81,7 +81,7 @@ def _(primals, tangents):
     # One length at a time: their product under- or overflows before the quotient.
     change = safe_divide(_project(u, _project(v, db)), _length(b))
     change = change - safe_divide(turn, _length(a))
-    return _slope(a, b), safe_divide(change, _length(a))
+    return _similarity_da(a, b), safe_divide(change, _length(a))
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:

@@ -187,20 +187,20 @@ def _nll_of_row(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
 
 @_nll_of_row.defjvp
 def _(primals, tangents):
-    return _nll_of_row(*primals), primals[1].along(_nll_slope(*primals), tangents[0])
+    return _nll_of_row(*primals), primals[1].along(_nll_dx(*primals), tangents[0])
 
 
 @jax.custom_jvp
-def _nll_slope(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
+def _nll_dx(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
     """The gradient, which is differentiated as a function of `x` alone, too."""
     scale, missing = row.unit / row.total(), row.rest / row.total()
     return jnp.where(_is_label(x, row.ids), -missing[..., None], e * scale[..., None])
 
 
-@_nll_slope.defjvp
+@_nll_dx.defjvp
 def _(primals, tangents):
     _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
-    return _nll_slope(*primals), curve
+    return _nll_dx(*primals), curve
 
 
 # --- the mean over the classes -------------------------------------------------------
@@ -237,21 +237,21 @@ def _spread_of_row(
 @_spread_of_row.defjvp
 def _(primals, tangents):
     row = primals[1]
-    return _spread_of_row(*primals), row.along(_spread_slope(*primals), tangents[0])
+    return _spread_of_row(*primals), row.along(_spread_dx(*primals), tangents[0])
 
 
 @jax.custom_jvp
-def _spread_slope(x: jax.Array, row: _Row, e: jax.Array, count: jax.Array) -> jax.Array:
-    """Probabilities less `1 / count`, by the exponentials that `_nll_slope` has too."""
+def _spread_dx(x: jax.Array, row: _Row, e: jax.Array, count: jax.Array) -> jax.Array:
+    """Probabilities less `1 / count`, by the exponentials that `_nll_dx` has too."""
     scale, label = row.unit / row.total(), row.own / row.total()
     p = jnp.where(_is_label(x, row.ids), label[..., None], e * scale[..., None])
     return jnp.where(x == -jnp.inf, 0, p - (1 / count)[..., None])
 
 
-@_spread_slope.defjvp
+@_spread_dx.defjvp
 def _(primals, tangents):
     _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
-    return _spread_slope(*primals), curve
+    return _spread_dx(*primals), curve
 
 
 def _count_finite(x: jax.Array) -> jax.Array:
@@ -295,7 +295,7 @@ def _(primals, tangents):
     x, w = primals
     moving = []
     if not isinstance(tangents[0], SymbolicZero):
-        moving.append(_by_logit(x, w) * tangents[0])
+        moving.append(_cross_entropy_dx(x, w) * tangents[0])
     if not isinstance(tangents[1], SymbolicZero):
         moving.append(jnp.where(x == -jnp.inf, 0, -log_softmax(x)) * tangents[1])
     total = functools.reduce(operator.add, moving, jnp.zeros_like(x))
@@ -324,7 +324,7 @@ def _sum_but_one(v: jax.Array, largest: jax.Array, again: jax.Array) -> jax.Arra
 
 
 @jax.custom_jvp
-def _by_logit(x: jax.Array, w: jax.Array) -> jax.Array:
+def _cross_entropy_dx(x: jax.Array, w: jax.Array) -> jax.Array:
     """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, of which no part cancels.
 
     So neither p nor w nearly 1 loses the digits of the other one, and a one-hot w gives
@@ -337,13 +337,15 @@ def _by_logit(x: jax.Array, w: jax.Array) -> jax.Array:
     return (e * others - w * ((1 - e) + rest[..., None])) * scale
 
 
-@_by_logit.defjvp
+@_cross_entropy_dx.defjvp
 def _(primals, tangents):
-    return _by_logit(*primals), jax.jvp(_by_logit_curve, primals, tangents)[1]
+    return _cross_entropy_dx(*primals), jax.jvp(
+        _cross_entropy_dx_plain, primals, tangents
+    )[1]
 
 
-def _by_logit_curve(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`_by_logit` of functions that have accurate derivatives."""
+def _cross_entropy_dx_plain(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`_cross_entropy_dx` of functions that have accurate derivatives."""
     alive = jnp.max(x, axis=-1, keepdims=True) != -jnp.inf
     others = jnp.sum(w, axis=-1, keepdims=True) - w
     return jnp.where(alive, softmax(x) * others - w * softmax_complement(x), 0)

@@ -35,11 +35,11 @@ def expm1(x: jax.Array) -> jax.Array:
     return jnp.where(small, y + y * y * series, jnp.exp(x) - 1)
 
 
-def _sigmoid_curve(x: jax.Array) -> jax.Array:
+def _sigmoid_dxx(x: jax.Array) -> jax.Array:
     return -sigmoid_slope(x) * tanh(x / 2)
 
 
-@slopes(_sigmoid_curve)
+@slopes(_sigmoid_dxx)
 def sigmoid_slope(x: jax.Array) -> jax.Array:
     """`sigmoid(x) * sigmoid(-x)`, the variance of a coin with log-odds x: 4 ulp."""
     e = jnp.exp(-jnp.abs(x))
@@ -128,11 +128,11 @@ def log_sigmoid(x: jax.Array) -> jax.Array:
     return -softplus(-x)
 
 
-def _sech2_slope(x: jax.Array) -> jax.Array:
+def _sech2_dx(x: jax.Array) -> jax.Array:
     return -2 * sech2(x) * tanh(x)
 
 
-@slopes(_sech2_slope)
+@slopes(_sech2_dx)
 def sech2(x: jax.Array) -> jax.Array:
     """`1 - tanh(x)**2 = sech(x)**2`: 6 ulp, not 0, in the tails."""
     e = jnp.exp(-jnp.abs(x))  # exp(-2|x|) would flush to zero two binades too early
@@ -198,12 +198,12 @@ def log_cosh(x: jax.Array) -> jax.Array:
     return log1p(e * e / (2 * (1 + e))) + (h + log1p(share * expm1(-2 * h)))
 
 
-def _inverse_expm1_slope(x: jax.Array) -> jax.Array:
+def _inverse_expm1_dx(x: jax.Array) -> jax.Array:
     d = _inverse_expm1(x)
     return -d * (1 + d)
 
 
-@slopes(_inverse_expm1_slope)
+@slopes(_inverse_expm1_dx)
 def _inverse_expm1(x: jax.Array) -> jax.Array:
     return 1 / expm1(x)
 
@@ -223,11 +223,11 @@ def log1mexp(x: jax.Array) -> jax.Array:
     return jnp.where(x < ln2, near, far)
 
 
-def _sqrt_slope(x: jax.Array) -> jax.Array:
+def _sqrt_dx(x: jax.Array) -> jax.Array:
     return safe_divide(jnp.full_like(x, 0.5), sqrt(x))
 
 
-@slopes(_sqrt_slope)
+@slopes(_sqrt_dx)
 def sqrt(x: jax.Array) -> jax.Array:
     """Square root with derivative 0 (not infinity) at 0: 1 ulp (derivatives 1, 2)."""
     return jnp.sqrt(x)
@@ -263,15 +263,15 @@ def xlog1py(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 0, x * log1p(jnp.where(x == 0, 0, y)))
 
 
-def _divide_by_numerator(a: jax.Array, b: jax.Array) -> jax.Array:
+def _divide_da(a: jax.Array, b: jax.Array) -> jax.Array:
     return safe_divide(jnp.ones_like(a), b)
 
 
-def _divide_by_denominator(a: jax.Array, b: jax.Array) -> jax.Array:
+def _divide_db(a: jax.Array, b: jax.Array) -> jax.Array:
     return -safe_divide(safe_divide(a, b), b)
 
 
-@slopes(_divide_by_numerator, _divide_by_denominator)
+@slopes(_divide_da, _divide_db)
 def safe_divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a / b`, and 0 with derivatives 0 where b is 0: 1 ulp (derivatives 1, 2).
 
@@ -281,15 +281,15 @@ def safe_divide(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
 
 
-def _power_by_logit(x: jax.Array, gamma: jax.Array) -> jax.Array:
+def _power_dx(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return gamma * sigmoid_power(x, gamma) * sigmoid(-x)
 
 
-def _power_by_exponent(x: jax.Array, gamma: jax.Array) -> jax.Array:
+def _power_dgamma(x: jax.Array, gamma: jax.Array) -> jax.Array:
     return xlogy_of_sigmoid(sigmoid_power(x, gamma), x)
 
 
-@slopes(_power_by_logit, _power_by_exponent)
+@slopes(_power_dx, _power_dgamma)
 def sigmoid_power(x: jax.Array, gamma: jax.Array) -> jax.Array:
     """`sigmoid(x) ** gamma`, gamma >= 0: 3 + 2.5 gamma ulp (derivatives + 2, + 4).
 

@@ -233,15 +233,15 @@ def _log_complement(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.where(small, near, jnp.log(jnp.where(small | (q == 0), 1, q)))
 
 
-def _power_by_base(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
+def _power_dq(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
     return gamma * stable.safe_divide(_power(p, q, gamma), q)
 
 
-def _power_by_exponent(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
+def _power_dgamma(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
     return _power(p, q, gamma) * _log_complement(p, q)
 
 
-@stable.slopes(None, _power_by_base, _power_by_exponent)
+@stable.slopes(None, _power_dq, _power_dgamma)
 def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
     """`q ** gamma`; p = 1 - q serves its derivative with respect to gamma."""
     return jnp.power(q, gamma)

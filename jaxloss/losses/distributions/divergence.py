@@ -316,7 +316,7 @@ def _log_ratio(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.log(jnp.where(present, t, 1)) - jnp.where(present, log_q, 0)
 
 
-@stable.slopes(lambda log_q, t: -t, lambda log_q, t: _kl_slope(log_q, t))
+@stable.slopes(lambda log_q, t: -t, lambda log_q, t: _kl_dt(log_q, t))
 def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return t * _log_ratio(log_q, t)
 
@@ -326,7 +326,7 @@ def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     lambda log_q, t: -jnp.ones_like(t),
     lambda log_q, t: stable.safe_divide(jnp.ones_like(t), t),
 )
-def _kl_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
+def _kl_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(t == 0, 0, _log_ratio(log_q, t) + 1)
 
 
@@ -348,11 +348,11 @@ def _surplus(log_q: jax.Array, t: jax.Array) -> jax.Array:
     lambda log_q, t: -jnp.ones_like(t),
     lambda log_q, t: stable.safe_divide(jnp.ones_like(t), t),
 )
-def _bregman_slope(log_q: jax.Array, t: jax.Array) -> jax.Array:
+def _bregman_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _log_ratio(log_q, t)
 
 
-@stable.slopes(_surplus, _bregman_slope)
+@stable.slopes(_surplus, _bregman_dt)
 def _bregman_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     x = -_log_ratio(log_q, t)
     near = (x > -1) & (x < 2) & (t != 0)
@@ -384,9 +384,7 @@ def _log_share(d: jax.Array, part: jax.Array, s: jax.Array) -> jax.Array:
     return jnp.where(d > -0.5, stable.log1p(near), jnp.log(2 * share))
 
 
-@stable.slopes(
-    lambda log_q, t: _js_slope_log_q(log_q, t), lambda log_q, t: _js_slope_t(log_q, t)
-)
+@stable.slopes(lambda log_q, t: _js_dlog_q(log_q, t), lambda log_q, t: _js_dt(log_q, t))
 def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     q, s, d = _shares(log_q, t)
     near = jnp.abs(d) < 0.6
@@ -404,7 +402,7 @@ def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
 @stable.slopes(
     lambda log_q, t: _js_curvature(log_q, t), lambda log_q, t: -_half_share(log_q, t)
 )
-def _js_slope_log_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
+def _js_dlog_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
     q, s, d = _shares(log_q, t)
     return 0.5 * q * _log_share(d, q, s)
 
@@ -413,7 +411,7 @@ def _js_slope_log_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
     lambda log_q, t: -_half_share(log_q, t),
     lambda log_q, t: stable.safe_divide(_half_share(log_q, t), t),
 )
-def _js_slope_t(log_q: jax.Array, t: jax.Array) -> jax.Array:
+def _js_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     _, s, d = _shares(log_q, t)
     return 0.5 * _log_share(-d, t, s)
 

@@ -70,21 +70,21 @@ def _precision(r: jax.Array, s: jax.Array) -> jax.Array:
     return jnp.exp(-s)
 
 
-def _precise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
-    return -_precise(r, s)
+def _surprise_drds(r: jax.Array, s: jax.Array) -> jax.Array:
+    return -_surprise_dr(r, s)
 
 
-@stable.slopes(_precision, _precise_by_s)
-def _precise(r: jax.Array, s: jax.Array) -> jax.Array:
+@stable.slopes(_precision, _surprise_drds)
+def _surprise_dr(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r exp(-s)`."""
     return _divided_by_exp(r, s, 2)
 
 
-def _surprise_by_s(r: jax.Array, s: jax.Array) -> jax.Array:
+def _surprise_ds(r: jax.Array, s: jax.Array) -> jax.Array:
     return -_surprise(r, s)
 
 
-@stable.slopes(_precise, _surprise_by_s)
+@stable.slopes(_surprise_dr, _surprise_ds)
 def _surprise(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r^2 exp(-s) / 2`, never forming `r^2` or `exp(-s)`, which overflow first."""
     z = _divided_by_exp(r, s, 4)

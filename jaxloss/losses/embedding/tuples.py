@@ -414,11 +414,11 @@ def _gap(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
 def _(primals, tangents):
     (a, p, n), (da, dp, dn) = primals, tangents
     to_p, to_n = stable.unit(a - p), stable.unit(a - n)
-    moving = _turn(a, p, n) * da - to_p * dp + to_n * dn
+    moving = _gap_da(a, p, n) * da - to_p * dp + to_n * dn
     return _gap(a, p, n), jnp.sum(moving, axis=-1)
 
 
-def _turn(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+def _gap_da(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
     """`u(a - p) - u(a - n)`, likewise not by that subtraction."""
     to_p, to_n = stable.unit(a - p), stable.unit(a - n)
     across = (n - p) - _gap(a, p, n)[..., None] * 0.5 * (to_p + to_n)

@@ -93,23 +93,23 @@ def _rho(x: jax.Array, alpha: jax.Array) -> jax.Array:
 # --- slopes in x ----------------------------------------------------------------------
 
 
-def _psi_by_x(x: jax.Array, alpha: jax.Array) -> jax.Array:
+def _psi_dx(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     return s.power * (jnp.square(1 / s.h) + (s.alpha - 1) * s.share)
 
 
-def _psi_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
+def _psi_dalpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return _psi(x, _beside_two(alpha)) * _lag(_log_h(x, _beside_two(alpha)))
 
 
-@stable.slopes(_psi_by_x, _psi_by_alpha)
+@stable.slopes(_psi_dx, _psi_dalpha)
 def _psi(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     flat = jnp.sign(x) * jnp.sqrt(s.b * s.share) * (s.grown / s.h)
     return jnp.where(s.flat, flat, x * s.power)
 
 
-def _pull(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+def _loss_dr(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """The slope of the loss in r."""
     return stable.safe_divide(_psi(stable.safe_divide(r, scale), alpha), scale)
 
@@ -123,23 +123,23 @@ def _exponent(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     return 2 * jnp.square(1 / s.h) + s.alpha * s.share
 
 
-def _work_by_r(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
-    return _pull(r, alpha, scale) * _exponent(r, alpha, scale)
+def _x_psi_dr(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+    return _loss_dr(r, alpha, scale) * _exponent(r, alpha, scale)
 
 
-def _work_by_alpha(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+def _x_psi_dalpha(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     x, alpha = stable.safe_divide(r, scale), _beside_two(alpha)
-    return _work(r, alpha, scale) * _lag(_log_h(x, alpha))
+    return _x_psi(r, alpha, scale) * _lag(_log_h(x, alpha))
 
 
-def _work_by_scale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+def _x_psi_dscale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     return -stable.safe_divide(
-        _work(r, alpha, scale) * _exponent(r, alpha, scale), scale
+        _x_psi(r, alpha, scale) * _exponent(r, alpha, scale), scale
     )
 
 
-@stable.slopes(_work_by_r, _work_by_alpha, _work_by_scale)
-def _work(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+@stable.slopes(_x_psi_dr, _x_psi_dalpha, _x_psi_dscale)
+def _x_psi(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """`x psi`, where psi alone is flushed to zero for large x and alpha < 0."""
     x = stable.safe_divide(r, scale)
     s = _stretch(x, alpha)
@@ -153,15 +153,15 @@ def _work(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
 # The difference cancels for small arguments, and for alpha near 2.
 
 
-def _log_h_by_x(x: jax.Array, alpha: jax.Array) -> jax.Array:
+def _log_h_dx(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return stable.safe_divide(_stretch(x, alpha).share, x)
 
 
-def _log_h_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
+def _log_h_dalpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     return stable.safe_divide(_stretch(x, alpha).share / 2, 2 - alpha)
 
 
-@stable.slopes(_log_h_by_x, _log_h_by_alpha)
+@stable.slopes(_log_h_dx, _log_h_dalpha)
 def _log_h(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     return s.b_log_h / s.b
@@ -189,7 +189,7 @@ def _chi(s: jax.Array) -> jax.Array:
     return jnp.where(s < 1, series, closed)
 
 
-def _plain_slope(x: jax.Array, alpha: jax.Array) -> jax.Array:
+def _rho_dalpha_plain(x: jax.Array, alpha: jax.Array) -> jax.Array:
     alpha = _beside_two(alpha)
     k = _log_h(x, alpha)
     middle = (k < 3) & (jnp.abs(2 - alpha) * k < 6)
@@ -238,34 +238,34 @@ def _by_square(x: jax.Array, k: jax.Array, alpha: jax.Array) -> jax.Array:
     """By `b h^alpha = (b + x^2) h^(alpha - 2)`: nothing here is divided by b."""
     b, gap = jnp.abs(2 - alpha), (2 - alpha) * k
     c = (alpha + 2) / (2 * alpha * alpha)
-    total = _work(x, alpha, jnp.ones_like(alpha)) + b * jnp.exp(-gap)
+    total = _x_psi(x, alpha, jnp.ones_like(alpha)) + b * jnp.exp(-gap)
     rest = b * c - jnp.sign(2 - alpha) / 2 * stable.expm1(-gap)
     return total * (k / alpha - c) + rest
 
 
-def _slope_by_alpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
-    along = lambda alpha: _plain_slope(x, alpha)
+def _rho_dalpha2(x: jax.Array, alpha: jax.Array) -> jax.Array:
+    along = lambda alpha: _rho_dalpha_plain(x, alpha)
     return jax.jvp(along, (alpha,), (jnp.ones_like(alpha),))[1]
 
 
-@stable.slopes(_psi_by_alpha, _slope_by_alpha)
-def _slope(x: jax.Array, alpha: jax.Array) -> jax.Array:
+@stable.slopes(_psi_dalpha, _rho_dalpha2)
+def _rho_dalpha(x: jax.Array, alpha: jax.Array) -> jax.Array:
     """The slope of rho in alpha; at alpha = 2 that at the next smaller number."""
-    return _plain_slope(x, alpha)
+    return _rho_dalpha_plain(x, alpha)
 
 
 # --- the loss -------------------------------------------------------------------------
 
 
-def _loss_by_alpha(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
-    return _slope(stable.safe_divide(r, scale), alpha)
+def _loss_dalpha(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+    return _rho_dalpha(stable.safe_divide(r, scale), alpha)
 
 
-def _loss_by_scale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
-    return -stable.safe_divide(_work(r, alpha, scale), scale)
+def _loss_dscale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
+    return -stable.safe_divide(_x_psi(r, alpha, scale), scale)
 
 
-@stable.slopes(_pull, _loss_by_alpha, _loss_by_scale)
+@stable.slopes(_loss_dr, _loss_dalpha, _loss_dscale)
 def loss(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """Barron's loss of residuals r; `|r / scale|` must be representable."""
     return _rho(stable.safe_divide(r, scale), alpha)

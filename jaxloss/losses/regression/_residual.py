@@ -68,16 +68,16 @@ def huber(r: jax.Array, delta: jax.Array) -> jax.Array:
     return inner * (a - half * inner)  # the outlier is never squared
 
 
-def _ramp_slope(r: jax.Array, beta: jax.Array) -> jax.Array:
+def _ramp_dr(r: jax.Array, beta: jax.Array) -> jax.Array:
     inverse = stable.safe_divide(jnp.ones_like(beta), beta)
     return jnp.where(jnp.abs(r) <= beta, inverse, 0)
 
 
-def _ramp_by_beta(r: jax.Array, beta: jax.Array) -> jax.Array:
-    return -_ramp(r, beta) * _ramp_slope(r, beta)
+def _ramp_dbeta(r: jax.Array, beta: jax.Array) -> jax.Array:
+    return -_ramp(r, beta) * _ramp_dr(r, beta)
 
 
-@stable.slopes(_ramp_slope, _ramp_by_beta)
+@stable.slopes(_ramp_dr, _ramp_dbeta)
 def _ramp(r: jax.Array, beta: jax.Array) -> jax.Array:
     """`clip(r / beta, -1, 1)`, and 0 at 0 / 0."""
     return jnp.where(jnp.abs(r) <= beta, stable.safe_divide(r, beta), jnp.sign(r))

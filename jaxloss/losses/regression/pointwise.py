@@ -192,11 +192,11 @@ def expectile(
     return _square_on_sides(r, level)
 
 
-def _square_slope(r: jax.Array, level: jax.Array) -> jax.Array:
+def _square_on_sides_dr(r: jax.Array, level: jax.Array) -> jax.Array:
     return 2 * _side(r, level) * r
 
 
-@stable.slopes(_square_slope, lambda r, level: -r * stable.magnitude(r))
+@stable.slopes(_square_on_sides_dr, lambda r, level: -r * stable.magnitude(r))
 def _square_on_sides(r: jax.Array, level: jax.Array) -> jax.Array:
     return _side(r, level) * r * r  # not w r^2, which overflows first
 
@@ -363,19 +363,19 @@ def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax
     return _relative(predictions, targets)
 
 
-def _relative_by_p(p: jax.Array, t: jax.Array) -> jax.Array:
+def _relative_dp(p: jax.Array, t: jax.Array) -> jax.Array:
     # |p / t - 1| is linear in the quotient on either side of 1; on it, t plays no part.
     side = jnp.sign(p - t) * jnp.sign(t)
     return side * stable.safe_divide(jnp.ones_like(t), jnp.where(side == 0, 1, t))
 
 
-def _relative_by_t(p: jax.Array, t: jax.Array) -> jax.Array:
+def _relative_dt(p: jax.Array, t: jax.Array) -> jax.Array:
     side = jnp.sign(p - t) * jnp.sign(t)
     t = jnp.where(side == 0, 1, t)
     return -side * stable.safe_divide(stable.safe_divide(p, t), t)
 
 
-@stable.slopes(_relative_by_p, _relative_by_t)
+@stable.slopes(_relative_dp, _relative_dt)
 def _relative(p: jax.Array, t: jax.Array) -> jax.Array:
     r = jnp.abs(p - t)
     return jnp.where(r == 0, 0, r / jnp.where(r == 0, 1, jnp.abs(t)))
