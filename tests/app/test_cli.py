@@ -402,7 +402,7 @@ def test_sigint_ends_a_real_process(tmp_path):
     out = tmp_path / "out"
     # The handler, because a shell lets its background jobs ignore the signal.
     code = (
-        "import signal, sys; from jaxloss import cli; "
+        "import signal, sys; from jaxloss.app import cli; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(cli.main())"
     )
     request = ["sweep", *ONE, "--steps", "200", "--seeds", "100000", "--out", str(out)]
@@ -432,7 +432,7 @@ def test_help_is_quick_and_has_examples():
     for name in [*experiment.LOSSES, *experiment.HYPERPARAMETERS]:
         assert f"\n  {name}" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert {"jax", "jaxloss.cli"} <= imported
+    assert {"jax", "jaxloss.app.cli"} <= imported
     assert not {"optax", "flax", "sklearn", "matplotlib", "rich"} & imported
 
 

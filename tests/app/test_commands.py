@@ -14,6 +14,7 @@ import pytest
 import jaxloss
 from jaxloss import catalogue, testing
 from jaxloss.app import cli, commands, formula
+from jaxloss.testing import checking
 
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
 every_loss = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
@@ -320,7 +321,7 @@ def two_laws(monkeypatch):
     """Only laws that trace and compile nothing."""
     kept = ("output_shape_and_dtype", "strict_promotion")
     laws = {fn: needs for fn, needs in testing.LAWS.items() if fn.__name__ in kept}
-    monkeypatch.setattr(testing, "LAWS", laws)
+    monkeypatch.setattr(checking, "LAWS", laws)
 
 
 def test_check_reports_every_law(mine, capsys):
