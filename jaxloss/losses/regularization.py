@@ -143,7 +143,7 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
     return rho * magnitudes + (1 - rho) * squares
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", trees=("logits", "where"))
 def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
     r"""Entropy of the softmax: how undecided a prediction is.
 

@@ -16,6 +16,8 @@ for module in sorted(m.name for m in pkgutil.walk_packages(__path__, f"{__name__
     SPECS += getattr(importlib.import_module(module), "SPECS", [])
 # All losses are compiled by themselves; a few specs have a function around one.
 SPECS = [
-    dataclasses.replace(spec, kernel=spec.fn in vars(jaxloss).values())
+    dataclasses.replace(spec, kernel=True)
+    if type(spec) is LossSpec and spec.fn in vars(jaxloss).values()
+    else spec
     for spec in SPECS
 ]
