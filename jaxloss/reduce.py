@@ -307,9 +307,14 @@ def _of(
     denominator: str,
 ) -> Mean:
     _checks.one_of(name, ("weights", "valid", "count"), denominator=denominator)
-    losses, weights, where = _parts(name, losses, weights, where)
+    (losses,) = _checks.widened(name, losses=losses)
     for a in () if axis is None else (axis,) if isinstance(axis, int) else axis:
         _checks.one_axis(name, a, losses=losses)
+    size = _checks.count(losses.shape, axis)
+    if weights is None and where is None:  # all the same: a short program
+        total = jnp.sum(losses, axis=axis)
+        return Mean(total, jnp.full_like(total, size))
+    losses, weights, where = _parts(name, losses, weights, where)
     # An example of weight 0 is absent, so its NaN must not survive as 0 * NaN; but a
     # finite loss stays in the product, or a learnt weight would lose its gradient.
     absent = (weights == 0) & ~jnp.isfinite(losses)
@@ -318,7 +323,6 @@ def _of(
         return Mean(total, jnp.sum(weights, axis=axis))
     if denominator == "valid":
         return Mean(total, jnp.sum(where, axis=axis, dtype=total.dtype))
-    size = _checks.count(losses.shape, axis)
     return Mean(total, jnp.full_like(total, size))
 
 
