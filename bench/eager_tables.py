@@ -32,7 +32,7 @@ MEASURES = (
     Measure("first", "first calls: mean and gradient", summed=1),
     Measure("value trace", "tracing the mean"),
     Measure("gradient trace", "tracing mean and gradient", worst=2),
-    Measure("gradient retrace", "tracing mean and gradient again"),
+    Measure("gradient retrace", "tracing mean and gradient again", worst=2),
     Measure("gradient lower", "lowering mean and gradient"),
     Measure("value compile", "compiling the mean"),
     Measure("gradient compile", "compiling mean and gradient"),
