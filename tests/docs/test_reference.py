@@ -79,6 +79,7 @@ def test_a_primitive_is_shown_at_its_limits():
     assert header == ["x", "value", "gradient in x"]
     assert ["``0``", "``0``", "``0``"] in rows
     assert ["``-inf``", "``inf``", "``-1``"] in rows
+    assert _edges.of_function(stable.difference) == ("", [])  # two numbers, no slope
     _, (_, *rows) = _edges.of_function(stable.xlogy)
     assert ["``0``", "``0``", "``0``", "``0``"] in rows
     _, call, printed = _edges.example(stable.norm).split("\n")
