@@ -156,14 +156,6 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     )
 
 
-def bounded(loss: str, like: jax.Array, interval: str, **value: ArrayLike) -> jax.Array:
-    """`parameter`, with the interval that a `_jit.kernel` has checked before."""
-    ((name, given),) = value.items()
-    array(loss, name, given)
-    in_interval(loss, interval, **value)
-    return parameter(loss, like, **value)
-
-
 def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """Converts to arrays; raises `TypeError` unless boolean (a mask, not weights)."""
     converted = {name: array(loss, name, x) for name, x in arrays.items()}

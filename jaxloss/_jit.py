@@ -118,7 +118,7 @@ def _number(function: str, name: str, interval: str, x: Any) -> Any:
         values = np.asarray(x)
     except jax.errors.TracerArrayConversionError:  # a list of tracers
         return _checks.array(function, name, x)
-    if values.dtype.kind not in "biuf":
+    if not _is_numeric(values):
         return _checks.array(function, name, x)
     _checks.in_interval(function, interval, **{name: values})
     return values

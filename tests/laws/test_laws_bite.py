@@ -20,10 +20,15 @@ from tests.specs import common
 # --- three sound losses, small enough to be read at once ---------------------------
 
 
+def bounded(loss, like, interval, **value):
+    _checks.in_interval(loss, interval, **value)
+    return _checks.parameter(loss, like, **value)
+
+
 def huber(predictions, targets, *, delta=1.0):
     p, t = _checks.floating("huber", predictions=predictions, targets=targets)
     _checks.same_shape("huber", predictions=p, targets=t)
-    delta = _checks.bounded("huber", p, "(0, inf)", delta=delta)
+    delta = bounded("huber", p, "(0, inf)", delta=delta)
     r = p - t
     c = jnp.clip(r, -delta, delta)
     return c * (r - 0.5 * c)
@@ -47,7 +52,7 @@ def focal(logits, labels, *, gamma=2.0):
     (x,) = _checks.floating("focal", logits=logits)
     (y,) = _checks.real("focal", x, labels=labels)
     _checks.same_shape("focal", logits=x, labels=y)
-    gamma = _checks.bounded("focal", x, "[0, inf)", gamma=gamma)
+    gamma = bounded("focal", x, "[0, inf)", gamma=gamma)
     up, down = softplus(x), softplus(-x)
     return y * jnp.exp(-gamma * up) * down + (1 - y) * jnp.exp(-gamma * down) * up
 
@@ -65,7 +70,7 @@ def triplet(anchors, positives, negatives, *, margin=1.0):
         "triplet", anchors=anchors, positives=positives, negatives=negatives
     )
     _checks.same_shape("triplet", anchors=a, positives=p, negatives=n)
-    margin = _checks.bounded("triplet", a, "(0, inf)", margin=margin)
+    margin = bounded("triplet", a, "(0, inf)", margin=margin)
     return jax.nn.relu(norm(a - p) - norm(a - n) + margin)
 
 
