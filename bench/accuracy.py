@@ -13,7 +13,7 @@ import sys
 
 import jax
 
-from tests.accuracy import Case
+from jaxloss.testing.accuracy import Case
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import SPECS
 from jaxloss.testing import LossSpec
-from tests.specs import SPECS
 
 MOST_ROWS, MOST_NUMBERS = 12, 6
 

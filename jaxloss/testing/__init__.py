@@ -34,7 +34,7 @@ from jaxloss.testing.laws import (
     weights_count_repetitions as weights_count_repetitions,
 )
 from jaxloss.testing.report import Report as Report, Row as Row
-from jaxloss.testing.spec import LossSpec as LossSpec
+from jaxloss.testing.spec import LossSpec as LossSpec, Symmetry as Symmetry
 from jaxloss.testing.ulps import (
     assert_close as assert_close,
     tolerance as tolerance,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,17 @@ import numpy as np
 
 from jaxloss.testing import ulps
 from jaxloss.testing.ulps import DOUBLE, SINGLE
+
+
+class Symmetry(NamedTuple):
+    """A change of the arguments, and what it does to the loss."""
+
+    name: str
+    """In words: "a shift of the logits"."""
+    move: Callable[..., tuple]
+    """From a NumPy generator and the arguments of a batch, the changed arguments."""
+    value: Callable[[np.ndarray], np.ndarray] = lambda loss: loss
+    """From the losses before, those after; the same by default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +72,17 @@ class LossSpec:
     """The least value, or a formula of it from the remaining arguments."""
     convex: bool = False
     """Whether the loss is convex in argument 0."""
+    functional: Callable[..., Any] | None = None
+    """From a sample of targets, the constant prediction of least mean loss: its mean,
+    its median, a quantile, ..., `functional(targets, **params)`."""
+    proper: Callable[[np.random.Generator], tuple[tuple, np.ndarray]] | None = None
+    """Draws a distribution, and returns the arguments of the forecast that tells it,
+    one row for each outcome, and the probabilities of the outcomes (or the weights of
+    a quadrature): a proper loss is least, in expectation, at this forecast."""
+    forecast: tuple[int, ...] = (0,)
+    """The arguments that are forecast, for `proper`; the others are the outcome."""
+    symmetries: tuple[Symmetry, ...] = ()
+    """Changes of the arguments that the loss does not see, or that change it so."""
     kernel: bool = False
     """Whether the loss is compiled by itself, so that a call of it is one program."""
     fill: float = 0.0

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxloss import stable
 from jaxloss.stable import xla
-from tests.accuracy import FLUSH, Case, rows
+from jaxloss.testing.accuracy import FLUSH, Case, rows
 
 EPS = 2.0**-23
 

@@ -8,7 +8,7 @@ import pytest
 
 import jaxloss
 from jaxloss import logits
-from tests.accuracy import Case, decades, line, pairs
+from jaxloss.testing.accuracy import Case, decades, line, pairs
 
 VALUES, TEMPERATURES = pairs(
     np.concatenate([line(points=23), decades(1e-4, 1e4, points=9), [0.0]]),

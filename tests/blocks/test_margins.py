@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxloss import margins
-from tests.accuracy import EDGES, Case, decades, line
+from jaxloss.testing.accuracy import EDGES, Case, decades, line
 
 MARGINS = np.concatenate([line(), decades(), EDGES])
 

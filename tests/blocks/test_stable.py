@@ -14,7 +14,7 @@ import pytest
 
 from jaxloss import stable
 from jaxloss.testing import tolerance
-from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
+from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
 
 REALS = np.concatenate([line(), decades(), EDGES])
 POSITIVE = REALS[REALS > 0]

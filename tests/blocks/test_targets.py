@@ -9,7 +9,7 @@ import pytest
 import jaxloss
 from jaxloss import targets
 from jaxloss.testing import tolerance
-from tests.accuracy import Case, pairs
+from jaxloss.testing.accuracy import Case, pairs
 
 LABELS, SHARES = pairs(
     np.array([0.0, 1e-4, 0.01, 0.3, 0.9999, 1.0]),

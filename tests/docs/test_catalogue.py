@@ -16,8 +16,8 @@ import pytest
 
 import jaxloss
 from jaxloss import catalogue, testing
+from jaxloss.claims import SPECS
 from jaxloss.testing import LossSpec
-from tests.specs import SPECS
 
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
 # Arguments that no network predicts ...

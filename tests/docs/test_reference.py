@@ -10,7 +10,7 @@ import pytest
 import jaxloss
 from docs import _edges, _reference
 from jaxloss import catalogue, stable
-from tests.specs import SPECS
+from jaxloss.claims import SPECS
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = {

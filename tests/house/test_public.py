@@ -17,7 +17,7 @@ import pytest
 
 import jaxloss
 from jaxloss import kernels, landscape, losses, reduce, testing, train
-from tests.specs import SPECS
+from jaxloss.claims import SPECS
 
 # Transforms before a loss: labels to labels, logits to logits.
 TRANSFORMS = ("targets", "logits")

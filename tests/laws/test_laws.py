@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from jaxloss.claims import SPECS
 from jaxloss.testing import applicable
-from tests.specs import SPECS
 
 BRIEF = os.environ.get("JAXLOSS_CHECKS") == "brief"
 FIRST = list({spec.fn: spec for spec in reversed(SPECS)}.values())

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxloss import _checks, reduce, testing as laws
+from jaxloss.claims import common
 from jaxloss.testing import LossSpec
-from tests.specs import common
 
 # --- three sound losses, small enough to be read at once ---------------------------
 

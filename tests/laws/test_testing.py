@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxloss import testing
+from jaxloss.claims import common
 from jaxloss.testing import LossSpec, check
-from tests.specs import common
 
 PAIR = np.array([0.25, -1.5, 3.0]), np.array([0.5, 2.0, -0.75])
 

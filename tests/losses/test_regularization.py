@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-from tests.accuracy import Case, rows
+from jaxloss.testing.accuracy import Case, rows
 
 
 def weights(count=16, size=4, low=1e-15, high=1e15):

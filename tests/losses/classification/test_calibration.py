@@ -13,7 +13,7 @@ import sklearn.datasets
 import jaxloss
 from jaxloss import logits, stable
 from jaxloss.testing import tolerance
-from tests.accuracy import Case
+from jaxloss.testing.accuracy import Case
 
 
 def forecasts(count=24, classes=4):

@@ -8,16 +8,15 @@ import pytest
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.testing import assert_close
-from tests import accuracy
-from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims.classification.cross_entropy import (
     distribution,
     dot,
     log_probs,
     log_sum,
     softplus,
 )
+from jaxloss.testing import accuracy, assert_close
+from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs
 
 INF = jnp.inf
 # Values that are equal on paper, by two formulas of at most 8 ulps each.

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxloss import stable
+from jaxloss.claims.classification.cross_entropy import sigmoid, softplus
 from jaxloss.losses.classification import _decision
 from jaxloss.testing import assert_close
-from tests.accuracy import Case, pairs
-from tests.specs.classification.cross_entropy import sigmoid, softplus
+from jaxloss.testing.accuracy import Case, pairs
 
 # --- Poly-1 of one logit: f(x) = -log p + epsilon q ----------------------------------
 

@@ -11,10 +11,9 @@ import pytest
 
 import jaxloss
 from jaxloss import entmax15, fenchel_young, sparsemax
-from jaxloss.testing import assert_close, tolerance
-from tests import accuracy
-from tests.accuracy import Case
-from tests.specs.classification import fenchel as specs
+from jaxloss.claims.classification import fenchel as specs
+from jaxloss.testing import accuracy, assert_close, tolerance
+from jaxloss.testing.accuracy import Case
 
 INF = jnp.inf
 POWERS = {sparsemax: 1, entmax15: 2}

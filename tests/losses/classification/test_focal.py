@@ -8,18 +8,17 @@ import pytest
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.testing import assert_close
-from tests import accuracy
-from tests.accuracy import EDGES, FLUSH, Case, decades, line, pairs
-from tests.losses.classification.test_cross_entropy import draw, one_hot
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims.classification.cross_entropy import (
     distribution,
     dot,
     log_probs,
     sigmoid,
     softplus,
 )
-from tests.specs.classification.focal import focal_bound, term
+from jaxloss.claims.classification.focal import focal_bound, term
+from jaxloss.testing import accuracy, assert_close
+from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs
+from tests.losses.classification.test_cross_entropy import draw, one_hot
 
 INF = jnp.inf
 GAMMAS = [0.0, 0.5, 1.0, 2.0, 5.0]

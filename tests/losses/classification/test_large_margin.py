@@ -10,7 +10,7 @@ import pytest
 import jaxloss
 from jaxloss import margins
 from jaxloss.testing import tolerance
-from tests.accuracy import EDGES, Case, decades, line, pairs, rows
+from jaxloss.testing.accuracy import EDGES, Case, decades, line, pairs, rows
 from tests.blocks.test_margins import FORMULAS
 
 BINARY = [

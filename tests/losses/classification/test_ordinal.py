@@ -8,12 +8,15 @@ import pytest
 
 import jaxloss
 from jaxloss import stable, targets
-from jaxloss.testing import tolerance
-from tests import accuracy
-from tests.accuracy import Case
+from jaxloss.claims.classification.cross_entropy import (
+    distribution,
+    log_probs,
+    softplus,
+)
+from jaxloss.claims.classification.ordinal import gaps
+from jaxloss.testing import accuracy, tolerance
+from jaxloss.testing.accuracy import Case
 from tests.losses.classification.test_cross_entropy import distributions
-from tests.specs.classification.cross_entropy import distribution, log_probs, softplus
-from tests.specs.classification.ordinal import gaps
 
 FLOAT64 = tolerance(np.float64)
 INF = jnp.inf

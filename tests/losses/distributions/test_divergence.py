@@ -11,9 +11,9 @@ import pytest
 
 import jaxloss
 from jaxloss import stable
+from jaxloss.claims.distributions.divergence import entropic
 from jaxloss.testing import tolerance
-from tests.accuracy import Case
-from tests.specs.distributions.divergence import entropic
+from jaxloss.testing.accuracy import Case
 
 LN2 = np.log(2.0)
 OF_PROBABILITIES = [

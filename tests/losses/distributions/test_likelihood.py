@@ -10,7 +10,7 @@ import scipy.stats
 from sklearn import metrics
 
 import jaxloss
-from tests.accuracy import Case, decades, line, pairs
+from jaxloss.testing.accuracy import Case, decades, line, pairs
 
 EPS = 2.0**-52
 

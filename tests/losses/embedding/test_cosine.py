@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxloss
-from tests.accuracy import Case
-from tests.specs.embedding.tuples import cosine, unit
+from jaxloss.claims.embedding.tuples import cosine, unit
+from jaxloss.testing.accuracy import Case
 
 EPS = 2.0**-52
 

@@ -11,9 +11,7 @@ import pytest
 
 import jaxloss
 from jaxloss import _whole_batch, reduce
-from jaxloss.testing import tolerance
-from tests.accuracy import Case
-from tests.specs.embedding.in_batch import (
+from jaxloss.claims.embedding.in_batch import (
     both_ways,
     by_anchor,
     coupled,
@@ -24,6 +22,8 @@ from tests.specs.embedding.in_batch import (
     sigmoid_of,
     supervised_of,
 )
+from jaxloss.testing import tolerance
+from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)

@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 
 import jaxloss
 from jaxloss import _whole_batch, stable, targets
+from jaxloss.claims.embedding.in_batch import dot, length
+from jaxloss.claims.embedding.tuples import cosine, minus
 from jaxloss.testing import tolerance
-from tests.accuracy import Case
-from tests.specs.embedding.in_batch import dot, length
-from tests.specs.embedding.tuples import cosine, minus
+from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)

@@ -10,10 +10,9 @@ import pytest
 
 import jaxloss
 from jaxloss import margins, reduce
-from jaxloss.testing import tolerance
-from tests import accuracy
-from tests.accuracy import Case
-from tests.specs.language.preference import log_odds, sigmoid, softplus
+from jaxloss.claims.language.preference import log_odds, sigmoid, softplus
+from jaxloss.testing import accuracy, tolerance
+from jaxloss.testing.accuracy import Case
 
 FLOAT64 = tolerance(np.float64)
 

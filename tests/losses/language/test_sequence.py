@@ -14,9 +14,12 @@ from jax.typing import DTypeLike
 
 import jaxloss
 from jaxloss import reduce
+from jaxloss.claims.language.sequence import (
+    negative_log_likelihood,
+    softmax_and_posterior,
+)
 from jaxloss.testing import tolerance
-from tests.accuracy import Case
-from tests.specs.language.sequence import negative_log_likelihood, softmax_and_posterior
+from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)

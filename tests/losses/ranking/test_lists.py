@@ -10,9 +10,9 @@ import optax
 import pytest
 
 import jaxloss
-from tests.accuracy import Case, decades, line, pairs, rows
-from tests.specs.classification.cross_entropy import dot, log_probs
-from tests.specs.ranking.lists import shortfall
+from jaxloss.claims.classification.cross_entropy import dot, log_probs
+from jaxloss.claims.ranking.lists import shortfall
+from jaxloss.testing.accuracy import Case, decades, line, pairs, rows
 
 SCORES = np.concatenate([line(-9, 9, points=13), decades(1e-4, 6e4, points=7), [0.0]])
 HIGHER, LOWER = pairs(SCORES, SCORES)

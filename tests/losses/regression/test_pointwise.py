@@ -11,8 +11,8 @@ import scipy.stats
 from sklearn import metrics
 
 import jaxloss
-from tests.accuracy import EDGES, Case, decades, line, pairs
-from tests.specs.regression.pointwise import clip, huber, log_ratio, sign, weight
+from jaxloss.claims.regression.pointwise import clip, huber, log_ratio, sign, weight
+from jaxloss.testing.accuracy import EDGES, Case, decades, line, pairs
 
 EPS = 2.0**-52
 

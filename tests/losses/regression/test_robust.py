@@ -9,10 +9,10 @@ import pytest
 from sklearn.linear_model import HuberRegressor, LinearRegression
 
 import jaxloss
-from tests.accuracy import FLUSH, Case, decades, derivative, pairs
+from jaxloss.claims.regression.pointwise import clip, huber, sign
+from jaxloss.claims.regression.robust import barron, barron_curve, barron_slope
+from jaxloss.testing.accuracy import FLUSH, Case, decades, derivative, pairs
 from tests.losses.regression.test_pointwise import residual_cases
-from tests.specs.regression.pointwise import clip, huber, sign
-from tests.specs.regression.robust import barron, barron_curve, barron_slope
 
 EPS = 2.0**-52
 

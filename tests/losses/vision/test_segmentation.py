@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 import jaxloss
 from jaxloss import stable
 from jaxloss.testing import tolerance
-from tests.accuracy import Case
+from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)

@@ -10,18 +10,20 @@ import dataclasses
 import itertools
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
+
+from jaxloss.testing.exact import mp
 
 CHECKS = os.environ.get("JAXLOSS_CHECKS", "")
 DIGITS = 60
 # Differences of order three with steps of 1e-40 keep 240 - 120 digits; mpmath is five
 # times faster with 240 than with 500.
-DIFFERENCE_DIGITS, STEP = 240, mpmath.mpf(10) ** -40
+DIFFERENCE_DIGITS, STEP = 240, 1e-40
 
 # XLA:CPU flushes subnormal numbers, so a product that is representable may have a
 # factor that is not: results below this are allowed to be zero where a case says so.
@@ -68,7 +70,7 @@ def rows(classes: int, count: int = 16, seed: int = 0) -> np.ndarray:
 
 def _examples(columns: Sequence[np.ndarray]) -> Iterator[tuple]:
     """One example at a time, as numbers (or lists of them, for a column of rows)."""
-    lift = np.vectorize(lambda v: mpmath.mpf(float(v)), otypes=[object])
+    lift = np.vectorize(lambda v: mp.mpf(float(v)), otypes=[object])
     wide = [lift(np.asarray(c, np.float64)) for c in columns]
     for row in zip(*wide, strict=True):
         yield tuple(list(x) if isinstance(x, np.ndarray) else x for x in row)
@@ -76,7 +78,7 @@ def _examples(columns: Sequence[np.ndarray]) -> Iterator[tuple]:
 
 def truth(formula: Callable, *columns: np.ndarray) -> np.ndarray:
     """The formula over columns of arguments, one example a row, in 60 digits."""
-    with mpmath.workdps(DIGITS):
+    with mp.workdps(DIGITS):
         return np.array([formula(*example) for example in _examples(columns)], object)
 
 
@@ -87,15 +89,15 @@ def derivative(formula: Callable, *places: Place) -> Callable:
     """The partial derivative of a scalar formula in the given places, in turn."""
 
     def evaluate(*args):
-        with mpmath.workdps(DIFFERENCE_DIGITS):
-            steps = [STEP * max(abs(_get(args, p)), mpmath.mpf(1e-30)) for p in places]
-            total = mpmath.mpf(0)
+        with mp.workdps(DIFFERENCE_DIGITS):
+            steps = [STEP * max(abs(_get(args, p)), mp.mpf(1e-30)) for p in places]
+            total = mp.mpf(0)
             for signs in itertools.product((1, -1), repeat=len(places)):
                 moved = args
                 for place, step, sign in zip(places, steps, signs, strict=True):
                     moved = _moved(moved, place, sign * step)
-                total += mpmath.fprod(signs) * formula(*moved)
-            return total / mpmath.fprod([2 * s for s in steps])
+                total += mp.fprod(signs) * formula(*moved)
+            return total / mp.fprod([2 * s for s in steps])
 
     return evaluate
 
@@ -134,16 +136,16 @@ def ulps(
     scale = expected if scale is None else np.ravel(scale)
     errors = []
     for a, t, s in zip(values, expected, scale, strict=True):
-        if mpmath.isnan(t) or np.isnan(a):
-            errors.append(0.0 if mpmath.isnan(t) and np.isnan(a) else np.inf)
+        if mp.isnan(t) or np.isnan(a):
+            errors.append(0.0 if mp.isnan(t) and np.isnan(a) else np.inf)
         elif np.isinf(a) or abs(t) > float(info.max):
             largest = float(info.max) * (1 - 2.0 ** (3 - info.nmant))
             right = abs(t) >= largest and (a > 0) == (t > 0) and abs(a) >= largest
             errors.append(0.0 if right else np.inf)
         else:
-            error = abs(mpmath.mpf(float(a)) - t)
-            exponent = max(int(mpmath.frexp(s)[1]) - 1, info.minexp) if s else 0
-            unit = mpmath.ldexp(1, exponent - info.nmant)
+            error = abs(mp.mpf(float(a)) - t)
+            exponent = max(int(mp.frexp(s)[1]) - 1, info.minexp) if s else 0
+            unit = mp.ldexp(1, exponent - info.nmant)
             errors.append(0.0 if error <= floor else float(error / unit))
     return np.array(errors)
 
@@ -165,11 +167,18 @@ class Case:
     diagonal.
     """
 
-    name: str
-    fn: Callable[..., jax.Array]
-    formula: Callable
-    """The same function of one example, in mpmath."""
+    name: str = ""
+    """What tells it from the other cases of a claim: "in predictions"."""
     columns: tuple[np.ndarray, ...]
+    names: tuple[str, ...] = ()
+    """Names of trailing columns that `fn` takes by keyword: hyperparameters, masks."""
+    static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Other keyword arguments, fixed; the formula does not receive them."""
+    fn: Any = None
+    """The function: by default that of the claim, whose name then leads `name`."""
+    formula: Any = None
+    """The same function of one example, in mpmath, all columns by position: by default
+    the formula of the claim's first setting."""
     bounds: tuple[float, float, float] = (8, 8, 12)
     """Ulps allowed of the value, the first and the second derivative."""
     argument: int = 0
@@ -200,11 +209,17 @@ class Case:
 
     def functions(self, mode: str) -> list[Callable]:
         """The value and its derivatives, as functions of all columns."""
-        slope = _reverse(self.fn, self.argument)
+        slope = _reverse(self.call, self.argument)
         if mode == "forward":
-            slope = _forward(self.fn, self.argument)
+            slope = _forward(self.call, self.argument)
         curve = _forward(slope, self.argument, diagonal=True)
-        return [self.fn, slope, curve]
+        return [self.call, slope, curve]
+
+    def call(self, *columns: jax.Array) -> jax.Array:
+        """The function of all columns by position."""
+        split = len(columns) - len(self.names)
+        named = dict(zip(self.names, columns[split:], strict=True))
+        return self.fn(*columns[:split], **named, **self.static)
 
     def formulas(self) -> list[Callable]:
         first = self.first or self._by_differences(1)
@@ -266,7 +281,7 @@ class Case:
         """Sum over entries x of all arguments of |x . df/dx|, example by example."""
         totals = []
         for args in _examples([np.asarray(a) for a in arrays]):
-            total = mpmath.mpf(0)
+            total = mp.mpf(0)
             for i, x in enumerate(args):
                 if i in self.fixed:
                     continue
@@ -314,9 +329,9 @@ WHAT = ("value", "first derivative", "second derivative")
 
 def _difference(formula: Callable, args: tuple, place: Place):
     """The slope of a formula whose value may be a list, as a number or an array."""
-    with mpmath.workdps(DIFFERENCE_DIGITS):
+    with mp.workdps(DIFFERENCE_DIGITS):
         # A wider step than the formula's own differences use inside.
-        step = mpmath.mpf(10) ** -30 * max(abs(_get(args, place)), mpmath.mpf(1e-30))
+        step = 1e-30 * max(abs(_get(args, place)), mp.mpf(1e-30))
         high = np.array(formula(*_moved(args, place, step)), object)
         low = np.array(formula(*_moved(args, place, -step)), object)
         return (high - low) / (2 * step)

@@ -3,12 +3,9 @@
 import functools
 
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 
-from jaxloss.losses.classification import large_margin
-from jaxloss.testing import LossSpec
-from tests.specs.common import (
+from jaxloss.claims.common import (
     big,
     exact,
     exact_rows,
@@ -19,6 +16,9 @@ from tests.specs.common import (
     root,
     scores_and_signs,
 )
+from jaxloss.losses.classification import large_margin
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 
 def clip(x, low, high):

@@ -1,7 +1,7 @@
-"""Every claim made of every loss: one `LossSpec` per loss and setting.
+"""What is claimed of every loss: one `Claim` per function.
 
-A module here has the place of the module of `jaxloss.losses` it describes and a list
-`SPECS`; a new module is found by being here.
+A module here has the place of the module of `jaxloss` it describes and a list `CLAIMS`;
+a new module is found by being here.
 """
 
 import dataclasses
@@ -9,11 +9,15 @@ import importlib
 import pkgutil
 
 import jaxloss
-from jaxloss.testing import LossSpec
+from jaxloss.testing.claim import Claim
+from jaxloss.testing.spec import LossSpec
 
+CLAIMS: list[Claim] = []
 SPECS: list[LossSpec] = []
 for module in sorted(m.name for m in pkgutil.walk_packages(__path__, f"{__name__}.")):
+    CLAIMS += getattr(importlib.import_module(module), "CLAIMS", [])
     SPECS += getattr(importlib.import_module(module), "SPECS", [])
+SPECS += [spec for claim in CLAIMS for spec in claim.settings]
 # All losses are compiled by themselves; a few specs have a function around one.
 SPECS = [
     dataclasses.replace(spec, kernel=True)

@@ -1,13 +1,12 @@
 """What is claimed of every loss of `jaxloss.losses.distributions.divergence`."""
 
-import mpmath
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs import common
+from jaxloss.claims import common
+from jaxloss.testing import LossSpec, exact
+from jaxloss.testing.exact import mp
 
-LOG2 = mpmath.log(2)
 ROW = np.log(np.full((3, 4), 0.25))
 
 
@@ -19,7 +18,7 @@ def distributions(rng, shape):
 
 def entropic(x):
     """`x log x`, and 0 at 0."""
-    return x * mpmath.log(x) if x else mpmath.mpf(0)
+    return x * mp.log(x) if x else mp.mpf(0)
 
 
 def edges(dtype):
@@ -59,7 +58,7 @@ def bad_calls(loss):
 
 
 def kl_terms(log_q, t):
-    return mpmath.fsum(
+    return mp.fsum(
         entropic(y) - (x * y if y else 0) for x, y in zip(log_q, t, strict=True)
     )
 
@@ -69,7 +68,7 @@ kl_reference = common.exact_rows(1, 1)(kl_terms)
 
 @common.exact_rows(1, 1)
 def kl_gradient(log_q, t):
-    slope = lambda x, y: mpmath.log(y) - x + 1 if y else mpmath.mpf(0)
+    slope = lambda x, y: mp.log(y) - x + 1 if y else mp.mpf(0)
     return [-y for y in t], [slope(x, y) for x, y in zip(log_q, t, strict=True)]
 
 
@@ -113,17 +112,15 @@ def log_edges(dtype):
 
 @common.exact_rows(1, 1)
 def kl_of_logs_reference(log_q, log_t):
-    pairs = [(x, y) for x, y in zip(log_q, log_t, strict=True) if y != -mpmath.inf]
-    return mpmath.fsum(mpmath.exp(y) * (y - x) for x, y in pairs)
+    pairs = [(x, y) for x, y in zip(log_q, log_t, strict=True) if y != -mp.inf]
+    return mp.fsum(mp.exp(y) * (y - x) for x, y in pairs)
 
 
 @common.exact_rows(1, 1)
 def kl_of_logs_gradient(log_q, log_t):
-    slope = lambda x, y: (
-        mpmath.exp(y) * (y - x + 1) if y != -mpmath.inf else mpmath.mpf(0)
-    )
+    slope = lambda x, y: mp.exp(y) * (y - x + 1) if y != -mp.inf else mp.mpf(0)
     pairs = zip(log_q, log_t, strict=True)
-    return [-mpmath.exp(y) for y in log_t], [slope(x, y) for x, y in pairs]
+    return [-mp.exp(y) for y in log_t], [slope(x, y) for x, y in pairs]
 
 
 kl_divergence_with_log_targets = LossSpec(
@@ -160,14 +157,14 @@ def intensities(rng, shape):
 
 @common.exact_rows(1, 1)
 def generalized_reference(log_q, t):
-    return kl_terms(log_q, t) + mpmath.fsum(map(mpmath.exp, log_q)) - mpmath.fsum(t)
+    return kl_terms(log_q, t) + mp.fsum(map(mp.exp, log_q)) - mp.fsum(t)
 
 
 @common.exact_rows(1, 1)
 def generalized_gradient(log_q, t):
-    slope = lambda x, y: mpmath.log(y) - x if y else mpmath.mpf(0)
+    slope = lambda x, y: mp.log(y) - x if y else mp.mpf(0)
     pairs = list(zip(log_q, t, strict=True))
-    return [mpmath.exp(x) - y for x, y in pairs], [slope(x, y) for x, y in pairs]
+    return [mp.exp(x) - y for x, y in pairs], [slope(x, y) for x, y in pairs]
 
 
 generalized_kl_divergence = LossSpec(
@@ -188,17 +185,17 @@ generalized_kl_divergence = LossSpec(
 
 @common.exact_rows(1, 1)
 def js_reference(log_q, t):
-    total = mpmath.mpf(0)
+    total = mp.mpf(0)
     for x, y in zip(log_q, t, strict=True):
-        q = mpmath.exp(x)
+        q = mp.exp(x)
         total += (entropic(q) + entropic(y)) / 2 - entropic((q + y) / 2)
     return total
 
 
 @common.exact_rows(1, 1)
 def js_gradient(log_q, t):
-    log_share = lambda part, s: mpmath.log(2 * part / s) if part else mpmath.mpf(0)
-    q = [mpmath.exp(x) for x in log_q]
+    log_share = lambda part, s: mp.log(2 * part / s) if part else mp.mpf(0)
+    q = [mp.exp(x) for x in log_q]
     pairs = list(zip(q, t, strict=True))
     in_log_q = [x * log_share(x, x + y) / 2 for x, y in pairs]
     return in_log_q, [log_share(y, x + y) / 2 for x, y in pairs]
@@ -220,17 +217,17 @@ jensen_shannon = LossSpec(
 
 
 @common.exact_rows(1, 1)
-@mpmath.workdps(700)  # 1 + v + v^2/2 - (1 + v) at v = 1e-308
+@exact.digits(700)  # 1 + v + v^2/2 - (1 + v) at v = 1e-308
 def gaussian_reference(means, log_variances):
     terms = (
-        m**2 + mpmath.exp(v) - 1 - v for m, v in zip(means, log_variances, strict=True)
+        m**2 + mp.exp(v) - 1 - v for m, v in zip(means, log_variances, strict=True)
     )
-    return mpmath.fsum(terms) / 2
+    return mp.fsum(terms) / 2
 
 
 @common.exact_rows(1, 1)
 def gaussian_gradient(means, log_variances):
-    return means, [mpmath.expm1(v) / 2 for v in log_variances]
+    return means, [mp.expm1(v) / 2 for v in log_variances]
 
 
 def moments(dtype):

@@ -1,13 +1,11 @@
 """What is claimed of every loss of `jaxloss.losses.classification.focal`."""
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs import common
-from tests.specs.classification import cross_entropy
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims import common
+from jaxloss.claims.classification import cross_entropy
+from jaxloss.claims.classification.cross_entropy import (
     distribution,
     dot,
     log_probs,
@@ -15,6 +13,8 @@ from tests.specs.classification.cross_entropy import (
     sigmoid,
     softplus,
 )
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 
 def focal_bound(gamma):

@@ -2,12 +2,12 @@
 
 import functools
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import common
 from jaxloss.testing import LossSpec
-from tests.specs import common
+from jaxloss.testing.exact import mp
 
 INF = np.inf
 

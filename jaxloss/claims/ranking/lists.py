@@ -2,19 +2,17 @@
 
 import functools
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims.classification.cross_entropy import (
     bad_masks,
     log_probs,
     logit_rows,
     masked,
     softmax_formulas,
 )
-from tests.specs.common import (
+from jaxloss.claims.common import (
     exact,
     exact_rows,
     ladder,
@@ -22,6 +20,8 @@ from tests.specs.common import (
     refused,
     refused_pairs,
 )
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import mpmath
 import numpy as np
+
+from jaxloss.testing import Symmetry
+from jaxloss.testing.exact import mp
 
 Rng = np.random.Generator
 Shape = tuple[int, ...]
@@ -97,6 +99,71 @@ def ladder(dtype: Any, top: float | None = None) -> np.ndarray:
     return np.array([0.0, *steps, *(-x for x in steps)])
 
 
+# --- symmetries ---------------------------------------------------------------------
+
+
+def shift(*positions: int) -> Symmetry:
+    """The same number added to the arguments at `positions` of an example."""
+
+    def move(rng: Rng, *args: np.ndarray) -> Args:
+        step = 2.0 ** rng.integers(-2, 4, size=len(args[0]))
+        return tuple(
+            a + step.reshape(-1, *[1] * (a.ndim - 1)) if i in positions else a
+            for i, a in enumerate(args)
+        )
+
+    return Symmetry("a shift", move)
+
+
+def scale(power: float, *positions: int) -> Symmetry:
+    """The arguments at `positions` k times as large: the loss k^power times."""
+    factor = 4.0
+    return Symmetry(
+        f"a scale (of power {power:g})",
+        lambda rng, *args: tuple(
+            factor * a if i in positions else a for i, a in enumerate(args)
+        ),
+        lambda loss: factor**power * loss,
+    )
+
+
+def flip(*positions: int) -> Symmetry:
+    """The other sign of the arguments at `positions`."""
+    return Symmetry(
+        "a flip of signs",
+        lambda rng, *args: tuple(
+            -a if i in positions else a for i, a in enumerate(args)
+        ),
+    )
+
+
+def swap(first: int = 0, second: int = 1) -> Symmetry:
+    """Two arguments change places."""
+
+    def move(rng: Rng, *args: np.ndarray) -> Args:
+        places = [*range(len(args))]
+        places[first], places[second] = second, first
+        return tuple(args[i] for i in places)
+
+    return Symmetry("a swap of two arguments", move)
+
+
+def permutation(*positions: int, ids: int | None = None, axis: int = 1) -> Symmetry:
+    """The entries along `axis` (0 counts the examples of the batch of the law) in
+    another order, and class ids at `ids` renamed with them."""
+
+    def move(rng: Rng, *args: np.ndarray) -> Args:
+        order = rng.permutation(args[positions[0]].shape[axis])
+        moved = [
+            np.take(a, order, axis) if i in positions else a for i, a in enumerate(args)
+        ]
+        if ids is not None:
+            moved[ids] = np.argsort(order)[args[ids]]
+        return tuple(moved)
+
+    return Symmetry("a permutation", move)
+
+
 # --- references: the formula of the paper, with 60 digits --------------------------
 
 
@@ -104,7 +171,7 @@ def exact(formula: Callable) -> Callable:
     """Lifts a formula of numbers over arrays, evaluated by mpmath with 60 digits.
 
     A float64 reference with `log(1 - p)` in it is less accurate than the code it
-    should judge.  Floating arguments arrive as `mpmath.mpf`, booleans and integers as
+    should judge.  Floating arguments arrive as `mp.mpf`, booleans and integers as
     `int`, hyperparameters as the Python floats the loss sees.
     """
     return exact_rows()(formula)
@@ -124,7 +191,7 @@ def exact_rows(*event_ndims: int) -> Callable[[Callable], Callable]:
             arrays = tuple(map(np.asarray, arrays))
             shape = arrays[0].shape[: arrays[0].ndim - events[0]]
             results = []
-            with mpmath.workdps(60):
+            with mp.workdps(60):
                 for index in np.ndindex(shape):
                     results.append(
                         formula(*(_number(a[index]) for a in arrays), **params)
@@ -133,6 +200,7 @@ def exact_rows(*event_ndims: int) -> Callable[[Callable], Callable]:
                 return tuple(_float(part, shape) for part in zip(*results, strict=True))
             return _float(results, shape)
 
+        evaluate.formula = formula  # of one example, in mpmath
         return evaluate
 
     return lift
@@ -142,7 +210,7 @@ def _number(x: Any) -> Any:
     """One entry, or nested lists of them, as the exact numbers they are."""
     if np.ndim(x):
         return [_number(entry) for entry in x]
-    return mpmath.mpf(float(x)) if np.issubdtype(x.dtype, np.floating) else int(x)
+    return mp.mpf(float(x)) if np.issubdtype(x.dtype, np.floating) else int(x)
 
 
 def _float(results: Sequence[Any], shape: Shape) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Claims of the in-batch contrastive losses."""
 
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import common
 from jaxloss.testing import LossSpec
-from tests.specs import common
+from jaxloss.testing.exact import mp
 
 
 class OfBatch(LossSpec):

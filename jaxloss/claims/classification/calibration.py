@@ -1,11 +1,11 @@
 """Claims of the Brier score."""
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims.common import exact_rows, refused, tiny
 from jaxloss.testing import LossSpec
-from tests.specs.common import exact_rows, refused, tiny
+from jaxloss.testing.exact import mp
 
 
 def forecasts(rng, shape):

@@ -1,11 +1,9 @@
 """Claims of the losses between real-valued predictions and targets."""
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs.common import (
+from jaxloss.claims.common import (
     big,
     exact,
     ladder,
@@ -16,6 +14,8 @@ from tests.specs.common import (
     root,
     tiny,
 )
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
 

@@ -1,12 +1,12 @@
 """What is claimed of every loss of `jaxloss.losses.embedding.cosine`."""
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims.common import big, exact_rows, refused, tiny, vectors
+from jaxloss.claims.embedding.tuples import cosine, length, unit
 from jaxloss.testing import LossSpec
-from tests.specs.common import big, exact_rows, refused, tiny, vectors
-from tests.specs.embedding.tuples import cosine, length, unit
+from jaxloss.testing.exact import mp
 
 
 def turn(a, b, factor):

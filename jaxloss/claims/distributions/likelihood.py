@@ -1,11 +1,11 @@
 """Claims of the negative log-likelihoods."""
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims.common import exact, ladder, refused, refused_pairs, root
 from jaxloss.testing import LossSpec
-from tests.specs.common import exact, ladder, refused, refused_pairs, root
+from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
 

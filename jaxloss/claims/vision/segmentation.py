@@ -2,12 +2,12 @@
 
 import functools
 
-import mpmath
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs import common
+from jaxloss.claims import common
+from jaxloss.testing import LossSpec, exact
+from jaxloss.testing.exact import mp
 
 KEYWORDS = ("complements", "where")
 
@@ -52,26 +52,26 @@ def refused_masks(loss, p, axis):
 # 1 - (hit TP + s) / (hit TP + alpha FP + beta FN + s)
 
 # One minus a ratio of which 1e-308 is missing.
-many_digits = mpmath.workdps(700)
+many_digits = exact.digits(700)
 
 
 @common.exact_rows(1, 1, 1, 1)
 @many_digits
 def reference(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
     rows = list(zip(p, t, q, where, strict=True))
-    tp = mpmath.fsum(m * x * y for x, y, z, m in rows)
-    fp = mpmath.fsum(m * x * (1 - y) for x, y, z, m in rows)
-    fn = mpmath.fsum(m * z * y for x, y, z, m in rows)
+    tp = mp.fsum(m * x * y for x, y, z, m in rows)
+    fp = mp.fsum(m * x * (1 - y) for x, y, z, m in rows)
+    fn = mp.fsum(m * z * y for x, y, z, m in rows)
     whole = hit * tp + alpha * fp + beta * fn + smooth
-    return 1 - (hit * tp + smooth) / whole if whole else mpmath.mpf(0)
+    return 1 - (hit * tp + smooth) / whole if whole else mp.mpf(0)
 
 
 @common.exact_rows(1, 1, 1, 1)
 def gradient(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
     rows = list(zip(p, t, q, where, strict=True))
-    part = mpmath.fsum(m * hit * x * y for x, y, z, m in rows) + smooth
-    rest = mpmath.fsum(m * (alpha * x * (1 - y) + beta * z * y) for x, y, z, m in rows)
-    whole = part + rest or mpmath.inf
+    part = mp.fsum(m * hit * x * y for x, y, z, m in rows) + smooth
+    rest = mp.fsum(m * (alpha * x * (1 - y) + beta * z * y) for x, y, z, m in rows)
+    whole = part + rest or mp.inf
     good, bad = part / whole**2, rest / whole**2
     return (
         [m * (alpha * (1 - y) * good - hit * y * bad) for x, y, z, m in rows],
@@ -161,7 +161,7 @@ def class_counts(p, t, q, where):
             tuple(x[c] for x in pixel) for pixel in zip(p, t, q, where, strict=True)
         ]
         terms = [(m * y, m * x * y, m * x * (1 - y), m * z * y) for x, y, z, m in rows]
-        found.append([mpmath.fsum(column) for column in zip(*terms, strict=True)])
+        found.append([mp.fsum(column) for column in zip(*terms, strict=True)])
     return found
 
 
@@ -170,7 +170,7 @@ def class_counts(p, t, q, where):
 def generalized_reference(p, t, q, where, *, smooth):
     """With the published weights: 1 / n^2, the largest of them where n is 0."""
     counts = class_counts(p, t, q, where)
-    largest = max((1 / n**2 for n, *_ in counts if n), default=mpmath.mpf(1))
+    largest = max((1 / n**2 for n, *_ in counts if n), default=mp.mpf(1))
     weights = [1 / n**2 if n else largest for n, *_ in counts]
     sides = list(zip(weights, counts, strict=True))
     hit = sum(2 * w * tp for w, (_, tp, _, _) in sides) + smooth * largest
@@ -185,8 +185,8 @@ def generalized_gradient(p, t, q, where, *, smooth):
     counts = class_counts(p, t, q, where)
     sizes, tp, fp, fn = zip(*counts, strict=True)
     every = range(len(sizes))
-    least = min((n for n in sizes if n), default=mpmath.mpf(1))
-    w = [(least / n) ** 2 if n else mpmath.mpf(1) for n in sizes]
+    least = min((n for n in sizes if n), default=mp.mpf(1))
+    w = [(least / n) ** 2 if n else mp.mpf(1) for n in sizes]
     part = 2 * sum(w[c] * tp[c] for c in every) + smooth
     rest = sum(w[c] * (fp[c] + fn[c]) for c in every)
     good, bad = (side / (part + rest) ** 2 for side in (part, rest))

@@ -3,12 +3,12 @@
 import functools
 import itertools
 
-import mpmath
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import common
 from jaxloss.testing import LossSpec
-from tests.specs import common
+from jaxloss.testing.exact import mp
 
 FRAMES, CLASSES, LABELS = 4, 3, 2
 
@@ -26,8 +26,8 @@ def paths(frames, classes, labels, blank):
 
 def softmax(row):
     largest = max(row)
-    terms = [mpmath.exp(x - largest) for x in row]
-    return [term / mpmath.fsum(terms) for term in terms]
+    terms = [mp.exp(x - largest) for x in row]
+    return [term / mp.fsum(terms) for term in terms]
 
 
 def valid(values, where):
@@ -38,21 +38,21 @@ def path_probabilities(logits, labels, blank):
     """The paths and the probability of each."""
     probs, chosen = [softmax(row) for row in logits], tuple(labels)
     found = paths(len(logits), len(logits[0]), chosen, blank) if logits else []
-    product = lambda path: mpmath.fprod(p[c] for p, c in zip(probs, path, strict=True))
+    product = lambda path: mp.fprod(p[c] for p, c in zip(probs, path, strict=True))
     return found, [product(path) for path in found]
 
 
 def negative_log_likelihood(logits, labels, blank=0):
     """`-log` of the probability of all paths; infinity if there are none."""
-    total = mpmath.fsum(path_probabilities(logits, labels, blank)[1])
-    return -mpmath.log(total) if total else mpmath.inf
+    total = mp.fsum(path_probabilities(logits, labels, blank)[1])
+    return -mp.log(total) if total else mp.inf
 
 
 def softmax_and_posterior(logits, labels, blank=0):
     """The two terms of the gradient, each frame by frame; 0 where no path fits."""
     found, weights = path_probabilities(logits, labels, blank)
-    occupied = [[mpmath.mpf(0) for _ in row] for row in logits]
-    if not (total := mpmath.fsum(weights)):
+    occupied = [[mp.mpf(0) for _ in row] for row in logits]
+    if not (total := mp.fsum(weights)):
         return occupied, occupied
     for path, weight in zip(found, weights, strict=True):
         for t, c in enumerate(path):
@@ -79,7 +79,7 @@ def by_frame(blank, combine):
     def evaluate(logits, labels, where, real):
         frames, labels = valid(logits, where), valid(labels, real)
         rows = zip(*softmax_and_posterior(frames, labels, blank), strict=True)
-        zeros = [mpmath.mpf(0)] * CLASSES
+        zeros = [mp.mpf(0)] * CLASSES
         return [list(map(combine, *next(rows))) if w else zeros for w in where]
 
     return evaluate

@@ -1,12 +1,12 @@
 """Claims of the preference losses."""
 
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims.common import exact, exact_rows, refused
 from jaxloss.testing import LossSpec
-from tests.specs.common import exact, exact_rows, refused
+from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
 NAMES = (

@@ -2,13 +2,11 @@
 
 import functools
 
-import mpmath as mp
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs import common
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims import common
+from jaxloss.claims.classification.cross_entropy import (
     bad_labels,
     distribution,
     distribution_edges,
@@ -17,6 +15,8 @@ from tests.specs.classification.cross_entropy import (
     sigmoid,
     softplus,
 )
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 # --- thresholds --------------------------------------------------------------------
 

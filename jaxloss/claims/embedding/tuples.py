@@ -3,13 +3,20 @@
 import functools
 
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 
 import jaxloss
-from jaxloss.testing import LossSpec
-from tests.specs import common
-from tests.specs.embedding.in_batch import OfBatch, batches, dot, grouped, length, unit
+from jaxloss.claims import common
+from jaxloss.claims.embedding.in_batch import (
+    OfBatch,
+    batches,
+    dot,
+    grouped,
+    length,
+    unit,
+)
+from jaxloss.testing import LossSpec, exact
+from jaxloss.testing.exact import mp
 
 # --- on given distances ------------------------------------------------------------
 
@@ -122,7 +129,7 @@ def triplet(margin):
 # --- on embeddings -----------------------------------------------------------------
 
 # Beside the square of a distance of 1e153 or 1e307, 60 digits do not see a margin of 1.
-many_digits = mpmath.workdps(700)
+many_digits = exact.digits(700)
 
 
 def minus(x, y):
@@ -230,8 +237,7 @@ def cosine_gradient(a, b, label, margin):
     c, u, v = cosine(a, b), unit(a), unit(b)
     sign = -1 if label == 1 else int(c > margin)
     slope = lambda x, u, v: [
-        sign * (t - c * s) / (length(x) or mpmath.inf)
-        for s, t in zip(u, v, strict=True)
+        sign * (t - c * s) / (length(x) or mp.inf) for s, t in zip(u, v, strict=True)
     ]
     # A zero vector has no direction: the other one gains nothing by turning.
     return slope(a, u, v), slope(b, v, u)
@@ -305,12 +311,12 @@ def batch_hard(margin, *, squared):
     @many_digits
     def reference(x, labels, where, margin):
         rows = triplets(x, labels, where, margin)
-        return mpmath.fsum((1 + i) * loss for i, *_, loss in rows)
+        return mp.fsum((1 + i) * loss for i, *_, loss in rows)
 
     @common.exact_rows(2, 1, 1)
     @many_digits
     def gradient(x, labels, where, margin):
-        slopes = [[mpmath.mpf(0)] * len(row) for row in x]
+        slopes = [[mp.mpf(0)] * len(row) for row in x]
         for i, (p, n), to_p, to_n, _ in triplets(x, labels, where, margin):
             u, v = ([2 * s for s in w] if squared else unit(w) for w in (to_p, to_n))
             for row, pull in ((i, minus(u, v)), (p, [-s for s in u]), (n, v)):

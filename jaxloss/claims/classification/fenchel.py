@@ -1,19 +1,17 @@
 """Claims of the losses of sparse predictions."""
 
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 
 from jaxloss import entmax15, fenchel_young, sparsemax
-from jaxloss.testing import LossSpec
-from tests.specs.classification.cross_entropy import (
+from jaxloss.claims.classification.cross_entropy import (
     bad_labels,
     distribution,
     distribution_edges,
     dot,
     id_edges,
 )
-from tests.specs.common import (
+from jaxloss.claims.common import (
     exact_rows,
     logits_and_distributions,
     logits_and_ids,
@@ -22,6 +20,8 @@ from tests.specs.common import (
     refused_pairs,
     root,
 )
+from jaxloss.testing import LossSpec
+from jaxloss.testing.exact import mp
 
 # --- the definitions ---------------------------------------------------------------
 

@@ -1,0 +1,73 @@
+"""All that is said of one function, in one place."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.spec import LossSpec
+
+
+class Line(NamedTuple):
+    """A line through the arguments of a function, along which it is drawn."""
+
+    label: str
+    """Of the horizontal axis."""
+    ends: tuple[float, float]
+    at: Callable[[jax.Array, Any], tuple]
+    """The arguments at a point, in a case."""
+    cases: tuple[tuple[str, Any], ...] = (("", None),)
+    """What else is told apart, such as the label: its name in the legend, and it."""
+    keywords: tuple[tuple[str, Any], ...] = ()
+    """Arguments that are neither data nor hyperparameters."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Claim:
+    """All that is claimed of one function: what it is, how exact, and how it is drawn.
+
+    The laws, the tests of accuracy, the tables of the documentation, the pictures and
+    `python -m jaxloss verify` read it.
+    """
+
+    fn: Callable[..., jax.Array]
+    settings: tuple[LossSpec, ...] = ()
+    """The laws it obeys, at each setting of its hyperparameters."""
+    accuracy: tuple[Case, ...] = ()
+    """How many units in the last place its value and derivatives may be off, where."""
+    line: Line | None = None
+    """The line along which it is drawn."""
+    drawn: tuple[Mapping[str, Any], ...] = ()
+    """The settings that a picture shows, where they are not the usual ones."""
+
+    def __post_init__(self) -> None:
+        cases = tuple(map(self._completed, self.accuracy))
+        object.__setattr__(self, "accuracy", cases)
+
+    def _completed(self, case: Case) -> Case:
+        """A case with the function and the formula of the claim, where it has none."""
+        if case.fn is None:
+            name = f"{self.name} {case.name}".strip()
+            case = dataclasses.replace(case, fn=self.fn, name=name)
+        if case.formula is None:
+            formula = functools.partial(_by_position, self.settings[0], case.names)
+            case = dataclasses.replace(case, formula=formula)
+        return case
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.fn.__name__
+
+
+def _by_position(spec: LossSpec, names: tuple[str, ...], *columns: Any) -> Any:
+    """The formula of a setting at one example, with its hyperparameters as columns."""
+    split = len(columns) - len(names)
+    named = dict(zip(names, columns[split:], strict=True))
+    formula: Any = spec.reference
+    args = [v for k, v in named.items() if k not in spec.params]
+    params = {k: v for k, v in named.items() if k in spec.params}
+    return formula.formula(*columns[:split], *args, **params)
