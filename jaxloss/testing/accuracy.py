@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxloss.testing import programs
 from jaxloss.testing.exact import mp
+from jaxloss.testing.programs import Function, floating
+from jaxloss.testing.spec import LossSpec
 
 CHECKS = os.environ.get("JAXLOSS_CHECKS", "")
 DIGITS = 60
@@ -199,21 +202,13 @@ class Case:
     """Size of the terms that cancel in the second derivative: an admitted limit."""
     _known: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    def arrays(self, dtype) -> list[jax.Array]:
+    def arrays(self, dtype) -> list[np.ndarray]:
         # Half precision is widened to float32 first: every other example is enough.
         every = 2 if jnp.finfo(dtype).bits == 16 else 1
         return [
-            jnp.asarray(c[::every], None if i in self.fixed else dtype)
+            np.asarray(c[::every]) if i in self.fixed else np.asarray(c[::every], dtype)
             for i, c in enumerate(self.columns)
         ]
-
-    def functions(self, mode: str) -> list[Callable]:
-        """The value and its derivatives, as functions of all columns."""
-        slope = _reverse(self.call, self.argument)
-        if mode == "forward":
-            slope = _forward(self.call, self.argument)
-        curve = _forward(slope, self.argument, diagonal=True)
-        return [self.call, slope, curve]
 
     def call(self, *columns: jax.Array) -> jax.Array:
         """The function of all columns by position."""
@@ -237,25 +232,52 @@ class Case:
 
         return evaluate
 
+    def derivatives(self, dtype, mode: str = "reverse") -> tuple[np.ndarray, ...]:
+        """Value, first and second derivative in the argument, by one program.
+
+        The second is that of reverse mode differentiated by forward mode, or, in mode
+        "forward", of forward mode by reverse mode.
+        """
+        columns = self.arrays(dtype)
+        static = repr(sorted(self.static.items()))
+        function = Function((LossSpec, self.fn, self.names, static), self.call)
+        place = floating(columns).index(self.argument)
+        if mode == "reverse":
+            found, _ = programs.derivatives(function, columns)
+            slope, curve = found.gradient[place], found.hessian[place][place]
+            curve = curve if slope.ndim == 1 else np.diagonal(curve, axis1=1, axis2=2)
+            return found.value, slope, curve
+        x, parts = columns[self.argument], []
+        for j in range(x.shape[1] if x.ndim == 2 else 1):
+            steps = [np.zeros_like(columns[i]) for i in floating(columns)]
+            steps[place].reshape(len(x), -1)[:, j] = 1
+            found, lost = programs.derivatives(function, columns, steps)
+            if lost:
+                raise lost["forward mode"]
+            turned = found.turned[place].reshape(len(x), -1)[:, j]
+            parts.append((found.under_jvp, found.slope, turned))
+        value, *rest = zip(*parts, strict=True)
+        join = lambda a: np.stack(a, axis=-1) if x.ndim == 2 else a[0]
+        return value[0], *map(join, rest)
+
     def measure(self, dtype=jnp.float32, mode: str = "reverse") -> list[Worst]:
         """The worst error of value, first and second derivative, under jit.
 
         Half precision is widened by the function, so that its value is held to
         float32; its gradient to the half precision it must come back in.
         """
-        arrays = self.arrays(dtype)
-        half = jnp.finfo(dtype).bits == 16
+        arrays, half = self.arrays(dtype), jnp.finfo(dtype).bits == 16
         found = []
-        for order, fn in enumerate(self.functions(mode)[: 2 if half else 3]):
+        results = self.derivatives(dtype, mode)[: 2 if half else 3]
+        for order, actual in enumerate(results):
             held_to = jnp.float32 if half and order == 0 else dtype
             expected, scale = self._truth(order, dtype)
-            actual = np.asarray(jax.jit(fn)(*arrays), np.float64)
             floor = max(self.floor, float(jnp.finfo(held_to).tiny) if half else 0)
             if held_to == jnp.float64:
                 floor = float(jnp.finfo(held_to).tiny) * self.floor * 2.0**126
             errors = ulps(actual, expected, held_to, scale=scale, floor=floor)
             example = int(np.argmax(errors)) // max(1, errors.size // len(arrays[0]))
-            at = tuple(np.asarray(a)[example].tolist() for a in arrays)
+            at = tuple(a[example].tolist() for a in arrays)
             found.append(Worst(float(errors.max()), at))
         return found
 
@@ -293,27 +315,22 @@ class Case:
         return np.array(totals, object)
 
     def check(self) -> None:
-        """Asserts the bounds: in float32 and reverse mode, and one way more.
+        """Asserts the bounds: in float32 in both modes, and in one half precision.
 
-        That is forward mode, bfloat16 or float16, by the name of the case: each way is
-        another program to compile.  With `JAXLOSS_CHECKS=full` all of them; with
-        `brief` none, and only every other case.
+        The truth of the other is more work for mpmath: it takes part with
+        `JAXLOSS_CHECKS=full`; with `brief` neither does, and only every other case.
         """
         code = zlib.crc32(self.name.encode())
         if CHECKS == "brief" and code % 2:
             return
-        self._assert_within(self.bounds, jnp.float32, "reverse")
+        for mode in ("reverse", "forward"):
+            self._assert_within(self.bounds, jnp.float32, mode)
         # A half-precision gradient is rounded once, from what float32 gave.
         halves = (self.bounds[0], 0.5 + self.bounds[1] * 2.0**-12)
-        ways = [(self.bounds, jnp.float32, "forward")]
-        if self.halves:
-            ways += [
-                (halves, dtype, "reverse") for dtype in (jnp.bfloat16, jnp.float16)
-            ]
-        turn = code % len(ways)
-        chosen = {"full": ways, "brief": []}.get(CHECKS, ways[turn : turn + 1])
-        for way in chosen:
-            self._assert_within(*way)
+        both = (jnp.bfloat16, jnp.float16)
+        chosen = {"full": both, "brief": ()}.get(CHECKS, both[code % 2 :][:1])
+        for dtype in chosen if self.halves else ():
+            self._assert_within(halves, dtype, "reverse")
 
     def _assert_within(self, bounds: tuple[float, ...], dtype, mode: str) -> None:
         found = self.measure(dtype, mode)
@@ -335,26 +352,3 @@ def _difference(formula: Callable, args: tuple, place: Place):
         high = np.array(formula(*_moved(args, place, step)), object)
         low = np.array(formula(*_moved(args, place, -step)), object)
         return (high - low) / (2 * step)
-
-
-def _reverse(fn: Callable, argument: int) -> Callable:
-    return jax.grad(lambda *a: jnp.sum(fn(*a)), argnums=argument)
-
-
-def _forward(fn: Callable, argument: int, *, diagonal: bool = False) -> Callable:
-    """Forward derivative in each entry of a row; of a gradient, its diagonal."""
-
-    def evaluate(*args):
-        x = args[argument]
-        along = lambda v: jax.jvp(
-            lambda y: fn(*args[:argument], y, *args[argument + 1 :]), (x,), (v,)
-        )[1]
-        if x.ndim == 1:
-            return along(jnp.ones_like(x))
-        unit = jnp.eye(x.shape[1], dtype=x.dtype)
-        columns = [along(jnp.broadcast_to(unit[j], x.shape)) for j in range(x.shape[1])]
-        if diagonal:
-            columns = [c[:, j] for j, c in enumerate(columns)]
-        return jnp.stack(columns, axis=-1)
-
-    return evaluate

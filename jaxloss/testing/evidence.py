@@ -1,8 +1,8 @@
 """What the laws look at: a loss, run on trials, and verdicts about what it gave.
 
-A `Trial` is a batch of examples in one dtype: it runs the loss (each program compiled
-once per spec, shape and dtype), knows how ill-conditioned the examples are, and
-refuses a result by showing the one offending example.
+A `Trial` is a batch of examples in one dtype: it has what the programs of the loss
+return for them, knows how ill-conditioned the examples are, and refuses a result by
+showing the one offending example.
 """
 
 import contextlib
@@ -19,107 +19,61 @@ import numpy as np
 from jax import monitoring
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxloss.testing import programs
+from jaxloss.testing.programs import CHUNK, Batch, Derivatives, floating, is_floating
 from jaxloss.testing.spec import LossSpec
 from jaxloss.testing.ulps import DOUBLE, ulp, wide
 
-BATCH = 32  # one batch size for nearly every call, so that programs are compiled once
 STEP = 1e-5  # of a difference: errors of STEP^2 (its truncation) and eps/STEP = 2e-11
 
 Args = tuple[np.ndarray, ...]
-
-
-# --- the programs: compiled once per spec, shape and dtype -------------------------
-
-
-def is_floating(x: Any) -> bool:
-    """Whether the dtype under test applies to `x`; class ids and masks keep theirs."""
-    return bool(jnp.issubdtype(x.dtype, jnp.floating))
-
-
-def floating(args: Sequence[Any]) -> tuple[int, ...]:
-    """The positions of the floating arguments."""
-    return tuple(i for i, a in enumerate(args) if is_floating(a))
 
 
 def as_function_of(
     spec: LossSpec, args: Sequence, positions: Sequence[int]
 ) -> Callable:
     """The loss as a function of the arguments at `positions` alone."""
-
-    def loss(*chosen: jax.Array) -> jax.Array:
-        given = dict(enumerate(args)) | dict(zip(positions, chosen, strict=True))
-        return spec(*given.values())
-
-    return loss
+    return lambda *chosen: spec(*programs.insert(args, positions, chosen))
 
 
-def pick(args: Sequence, positions: Sequence[int]) -> tuple[jax.Array, ...]:
-    """The arguments at `positions`."""
-    return tuple(jnp.asarray(args[i]) for i in positions)
-
-
-def eager_slopes(spec: LossSpec, *args: jax.Array) -> tuple[jax.Array, tuple]:
+def slopes(spec: LossSpec, *args: jax.Array) -> tuple[jax.Array, tuple]:
     """The value under reverse mode, and the gradient in each floating argument."""
     where = floating(args)
-    value, pull = jax.vjp(as_function_of(spec, args, where), *pick(args, where))
+    chosen = [jnp.asarray(args[i]) for i in where]
+    value, pull = jax.vjp(as_function_of(spec, args, where), *chosen)
     return value, pull(jnp.ones_like(value))
 
 
-slopes = jax.jit(eager_slopes, static_argnums=0)
+def function_of(spec: LossSpec) -> programs.Function:
+    """A spec as a function of columns: its arguments, then its hyperparameters."""
+    names = tuple(spec.params)
 
+    def call(*columns: jax.Array) -> jax.Array:
+        split = len(columns) - len(names)
+        return spec(*columns[:split], **dict(zip(names, columns[split:], strict=True)))
 
-@functools.partial(jax.jit, static_argnums=0)
-def _value(spec: LossSpec, *args: jax.Array) -> jax.Array:
-    return spec(*args)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _push(spec: LossSpec, tangents: tuple, *args: jax.Array) -> tuple:
-    return jax.jvp(as_function_of(spec, args, spec.wrt), pick(args, spec.wrt), tangents)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _second(spec: LossSpec, forward_last: bool, *args: jax.Array) -> tuple:
-    """Per example, the gradient in each differentiable argument differentiated in each
-    floating one: by forward over reverse mode, or by reverse over forward mode."""
-    modes = (jax.grad, jax.jacfwd) if forward_last else (jax.jacfwd, jax.jacrev)
-    where = floating(args)
-    wrt = tuple(map(where.index, spec.wrt))
-
-    def one(*example: jax.Array) -> tuple:
-        slope = modes[0](as_function_of(spec, example, where), wrt)
-        return modes[1](slope, tuple(range(len(where))))(*pick(example, where))
-
-    return jax.vmap(one)(*args)
-
-
-def swept(spec: LossSpec, name: str) -> Callable[..., tuple]:
-    """Value, slope and total slope as functions of one traced hyperparameter."""
-
-    @jax.jit
-    def run(setting: jax.Array, *args: jax.Array) -> tuple:
-        loss = lambda p: spec(*args, **{name: p})
-        value, slope = jax.jvp(loss, (setting,), (jnp.ones_like(setting),))
-        return value, slope, jax.grad(lambda p: jnp.sum(loss(p)))(setting)
-
-    return run
+    static = repr(sorted(spec.static.items()))
+    key = (type(spec), spec.fn, (*spec.keywords, *names), static)
+    return programs.Function(key, call, len(names))
 
 
 # --- trials ------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
     """A batch of examples in one dtype, what the loss makes of it, and the verdict."""
 
     spec: LossSpec
     args: Args
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Hyperparameters other than those of the spec."""
 
     @classmethod
     def draw(
         cls,
         spec: LossSpec,
-        shape: tuple[int, ...] = (BATCH,),
+        shape: tuple[int, ...] = (CHUNK,),
         *,
         seed: int = 0,
         dtype: DTypeLike = DOUBLE,
@@ -128,66 +82,155 @@ class Trial:
         sample = spec.sample(np.random.default_rng(seed), shape)
         return cls(spec, tuple(map(np.asarray, sample))).cast(dtype)
 
+    def of(self, *args: np.ndarray) -> "Trial":
+        """The same loss at other arguments."""
+        return Trial(self.spec, args, self.settings)
+
     def cast(self, dtype: DTypeLike) -> "Trial":
         """Floating arguments in `dtype`; finite ones beyond its range saturate.
 
         An edge such as 1e30 so becomes the edge of float16, not infinity.
         """
         last = float(jnp.finfo(dtype).max)
-        args = tuple(
+        args = [
             np.where(np.isinf(a), a, np.clip(a.astype(DOUBLE), -last, last)).astype(
                 dtype
             )
             if is_floating(a)
             else a
             for a in self.args
-        )
-        return Trial(self.spec, args)
+        ]
+        return self.of(*args)
 
     @property
     def dtype(self) -> np.dtype:
         """The dtype under test."""
         return self.args[0].dtype
 
-    def eager(self) -> jax.Array:
-        """The loss, not compiled."""
-        return self.spec(*map(jnp.asarray, self.args))
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The hyperparameters."""
+        return {**self.spec.params, **self.settings}
+
+    @functools.cached_property
+    def exact(self) -> "Trial":
+        """The same examples in float64."""
+        return self if self.dtype == DOUBLE else self.cast(DOUBLE)
+
+    # What the programs return.
+
+    @functools.cached_property
+    def _columns(self) -> list[np.ndarray]:
+        """The arguments, and a column for each hyperparameter."""
+        count = len(self.args[0])
+        settings = [np.asarray(v, wide(self.dtype)) for v in self.params.values()]
+        return [
+            *self.args,
+            *(np.broadcast_to(v, (count, *v.shape)) for v in settings),
+        ]
+
+    def _run(self, steps: Sequence | None = None) -> tuple[Derivatives, dict]:
+        """What the program of this dtype returns."""
+        columns, function = self._columns, function_of(self.spec)
+        return programs.derivatives(function, columns, steps)
+
+    def _by_column(self, parts: Sequence) -> Iterator[tuple[int, Any]]:
+        """Parts of the evidence, each with the position of its column."""
+        yield from zip(floating(self._columns), parts, strict=False)
+
+    @functools.cached_property
+    def _evidence(self) -> tuple[Derivatives, dict[str, Exception]]:
+        return self._run()
+
+    @property
+    def _found(self) -> Derivatives:
+        return self._evidence[0]
+
+    def insist(self, what: str) -> None:
+        """Raises what the loss raised when it was asked for forward mode, or for
+        hyperparameters that are traced; nothing if it was able to."""
+        if what in self._evidence[1]:
+            raise self._evidence[1][what]
 
     def value(self) -> np.ndarray:
         """The loss, compiled."""
-        return np.asarray(_value(self.spec, *self.args))
+        return self._found.value
 
-    def value_under_grad(self) -> jax.Array:
+    def value_under_grad(self) -> np.ndarray:
         """The value that reverse mode returns along with the gradient."""
-        return slopes(self.spec, *self.args)[0]
+        return self._found.under_grad
 
-    def jvp(self, steps: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
-        """The value in forward mode, and its slope along `steps`."""
-        return _push(self.spec, tuple(steps), *self.args)
+    def jvp(
+        self, steps: Mapping[int, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Forward mode: the value, its slope along the steps in some columns, and the
+        gradient of that slope by reverse mode, in each differentiable argument."""
+        places = floating(self._columns)
+        every = [steps.get(i, np.zeros_like(self._columns[i])) for i in places]
+        found, _ = self._run(every)
+        self.insist("forward mode")
+        turned = dict(self._by_column(found.turned))
+        return found.under_jvp, found.slope, [turned[i] for i in self.spec.wrt]
 
-    def gradients(self, run: Callable = slopes) -> list[np.ndarray]:
+    def gradients(self) -> list[np.ndarray]:
         """The gradient in each differentiable argument."""
-        every = run(self.spec, *map(jnp.asarray, self.args))[1]
-        return [np.asarray(every[floating(self.args).index(i)]) for i in self.spec.wrt]
+        every = dict(self._by_column(self._found.gradient))
+        return [every[i] for i in self.spec.wrt]
 
-    def hessian(self, *, forward_last: bool = True) -> np.ndarray:
+    def slope_in(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The derivative in a hyperparameter, in forward and in reverse mode."""
+        self.insist("hyperparameters")
+        place = len(self.args) + [*self.spec.params].index(name)
+        reverse = dict(self._by_column(self._found.gradient))[place]
+        step = {place: np.ones_like(self._columns[place])}
+        return self.jvp(step)[1], reverse.reshape(len(reverse), -1).sum(axis=1)
+
+    def hessian(self) -> np.ndarray:
         """Per example, a matrix over all components of differentiable arguments."""
-        where, n = floating(self.args), len(self.args[0])
-        widths = [self.args[i].size // n for i in self.spec.wrt]
-        columns = [where.index(i) for i in self.spec.wrt]
-        rows = _second(self.spec, forward_last, *self.args)
-        blocks = [
-            [
-                np.reshape(row[c], (n, h, w))
-                for c, w in zip(columns, widths, strict=True)
-            ]
-            for row, h in zip(rows, widths, strict=True)
-        ]
+        n, blocks = len(self.args[0]), []
+        rows = dict(self._by_column(self._found.hessian))
+        width = {i: self.args[i].size // n for i in self.spec.wrt}
+        for i in self.spec.wrt:
+            row = dict(self._by_column(rows[i]))
+            shape = lambda j, i=i: (n, width[i], width[j])
+            blocks.append([np.reshape(row[j], shape(j)) for j in self.spec.wrt])
         return np.block(blocks)
+
+    def batch(self, where: np.ndarray, counts: np.ndarray) -> Batch:
+        """A chunk of examples as a batch, masked and weighted."""
+        function = function_of(self.spec)
+        return programs.batch(function, self._columns, where, counts, self.spec.fill)
+
+    @functools.cached_property
+    def _step_by_step(self) -> tuple[str, np.ndarray, list[np.ndarray]]:
+        """Nothing compiled: what `jax.debug_nans` says, value and gradients."""
+
+        def run(args: list) -> tuple:
+            return slopes(self.spec, *map(jnp.asarray, args))
+
+        message = ""
+        with jax.disable_jit():
+            try:
+                # JAX announces its second look at a compiled part by `print`.
+                with jax.debug_nans(True), contextlib.redirect_stdout(io.StringIO()):
+                    value, every = programs.in_chunks(run, self.args)
+            except FloatingPointError as error:
+                message = str(error)
+                value, every = programs.in_chunks(run, self.args)
+        where = floating(self.args)
+        return message, value, [every[where.index(i)] for i in self.spec.wrt]
+
+    def hidden_nan(self) -> str:
+        """What `jax.debug_nans` says of value and gradient, run step by step."""
+        return self._step_by_step[0]
+
+    def eager(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Value and gradients, step by step."""
+        return self._step_by_step[1:]
 
     def formula(self, field: str) -> np.ndarray:
         """A formula of the spec at the examples, which are widened to float64 first."""
-        return getattr(self.spec, field)(*self.cast(DOUBLE).args, **self.spec.params)
+        return getattr(self.spec, field)(*self.exact.args, **self.params)
 
     def formulas(self, field: str) -> Sequence[np.ndarray]:
         """A formula of gradients: one for each differentiable argument."""
@@ -198,22 +241,29 @@ class Trial:
 
     # What a faultless implementation cannot avoid.
 
+    @functools.cached_property
+    def _spread(self) -> np.ndarray:
+        moves = self.formula("cancels") if self.spec.cancels else np.zeros(())
+        for i, slope in self.exact._of_args(self.exact._found.gradient):
+            moves = moves + _moves(self.exact.args[i], slope, 1)
+        return moves
+
+    def _of_args(self, parts: Sequence) -> Iterator[tuple[int, Any]]:
+        """The parts of the evidence that are about arguments."""
+        yield from ((i, p) for i, p in self._by_column(parts) if i < len(self.args))
+
     def spread(self) -> np.ndarray:
         """Condition of the value: sum of |x . df/dx|, and of what the spec admits."""
-        exact = self.cast(DOUBLE).args
-        moves = self.formula("cancels") if self.spec.cancels else np.zeros(())
-        for i, slope in zip(floating(exact), slopes(self.spec, *exact)[1], strict=True):
-            moves = moves + _moves(exact[i], np.asarray(slope), 1)
-        return moves
+        return self._spread
 
     def gradient_spreads(self) -> list[np.ndarray]:
         """The same for the gradient in each differentiable argument."""
-        exact, found = self.cast(DOUBLE).args, []
-        rows = _second(self.spec, True, *exact)
+        exact, found = self.exact, []
+        rows = dict(exact._by_column(exact._found.hessian))
         admitted = self.formulas("gradient_cancels")
-        for i, row, moves in zip(self.spec.wrt, rows, admitted, strict=True):
-            for j, block in zip(floating(exact), row, strict=True):
-                moves = moves + _moves(exact[j], np.asarray(block), exact[i].ndim)
+        for i, moves in zip(self.spec.wrt, admitted, strict=True):
+            for j, block in exact._of_args(rows[i]):
+                moves = moves + _moves(exact.args[j], block, exact.args[i].ndim)
             found.append(moves)
         return found
 
@@ -244,7 +294,7 @@ class Trial:
         if actual.shape != desired.shape:
             raise AssertionError(f"{what} has shape {got.shape}, not {desired.shape}")
         unit, moves = ulp(desired, info.dtype), float(info.eps) * np.asarray(spread)
-        entries = np.abs(flat(self.cast(DOUBLE).args)).max(axis=1)
+        entries = np.abs(flat(self.exact.args)).max(axis=1)
         flushed = float(info.tiny) * np.clip(entries, 1, 128)
         flushed = flushed.reshape(-1, *[1] * (desired.ndim - 1))
         allowed = ulps / 2 * (unit + np.maximum(unit, moves)) + flushed
@@ -276,18 +326,22 @@ class Trial:
 
     # Differences.
 
-    def direction(self, seed: int) -> list[np.ndarray]:
+    def direction(self, seed: int) -> dict[int, np.ndarray]:
         """Random steps in the differentiable arguments, in proportion to them."""
         rng = np.random.default_rng(seed)
-        chosen = [self.args[i] for i in self.spec.wrt]
-        sizes = [np.where(x == 0, 1.0, np.abs(x)) for x in chosen]
-        return [size * rng.normal(size=size.shape) for size in sizes]
+        chosen = {i: self.args[i] for i in self.spec.wrt}
+        sizes = {i: np.where(x == 0, 1.0, np.abs(x)) for i, x in chosen.items()}
+        return {i: size * rng.normal(size=size.shape) for i, size in sizes.items()}
 
-    def shifted(self, steps: Sequence[np.ndarray], h: float) -> "Trial":
+    def shifted(self, steps: Mapping[int, np.ndarray], h: float) -> "Trial":
         """The same examples, `h` times the steps further."""
-        by = dict(zip(self.spec.wrt, steps, strict=True))
-        args = [a + h * by[i] if i in by else a for i, a in enumerate(self.args)]
-        return Trial(self.spec, tuple(args))
+        return self.of(
+            *(a + h * steps[i] if i in steps else a for i, a in enumerate(self.args))
+        )
+
+    def tuned(self, name: str, h: float) -> "Trial":
+        """The same examples, with `h` added to a hyperparameter."""
+        return Trial(self.spec, self.args, {name: self.params[name] + h})
 
     def matches_differences(
         self,
@@ -308,26 +362,10 @@ class Trial:
         wrong = ~(np.abs(slope - numeric) <= allowed) & ~(kink & (not self.spec.smooth))
         self.fail_at(what, wrong, slope, numeric)
 
-    def hidden_nan(self) -> str:
-        """What `jax.debug_nans` says of value and gradient, run step by step.
-
-        Nothing is compiled: of a compiled program it looks at the results alone.
-        """
-        try:
-            # JAX announces its second look at a compiled part by `print`.
-            quiet = contextlib.redirect_stdout(io.StringIO())
-            with jax.debug_nans(True), jax.disable_jit(), quiet:
-                loss = as_function_of(self.spec, self.args, self.spec.wrt)
-                value, pull = jax.vjp(loss, *pick(self.args, self.spec.wrt))
-                pull(jnp.ones_like(value))
-        except FloatingPointError as error:
-            return str(error)
-        return ""
-
     def singles(self) -> Iterator["Trial"]:
         """The examples, one at a time."""
         for i in range(len(self.args[0])):
-            yield Trial(self.spec, tuple(a[i : i + 1] for a in self.args))
+            yield self.of(*(a[i : i + 1] for a in self.args))
 
 
 @contextlib.contextmanager
@@ -349,22 +387,26 @@ def compile_events() -> Iterator[list[str]]:
 def trials(spec: LossSpec, *dtypes: DTypeLike) -> Iterator[Trial]:
     """Typical examples and the extremes of each dtype, as flat batches of it.
 
-    One batch for each event shape, its length rounded up to a multiple of `BATCH` by
-    repetition: laws and losses then share compiled programs.
+    One batch for each event shape; what was once found of it is kept for other laws.
     """
     for dtype in dtypes:
-        batches: dict[Any, list[list[np.ndarray]]] = {}
-        edges = spec.extremes(dtype) if spec.extremes else ()
-        for case in (Trial.draw(spec, (BATCH // 2,)).args, *edges):
-            arrays = [np.asarray(a) for a in case]
-            ndim = arrays[0].ndim - spec.event_ndim
-            flat = [a.reshape(-1, *a.shape[ndim:]) for a in arrays]
-            batches.setdefault(tuple(a.shape[1:] for a in flat), []).append(flat)
-        for batch in batches.values():
-            joined = [np.concatenate(parts) for parts in zip(*batch, strict=True)]
-            rows = -(-len(joined[0]) // BATCH) * BATCH
-            full = tuple(np.resize(a, (rows, *a.shape[1:])) for a in joined)
-            yield Trial(spec, full).cast(dtype)
+        yield from _trials(spec, np.dtype(dtype))
+
+
+@functools.lru_cache(maxsize=16)
+def _trials(spec: LossSpec, dtype: np.dtype) -> tuple[Trial, ...]:
+    batches: dict[Any, list[list[np.ndarray]]] = {}
+    edges = spec.extremes(dtype) if spec.extremes else ()
+    for case in (Trial.draw(spec, (CHUNK // 2,)).args, *edges):
+        arrays = [np.asarray(a) for a in case]
+        ndim = arrays[0].ndim - spec.event_ndim
+        flat = [a.reshape(-1, *a.shape[ndim:]) for a in arrays]
+        batches.setdefault(tuple(a.shape[1:] for a in flat), []).append(flat)
+    joined = (
+        [np.concatenate(parts) for parts in zip(*batch, strict=True)]
+        for batch in batches.values()
+    )
+    return tuple(Trial(spec, tuple(args)).cast(dtype) for args in joined)
 
 
 def parameters(fn: Callable) -> Mapping[str, inspect.Parameter]:

@@ -6,7 +6,8 @@ with 64-bit types on, so that a stray constant shows as a wrong dtype.
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from jaxloss import reduce
 from jaxloss.testing import evidence, ulps
 from jaxloss.testing.evidence import Trial, trials
+from jaxloss.testing.programs import CHUNK
 from jaxloss.testing.spec import LossSpec
 from jaxloss.testing.ulps import DOUBLE, DTYPES, SINGLE, assert_close, tolerance
 
@@ -52,7 +54,7 @@ def matches_reference(spec: LossSpec) -> None:
         truth, spread = trial.formula("reference"), trial.spread()
         trial.within_ulps("the value under jit", trial.value(), truth, spread)
         if trial.dtype == SINGLE:
-            trial.within_ulps("the value", trial.eager(), truth, spread)
+            trial.within_ulps("the value", trial.eager()[0], truth, spread)
 
 
 @law("gradient")
@@ -61,11 +63,11 @@ def gradient_matches_derivation(spec: LossSpec) -> None:
     arguments, compiled and not."""
     for trial in trials(spec, *DTYPES):
         truths, spreads = trial.formulas("gradient"), trial.gradient_spreads()
-        runs: dict[str, Callable] = {"the gradient under jit": evidence.slopes}
+        runs = {"the gradient under jit": trial.gradients()}
         if trial.dtype == SINGLE:
-            runs["the gradient"] = evidence.eager_slopes
-        for what, run in runs.items():
-            found = zip(trial.gradients(run), truths, spreads, strict=True)
+            runs["the gradient"] = trial.eager()[1]
+        for what, gradients in runs.items():
+            found = zip(gradients, truths, spreads, strict=True)
             for got, truth, spread in found:
                 trial.within_ulps(what, got, truth, spread)
 
@@ -77,8 +79,8 @@ def gradient_matches_differences(spec: LossSpec) -> None:
     gradient = evidence.flat(trial.gradients())
     for seed in range(3):
         steps = trial.direction(seed)
-        terms = gradient * evidence.flat(steps)
-        _, forward = trial.jvp(steps)
+        terms = gradient * evidence.flat([*steps.values()])
+        _, forward, _ = trial.jvp(steps)
         reverse, size = terms.sum(axis=1), np.abs(terms).sum(axis=1)
         trial.fail_at("the slope", ~np.isfinite(reverse), reverse, "a finite number")
         trial.within_ulps("the slope in reverse mode", reverse, forward, size)
@@ -91,7 +93,7 @@ def minimiser_is_a_minimum(spec: LossSpec) -> None:
     """At the claimed minimiser: the claimed value, and no lower one on the way to
     other examples."""
     x, *rest = Trial.draw(spec).args
-    others = Trial(spec, tuple(rest))
+    others = Trial(spec, tuple(rest))  # for formulas of the other arguments
     best = np.broadcast_to(others.formula("minimiser"), x.shape)
     least = others.formula("minimum") if callable(spec.minimum) else spec.minimum
     least = np.broadcast_to(least, x.shape[:1])
@@ -140,16 +142,13 @@ def output_shape_and_dtype(spec: LossSpec) -> None:
 @law()
 def transformations_agree(spec: LossSpec) -> None:
     """jit and vmap change nothing, and the loss takes no batch for granted."""
-    trial = Trial.draw(spec, (4, 8))
-    eager = trial.eager()
-    near = functools.partial(assert_close, ulps=64, size=np.abs(eager).max())
-    once, twice = jax.vmap(spec), jax.vmap(jax.vmap(spec))
-    near(trial.value(), eager, what="the loss under jit")
-    near(jax.jit(once)(*trial.args), eager, what="the loss under vmap")
-    near(jax.jit(twice)(*trial.args), eager, what="the loss under vmap of vmap")
-    one = jax.jit(spec)
-    singly = np.stack([one(*(a[0, i] for a in trial.args)) for i in range(8)])
-    near(singly, eager[0], what="the loss of one example at a time")
+    trial = Trial.draw(spec)
+    value, batch = trial.value(), trial.batch(*_halves())
+    near = functools.partial(assert_close, ulps=64, size=np.abs(value).max())
+    near(batch.singly, value, what="the loss of one example at a time")
+    eights = value.reshape(-1, 8)
+    near(batch.plain, eights, what="the loss of a batch of two axes")
+    near(batch.twice, eights, what="the loss under vmap of vmap")
 
 
 @law()
@@ -158,7 +157,7 @@ def value_survives_differentiation(spec: LossSpec) -> None:
     for trial in trials(spec, DOUBLE, SINGLE):
         plain, spread = trial.value(), trial.spread()
         trial.fail_at("the value", np.isnan(plain), plain, "a number")
-        ones = [np.ones_like(trial.args[i]) for i in spec.wrt]
+        ones = {i: np.ones_like(trial.args[i]) for i in spec.wrt}
         trial.within_ulps(
             "the value under grad", trial.value_under_grad(), plain, spread
         )
@@ -170,19 +169,18 @@ def parameters_may_be_traced(spec: LossSpec) -> None:
     """Hyperparameters can be jitted over and differentiated, hence swept, scheduled
     and learnt: finite derivatives in both modes, equal to central differences."""
     trial = Trial.draw(spec)
-    for name, setting in spec.params.items():
-        run, what = evidence.swept(spec, name), f"the derivative in `{name}`"
-        value, slope, total = map(np.asarray, run(setting, *trial.args))
-        trial.within_ulps(
-            f"the value, `{name}` traced,", value, trial.value(), trial.spread()
-        )
+    for name in spec.params:
+        what = f"the derivative in `{name}`"
+        slope, reverse = trial.slope_in(name)
         trial.fail_at(what, ~np.isfinite(slope), slope, "a finite number")
         size = np.abs(slope).sum()
-        assert_close(total.sum(), slope.sum(), ulps=64, size=size, what=what)
-        moved = lambda h, run=run, at=setting: run(at + h, *trial.args)[0]
+        assert_close(reverse.sum(), slope.sum(), ulps=64, size=size, what=what)
+        moved = lambda h, name=name: trial.tuned(name, h).value()
         trial.matches_differences(what, slope, moved, np.abs(slope))
         for edges in trials(spec, DOUBLE):
-            slope = np.asarray(run(setting, *edges.args)[1])
+            # Not by forward mode, where the infinite slope in another hyperparameter,
+            # at an edge, times its step of 0 is NaN.
+            _, slope = edges.slope_in(name)
             edges.fail_at(what, np.isnan(slope), slope, "a number")
 
 
@@ -193,7 +191,7 @@ def second_order_is_finite(spec: LossSpec) -> None:
     and the ones derived by hand."""
     what = "the second derivative"
     for trial in trials(spec, DOUBLE, SINGLE):
-        info, exact = jnp.finfo(trial.dtype), trial.cast(DOUBLE).hessian()
+        info, exact = jnp.finfo(trial.dtype), trial.exact.hessian()
         forward = trial.hessian()
         wrong = ~(np.isfinite(forward) | (np.abs(exact) > float(info.max)))
         trial.fail_at(what, wrong, forward, "a finite number")
@@ -203,9 +201,8 @@ def second_order_is_finite(spec: LossSpec) -> None:
         near = functools.partial(trial.within_ulps, truth=exact, spread=size, ulps=1024)
         near(what, forward)
         near(f"{what} in the other order", exact.swapaxes(1, 2))
-        if trial.dtype == SINGLE:
-            backward = trial.hessian(forward_last=False)
-            near(f"{what} by reverse over forward mode", backward)
+        for seed in range(3 if trial.dtype == SINGLE else 0):
+            _reverse_over_forward(trial, exact, size, seed)
         if spec.curvature:
             got, truth = forward, trial.formula("curvature")
             d = trial.args[spec.wrt[0]].size // len(got)
@@ -214,30 +211,50 @@ def second_order_is_finite(spec: LossSpec) -> None:
             trial.within_ulps(what, got, truth, ulps=spec.second_ulps)
     trial = Trial.draw(spec)
     steps = trial.direction(seed=0)
-    terms = trial.hessian() * evidence.flat(steps)[:, None]
+    terms = trial.hessian() * evidence.flat([*steps.values()])[:, None]
     moved = lambda h: evidence.flat(trial.shifted(steps, h).gradients())
     what = "the slope of the gradient"
     trial.matches_differences(what, terms.sum(axis=2), moved, np.abs(terms).sum(axis=2))
 
 
+def _reverse_over_forward(
+    trial: Trial, exact: np.ndarray, size: np.ndarray, seed: int
+) -> None:
+    """The Hessian's product with a vector of signs, by the other pair of modes."""
+    rng = np.random.default_rng(seed)
+    signs = {
+        i: rng.choice([-1.0, 1.0], trial.args[i].shape).astype(trial.dtype)
+        for i in trial.spec.wrt
+    }
+    turned = evidence.flat(trial.jvp(signs)[2])
+    vector = evidence.flat([*signs.values()]).astype(DOUBLE)
+    truth = (exact * vector[:, None]).sum(axis=2)
+    size, what = size[:, 0] * exact.shape[2], "the Hessian's product with a vector"
+    within = np.abs(exact).max(axis=2) <= float(jnp.finfo(trial.dtype).max)
+    got, truth = (np.where(within, a, 0) for a in (turned, truth))
+    trial.within_ulps(f"{what} by reverse over forward mode", got, truth, size, 1024)
+
+
 @law()
 def compiles_once(spec: LossSpec) -> None:
     """Other values of the data and of the hyperparameters run the same program."""
-    traces = []
+    first = Trial.draw(spec)
+    first.insist("hyperparameters")
+    with evidence.compile_events() as events:
+        for seed, share in enumerate((1.0, 0.9)):
+            args = Trial.draw(spec, seed=seed).args
+            settings = {
+                k: share * v + 0.05 * (1 - share) for k, v in spec.params.items()
+            }
+            value = Trial(spec, args, settings).value()
+            first.fail_at("the loss", np.isnan(value), value, "a number")
+    if events:
+        raise AssertionError(f"a second call has {', '.join(events)}; expected neither")
 
-    @jax.jit
-    def step(params: dict, *args: jax.Array) -> jax.Array:
-        traces.append(args)
-        return spec(*args, **params)
 
-    for seed, share in enumerate((1.0, 0.9)):
-        args = [jnp.asarray(a) for a in Trial.draw(spec, (4, 8), seed=seed).args]
-        params = {k: share * v + 0.05 * (1 - share) for k, v in spec.params.items()}
-        want = spec(*args, **params)
-        size = np.abs(want).max()
-        assert_close(step(params, *args), want, ulps=64, size=size, what="the loss")
-    if len(traces) > 1:
-        raise AssertionError(f"{len(traces)} programs for two calls; expected one")
+def _other(params: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Hyperparameters beside those claimed; the same for a share of 1."""
+    return {k: share * v + 0.05 * (1 - share) for k, v in params.items()}
 
 
 @law("kernel")
@@ -252,9 +269,11 @@ def one_dispatch(spec: LossSpec) -> None:
     if len(programs) > 2:
         ran = ", ".join(programs)
         raise AssertionError(f"the mean of the loss runs {ran}; expected two programs")
-    spec(*args)
+    sample = Trial.draw(spec, dtype=SINGLE)
+    what, truth = "the value of a call", sample.exact.value()
+    sample.within_ulps(what, spec(*args), truth, sample.spread(), 2 * spec.ulps)
     for what, share in (("a second call", 1.0), ("a call with other numbers", 0.9)):
-        given = {k: share * v + 0.05 * (1 - share) for k, v in numbers.items()}
+        given = _other(numbers, share)
         with evidence.compile_events() as events:
             spec(*args, **given)
         if events:
@@ -281,7 +300,7 @@ def finite_at_extremes(spec: LossSpec) -> None:
     """Finite arguments give finite losses and gradients, in every dtype, unless
     float64 says that the true one is more than the dtype can hold."""
     for trial in trials(spec, *DTYPES):
-        exact = trial.cast(DOUBLE)
+        exact = trial.exact
         found = zip(
             ("the value", *["the gradient"] * len(spec.wrt)),
             (trial.value(), *trial.gradients()),
@@ -310,37 +329,32 @@ def debug_nans_stays_quiet(spec: LossSpec) -> None:
 def masked_entries_do_not_exist(spec: LossSpec) -> None:
     """NaN behind a mask reaches neither the mean nor its gradient; and the mean over
     the mask is the mean over the kept examples."""
-    args = Trial.draw(spec, (6,)).args
-    where = np.array([True, False, True, True, False, True])
-    dirty = [a.copy() for a in args]
-    for i in evidence.floating(args):
-        dirty[i][~where] = np.nan
-
-    def loss(*args: jax.Array) -> jax.Array:
-        filled = reduce.fill(where, *args, value=spec.fill)
-        return reduce.mean(spec(*filled), where=where)
-
-    value, slopes = jax.jit(jax.value_and_grad(loss, spec.wrt))(*dirty)
-    kept = Trial(spec, tuple(a[where] for a in args)).value()
+    trial, (where, counts) = Trial.draw(spec), _halves()
+    batch, kept = trial.batch(where, counts), trial.value()[where]
     size = np.abs(kept).max()
-    assert_close(value, kept.mean(), ulps=64, size=size, what="the masked mean")
-    gone = Trial(spec, tuple(a[~where] for a in args))
-    for slope in slopes:
-        behind = np.asarray(slope)[~where]
+    near = functools.partial(assert_close, ulps=64, size=size)
+    near(batch.masked, kept.mean(), what="the masked mean")
+    gone = trial.of(*(a[~where] for a in trial.args))
+    for slope in batch.slopes:
+        behind = slope[~where]
         gone.fail_at("the gradient behind the mask", behind != 0, behind, "0")
 
 
 @law()
 def weights_count_repetitions(spec: LossSpec) -> None:
     """Weight k means "k copies of this example"; scaling all weights does nothing."""
-    counts = np.array([0, 1, 2, 3])
-    args = Trial.draw(spec, (4,)).args
-
-    mean = jax.jit(lambda w, *args: reduce.mean(spec(*args), weights=w))
-    copies = Trial(spec, tuple(np.repeat(a, counts, axis=0) for a in args)).value()
+    trial, (where, counts) = Trial.draw(spec), _halves()
+    copies = np.repeat(trial.value(), counts.astype(int))
     near = functools.partial(assert_close, ulps=64, size=np.abs(copies).max())
-    near(mean(1.0 * counts, *args), copies.mean(), what="the weighted mean")
-    near(mean(7.0 * counts, *args), copies.mean(), what="the mean of scaled weights")
+    mean, scaled = trial.batch(where, counts).weighted
+    near(mean, copies.mean(), what="the weighted mean")
+    near(scaled, copies.mean(), what="the mean of scaled weights")
+
+
+def _halves() -> tuple[np.ndarray, np.ndarray]:
+    """Which examples of a chunk are kept, and how often each counts."""
+    places = np.arange(CHUNK)
+    return places % 3 != 1, (places % 4).astype(DOUBLE)
 
 
 @law("bad_calls")

@@ -1,0 +1,336 @@
+"""The compiled programs behind the evidence: few, shared, and in chunks of one size.
+
+XLA takes most of the time of a suite, and running takes next to none.  So one program
+returns all that can be asked of a function in one dtype: its value, alone and along
+with each mode of differentiation, its gradient and its second derivatives.  Everything
+that is a number is an argument of it, hyperparameters too: another setting, another
+sample or a grid of a thousand points run the same program.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxloss import reduce
+from jaxloss.testing.ulps import wide
+
+CHUNK = 32  # rows of every program
+KEPT = 24  # programs; those of a claim are asked for one after the other
+
+COMPILED: collections.Counter[Hashable] = collections.Counter()
+"""How many programs were compiled for each function."""
+
+
+class Function(NamedTuple):
+    """A function of columns, one example a row, and what tells it from others."""
+
+    key: Hashable
+    call: Callable[..., jax.Array]
+    """Takes all columns by position, with or without the axis of examples."""
+    settings: int = 0
+    """How many columns at the end are hyperparameters, the same for every example."""
+
+
+class Derivatives(NamedTuple):
+    """What one program returns: one row for each example."""
+
+    value: Any
+    under_grad: Any
+    """The value that reverse mode returns along with the gradient."""
+    gradient: Any
+    """One for each floating column, by reverse mode."""
+    hessian: Any
+    """Each gradient, differentiated in each floating column: forward over reverse."""
+    under_jvp: Any = None
+    """The value that forward mode returns."""
+    slope: Any = None
+    """Along the steps, by forward mode."""
+    turned: Any = None
+    """The gradient of that slope: reverse over forward mode."""
+
+
+class Batch(NamedTuple):
+    """The same examples as a batch, in every way in which a batch can be given."""
+
+    plain: Any
+    twice: Any
+    """Under `vmap` of `vmap`."""
+    singly: Any
+    """One example at a time, without an axis of examples."""
+    masked: Any
+    """Mean over the mask, with NaN filled behind it."""
+    slopes: Any
+    """Of the masked mean, in each floating argument."""
+    weighted: Any
+    """Mean with the counts as weights, and with seven times as much."""
+
+
+def is_floating(x: Any) -> bool:
+    """Whether the dtype under test applies to `x`; class ids and masks keep theirs."""
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def floating(columns: Sequence[Any]) -> tuple[int, ...]:
+    """The positions of the floating columns."""
+    return tuple(i for i, a in enumerate(columns) if is_floating(a))
+
+
+def insert(columns: Sequence[Any], positions: Sequence[int], chosen: Sequence) -> list:
+    """The columns, with other ones at `positions`."""
+    given = dict(enumerate(columns)) | dict(zip(positions, chosen, strict=True))
+    return [*given.values()]
+
+
+# --- what is compiled --------------------------------------------------------------
+
+
+def _one(call: Callable, forward: bool, columns: Sequence, steps: Sequence) -> Any:
+    """All derivatives at one example."""
+    where = floating(columns)
+    loss = lambda x: call(*insert(columns, where, x))
+    x = tuple(columns[i] for i in where)
+
+    def slopes(x: tuple) -> tuple:
+        value, gradient = jax.value_and_grad(loss)(x)
+        return gradient, (value, gradient)
+
+    def along(x: tuple) -> tuple:
+        value, slope = jax.jvp(loss, (x,), (tuple(steps),))
+        return slope, value
+
+    hessian, (value, gradient) = jax.jacfwd(slopes, has_aux=True)(x)
+    found = Derivatives(loss(x), value, gradient, hessian)
+    if not forward:
+        return found
+    (slope, value), turned = jax.value_and_grad(along, has_aux=True)(x)
+    return found._replace(under_jvp=value, slope=slope, turned=turned)
+
+
+def _batch(call: Callable, fill: float, columns: Sequence, settings: Sequence) -> Batch:
+    """The examples as a batch, eight by eight, one by one, masked and weighted."""
+    *columns, where, counts = columns
+    eights = [jnp.reshape(a, (-1, 8, *a.shape[1:])) for a in columns]
+    loss = lambda *args: call(*args, *settings)
+    chosen = floating(columns)
+
+    def masked(x: list) -> jax.Array:
+        filled = reduce.fill(where, *insert(columns, chosen, x), value=fill)
+        return reduce.mean(loss(*filled), where=where)
+
+    hidden = [
+        jnp.where(jnp.reshape(where, (-1, *[1] * (a.ndim - 1))), a, jnp.nan)
+        for a in (columns[i] for i in chosen)
+    ]
+    mean, slopes = jax.value_and_grad(masked)(hidden)
+    weighted = [reduce.mean(loss(*columns), weights=k * counts) for k in (1.0, 7.0)]
+    return Batch(
+        plain=loss(*eights),
+        twice=jax.vmap(jax.vmap(loss))(*eights),
+        singly=jax.lax.map(lambda args: loss(*args), tuple(columns)),
+        masked=mean,
+        slopes=slopes,
+        weighted=weighted,
+    )
+
+
+# --- programs, and what is lost where a function cannot be asked everything -----------
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program, and what it does not tell of its function, and why."""
+
+    run: Callable
+    lost: dict[str, Exception]
+
+
+_memory: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+
+
+def _kept(key: Hashable, build: Callable[[], Any]) -> Any:
+    """What belongs to a key, made unless it is among the last that were asked for."""
+    if key not in _memory:
+        _memory[key] = build()
+        while len(_memory) > KEPT:
+            _memory.popitem(last=False)
+    _memory.move_to_end(key)
+    return _memory[key]
+
+
+def _compile(function: Function, run: Callable, *args: Any, **options: Any) -> Callable:
+    compiled = jax.jit(run).lower(*args).compile(compiler_options=options)
+    COMPILED[function.key] += 1
+    return compiled
+
+
+def _with_derivatives(function: Function, columns: Sequence) -> Program:
+    """Everything in one program; less where forward mode, or a traced hyperparameter,
+    is more than the function can take: the reason is kept."""
+    errors: dict[tuple[bool, bool], Exception] = {}
+    for traced, forward in itertools.product((True, False), repeat=2):
+        if not (traced or function.settings):
+            break
+        given, call = columns, function.call
+        if not traced:
+            given, call = _with_numbers(function, columns)
+        steps = [np.ones_like(given[i]) for i in floating(given)]
+        run = jax.vmap(functools.partial(_one, call, forward))
+        try:
+            compiled = _compile(function, run, given, steps)
+        except Exception as error:
+            errors[traced, forward] = error
+            continue
+        lost = {}
+        if not traced:
+            lost["hyperparameters"] = errors[True, forward]
+        if not forward:
+            lost["forward mode"] = errors[traced, True]
+        return Program(compiled, lost)
+    raise errors[True, True]
+
+
+def _with_numbers(function: Function, columns: Sequence) -> tuple[list, Callable]:
+    """The function of the other columns, at Python numbers for hyperparameters."""
+    split = len(columns) - function.settings
+    rows = [np.asarray(a[0]) for a in columns[split:]]
+    numbers = [a if a.ndim else a.item() for a in rows]
+    return [*columns[:split]], lambda *args: function.call(*args, *numbers)
+
+
+# --- running them ------------------------------------------------------------------
+
+
+def derivatives(
+    function: Function, columns: Sequence[np.ndarray], steps: Sequence | None = None
+) -> tuple[Derivatives, dict[str, Exception]]:
+    """All of a function at every row, and what it could not be asked, and why.
+
+    Half precision is what float32 gives at the widened columns, rounded, where the
+    function does no more than widen them; else it has a program of its own.
+
+    Args:
+      function: Of columns of this number.
+      columns: Arrays of the same length.
+      steps: In every floating column, the direction of forward mode; ones by default.
+    """
+    wider = [widened(a) for a in columns]
+    half = any(a is not b for a, b in zip(columns, wider, strict=True))
+    if half and only_widens(function, columns):
+        found, lost = derivatives(function, wider, steps)
+        narrow = [columns[i].dtype for i in floating(columns)]
+        slopes = zip(found.gradient, narrow, strict=False)
+        rounded = tuple(slope.astype(dtype) for slope, dtype in slopes)
+        return found._replace(gradient=rounded), lost
+    key = (function.key, tuple((a.dtype, a.shape[1:]) for a in columns))
+    chunk = _rows(columns, 0)
+    program = _kept(key, lambda: _with_derivatives(function, chunk))
+    if "hyperparameters" in program.lost:  # so they are constants of the program
+        split = len(columns) - function.settings
+        key = (*key, *(a[0].tobytes() for a in columns[split:]))
+        program = _kept(key, lambda: _with_derivatives(function, chunk))
+        columns = columns[:split]
+    moving = [columns[i] for i in floating(columns)]
+    steps = [np.ones_like(a) for a in moving] if steps is None else steps
+    steps = [np.asarray(s, a.dtype) for s, a in zip(steps, moving, strict=False)]
+    return in_chunks(program.run, columns, steps), program.lost
+
+
+def batch(
+    function: Function,
+    columns: Sequence[np.ndarray],
+    where: np.ndarray,
+    counts: np.ndarray,
+    fill: float,
+) -> Batch:
+    """A chunk of examples as a batch; hyperparameters are numbers, not columns."""
+    split = len(columns) - function.settings
+    args, settings = columns[:split], [a[0] for a in columns[split:]]
+    given = [*args, where, counts]
+    key = (function.key, fill, tuple((a.dtype, a.shape[1:]) for a in columns))
+
+    def build() -> Callable:
+        run = functools.partial(_batch, function.call, fill)
+        # Nothing here is about digits, so XLA need not take pains.
+        return _compile(
+            function, run, given, settings, xla_backend_optimization_level=0
+        )
+
+    return jax.tree.map(np.asarray, _kept(key, build)(given, settings))
+
+
+def in_chunks(run: Callable, *columns: Sequence[np.ndarray]) -> Any:
+    """What a function of chunks returns for all rows of its lists of columns."""
+    count = len(columns[0][0])
+    parts = [
+        jax.tree.map(np.asarray, run(*(_rows(part, i) for part in columns)))
+        for i in range(0, count, CHUNK)
+    ]
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *parts)
+
+
+def _rows(columns: Sequence[np.ndarray], start: int) -> list[np.ndarray]:
+    """A chunk of rows; what is missing at the end repeats the others."""
+    part = [a[start : start + CHUNK] for a in columns]
+    return [np.resize(a, (CHUNK, *a.shape[1:])) for a in part]
+
+
+# --- half precision ----------------------------------------------------------------
+
+
+def only_widens(function: Function, columns: Sequence[np.ndarray]) -> bool:
+    """Whether at these columns, some of them half precision, the function does what it
+    does in float32 after widening them: then it needs no program of its own.
+
+    Read from the two programs before they are compiled: each half-precision argument
+    may be converted and nothing else, and the rest is the same to the letter.
+    """
+    key = (function.key, "widens", tuple((a.dtype, a.shape[1:]) for a in columns))
+    return _kept(key, lambda: _only_widens(function, columns))
+
+
+def _only_widens(function: Function, columns: Sequence[np.ndarray]) -> bool:
+    half, full = _rows(columns, 0), [widened(a) for a in _rows(columns, 0)]
+    with jax.disable_jit():  # so that no part of it hides in a call
+        run = jax.make_jaxpr(jax.vmap(function.call))
+        narrow, other = (run(*a).jaxpr for a in (half, full))
+    kept, renamed = [], {}
+    for equation in narrow.eqns:
+        given = [v for v in narrow.invars if any(v is used for used in equation.invars)]
+        of_half = [v for v in given if _is_half(v)]
+        if not of_half:
+            kept.append(equation)
+        elif equation.primitive.name == "convert_element_type" and not _is_half(
+            equation.outvars[0]
+        ):
+            renamed.setdefault(of_half[0], []).append(equation.outvars[0])
+        else:
+            return False
+    if any(len(found) > 1 for found in renamed.values()):
+        return False
+    given = [renamed.get(v, [v])[0] for v in narrow.invars]
+    if any(map(_is_half, given)):
+        return False
+    same = narrow.replace(invars=given, eqns=kept)
+    return _text(same) == _text(other)
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """A column in the dtype that a loss computes in."""
+    return x.astype(wide(x.dtype)) if is_floating(x) and x.dtype.itemsize == 2 else x
+
+
+def _is_half(variable: Any) -> bool:
+    return is_floating(variable.aval) and variable.aval.dtype.itemsize == 2
+
+
+def _text(jaxpr: Any) -> str:
+    """A program in letters, without the addresses of Python functions."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr))
