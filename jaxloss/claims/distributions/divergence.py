@@ -378,10 +378,10 @@ WIDE_VARIANCES = np.array([[80.0, -1e30], [1e-18, 1e-17], [1e-7, -1e-7], [2.01, 
 
 def gaussian_cases() -> Iterator[Case]:
     claims = {"bounds": (3, 2, 2), "conditioned": (False, False, False)}
-    moments = "means", "log_variances"
-    yield from in_each(*moments, columns=(MEANS, LOG_VARIANCES), **claims)
+    names = "means", "log_variances"
+    yield from in_each(*names, columns=(MEANS, LOG_VARIANCES), **claims)
     wide = {"where": ", wide", "columns": (WIDE_MEANS, WIDE_VARIANCES)}
-    yield from in_each(*moments, **wide, halves=False, **claims)
+    yield from in_each(*names, **wide, halves=False, **claims)
 
 
 GAUSSIAN_KL = Claim(

@@ -74,7 +74,7 @@ def clip(r, limit):
 
 
 def weight(r, level):
-    """Below the target the level, above it the rest; on it, whatever."""
+    """Up to the target the level, above it the rest."""
     return 1 - level if r > 0 else level
 
 
