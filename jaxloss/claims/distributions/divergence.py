@@ -1,13 +1,31 @@
-"""What is claimed of every loss of `jaxloss.losses.distributions.divergence`."""
+"""Claims of the divergences between distributions."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss import stable
 from jaxloss.claims import common
-from jaxloss.testing import LossSpec, exact
-from jaxloss.testing.exact import mp
+from jaxloss.claims.distributions.likelihood import VARIANCES
+from jaxloss.testing import LossSpec, Symmetry
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
+from jaxloss.testing.exact import digits, mp
 
-ROW = np.log(np.full((3, 4), 0.25))
+CLASSES = common.permutation(0, 1)
+TARGETS = tuple((f"target {t}", t) for t in (0.5, 0.7, 0.95))
+LOG_ODDS = Line(
+    "log-odds of one of two classes",
+    (-6, 6),
+    lambda x, t: (stable.log_softmax(common.vector(x, 0)), common.vector(t, 1 - t)),
+    TARGETS,
+)
+
+
+# --- between probabilities ---------------------------------------------------------
 
 
 def distributions(rng, shape):
@@ -57,13 +75,64 @@ def bad_calls(loss):
     )
 
 
-def kl_terms(log_q, t):
-    return mp.fsum(
-        entropic(y) - (x * y if y else 0) for x, y in zip(log_q, t, strict=True)
+def divergence(fn: Callable, **laws: Any) -> LossSpec:
+    """The laws of a loss of log-probabilities and probabilities, over classes."""
+    usual = {
+        "sample": distributions,
+        "minimiser": lambda t: np.log(t),
+        "symmetries": (CLASSES,),
+        "fill": 0.25,
+        "extremes": edges,
+        "bad_calls": bad_calls(fn.__name__),
+    }
+    return LossSpec(
+        name=fn.__name__,
+        fn=fn,
+        event_ndim=1,
+        differentiable=(0, 1),
+        **{**usual, **laws},
     )
 
 
-kl_reference = common.exact_rows(1, 1)(kl_terms)
+def in_each(*arguments: str, where: str = "", **claims: Any) -> Iterator[Case]:
+    """The same claims of the derivatives in each argument."""
+    # A sum of terms of both signs is as exact as its arguments; the rarest class has a
+    # small gradient, but the largest derivatives.
+    usual = {"bounds": (2, 2, 2), "conditioned": (True, True, True)}
+    for argument, name in enumerate(arguments):
+        name = f"in {name}{where}"
+        yield Case(name=name, argument=argument, **{**usual, **claims})
+
+
+def typical() -> tuple[np.ndarray, np.ndarray]:
+    """Unrelated, peaked and nearly equal pairs of distributions over three classes."""
+    rng = np.random.default_rng(0)
+    draw = lambda spread, n: rng.dirichlet(np.full(3, spread), size=n) + 1e-3
+    near = draw(1.0, 4)
+    steps = np.geomspace(1e-6, 0.3, 4)[:, None] * rng.normal(size=(4, 3))
+    q = np.concatenate([draw(1.0, 2), draw(0.1, 2), near * np.exp(steps)])
+    t = np.concatenate([draw(1.0, 2), draw(0.1, 2), near])
+    return np.log(q / q.sum(1, keepdims=True)), t / t.sum(1, keepdims=True)
+
+
+# Classes of probability 1e-30 and nearly 1, on either side and on both.
+RARE = (
+    np.array([[-1e-7, -16.0, -69.0], [-69.0, -1e-30, -50.0], [-0.3, -1.3, -80.0]]),
+    np.array([[1.0, 1e-7, 1e-30], [1e-30, 1.0, 1e-20], [1e-30, 0.7, 0.3]]),
+)
+SIDES = "log_predictions", "targets"
+OF_PROBABILITIES = (
+    *in_each(*SIDES, where=", typical", columns=typical()),
+    *in_each(*SIDES, where=", rare", columns=RARE, halves=False),
+)
+
+
+# --- Kullback-Leibler --------------------------------------------------------------
+
+
+def kl(log_q, t):
+    pairs = zip(log_q, t, strict=True)
+    return mp.fsum(entropic(y) - x * y for x, y in pairs if y)
 
 
 @common.exact_rows(1, 1)
@@ -72,20 +141,19 @@ def kl_gradient(log_q, t):
     return [-y for y in t], [slope(x, y) for x, y in zip(log_q, t, strict=True)]
 
 
-kl_divergence = LossSpec(
-    name="kl_divergence",
+KL_DIVERGENCE = Claim(
     fn=jaxloss.kl_divergence,
-    sample=distributions,
-    event_ndim=1,
-    differentiable=(0, 1),
-    reference=kl_reference,
-    gradient=kl_gradient,
-    curvature=lambda log_q, t: np.zeros((*t.shape, t.shape[-1])),
-    minimiser=lambda t: np.log(t),
-    convex=True,
-    fill=0.25,
-    extremes=edges,
-    bad_calls=bad_calls("kl_divergence"),
+    settings=(
+        divergence(
+            jaxloss.kl_divergence,
+            reference=common.exact_rows(1, 1)(kl),
+            gradient=kl_gradient,
+            curvature=lambda log_q, t: np.zeros((*t.shape, t.shape[-1])),
+            convex=True,
+        ),
+    ),
+    accuracy=OF_PROBABILITIES,
+    line=LOG_ODDS,
 )
 
 
@@ -111,7 +179,7 @@ def log_edges(dtype):
 
 
 @common.exact_rows(1, 1)
-def kl_of_logs_reference(log_q, log_t):
+def kl_of_logs(log_q, log_t):
     pairs = [(x, y) for x, y in zip(log_q, log_t, strict=True) if y != -mp.inf]
     return mp.fsum(mp.exp(y) * (y - x) for x, y in pairs)
 
@@ -123,30 +191,47 @@ def kl_of_logs_gradient(log_q, log_t):
     return [-mp.exp(y) for y in log_t], [slope(x, y) for x, y in pairs]
 
 
-kl_divergence_with_log_targets = LossSpec(
-    name="kl_divergence_with_log_targets",
+def bad_log_targets(loss):
+    row = np.log(np.full((3, 4), 0.25))
+    return (
+        common.refused(loss, "log_targets", row, row[:2]),
+        common.refused(loss, "log_targets", row, row.astype(int), error=TypeError),
+        common.refused(loss, "axis", row, row, axis=2),
+    )
+
+
+def on_logarithms(x, t):
+    """Two classes, as their logarithms on both sides."""
+    log_q, t = LOG_ODDS.at(x, t)
+    return log_q, jnp.log(t)
+
+
+KL_DIVERGENCE_WITH_LOG_TARGETS = Claim(
     fn=jaxloss.kl_divergence_with_log_targets,
-    sample=log_distributions,
-    event_ndim=1,
-    differentiable=(0, 1),
-    reference=kl_of_logs_reference,
-    gradient=kl_of_logs_gradient,
-    minimiser=lambda log_t: log_t,
-    convex=True,
-    fill=0.25,
-    extremes=log_edges,
-    bad_calls=(
-        common.refused("kl_divergence_with_log_targets", "log_targets", ROW, ROW[:2]),
-        common.refused(
-            "kl_divergence_with_log_targets",
-            "log_targets",
-            ROW,
-            ROW.astype(int),
-            error=TypeError,
+    settings=(
+        divergence(
+            jaxloss.kl_divergence_with_log_targets,
+            sample=log_distributions,
+            reference=kl_of_logs,
+            gradient=kl_of_logs_gradient,
+            minimiser=lambda log_t: log_t,
+            convex=True,
+            extremes=log_edges,
+            bad_calls=bad_log_targets("kl_divergence_with_log_targets"),
         ),
-        common.refused("kl_divergence_with_log_targets", "axis", ROW, ROW, axis=2),
     ),
+    accuracy=tuple(
+        in_each(
+            "log_predictions",
+            "log_targets",
+            columns=(typical()[0], np.log(typical()[1])),
+        )
+    ),
+    line=LOG_ODDS._replace(at=on_logarithms),
 )
+
+
+# --- of intensities ----------------------------------------------------------------
 
 
 def intensities(rng, shape):
@@ -156,8 +241,8 @@ def intensities(rng, shape):
 
 
 @common.exact_rows(1, 1)
-def generalized_reference(log_q, t):
-    return kl_terms(log_q, t) + mp.fsum(map(mp.exp, log_q)) - mp.fsum(t)
+def generalized(log_q, t):
+    return kl(log_q, t) + mp.fsum(map(mp.exp, log_q)) - mp.fsum(t)
 
 
 @common.exact_rows(1, 1)
@@ -167,24 +252,53 @@ def generalized_gradient(log_q, t):
     return [mp.exp(x) - y for x, y in pairs], [slope(x, y) for x, y in pairs]
 
 
-generalized_kl_divergence = LossSpec(
-    name="generalized_kl_divergence",
+def one_of_four(rng):
+    """Four classes, of which one comes: the forecast is their log-probabilities."""
+    p = rng.dirichlet(np.ones(4))
+    return (np.tile(np.log(p), (4, 1)), np.eye(4)), p
+
+
+# Far apart in both directions, 1e-3 apart, and rare.
+INTENSITIES = (
+    np.log(np.array([[2.0, 0.3], [1e-9, 40.0], [3.0, 7.0], [1.001, 0.25], [1e-20, 9]])),
+    np.array([[1.0, 0.4], [5.0, 1e-3], [30.0, 0.5], [1.0, 0.2501], [1e-3, 1e-4]]),
+)
+
+GENERALIZED_KL_DIVERGENCE = Claim(
     fn=jaxloss.generalized_kl_divergence,
-    sample=intensities,
-    event_ndim=1,
-    differentiable=(0, 1),
-    reference=generalized_reference,
-    gradient=generalized_gradient,
-    minimiser=lambda t: np.log(t),
-    convex=True,
-    fill=0.25,
-    extremes=edges,
-    bad_calls=bad_calls("generalized_kl_divergence"),
+    settings=(
+        divergence(
+            jaxloss.generalized_kl_divergence,
+            sample=intensities,
+            reference=generalized,
+            gradient=generalized_gradient,
+            convex=True,
+            proper=one_of_four,
+        ),
+    ),
+    accuracy=tuple(
+        in_each(
+            *SIDES,
+            columns=INTENSITIES,
+            bounds=(4, 4, 2),
+            # As exact as the given logarithm of q, whose digits are those of log q.
+            conditioned=(True, True, False),
+        )
+    ),
+    line=Line(
+        "log-intensity",
+        (-3, 2.5),
+        lambda x, t: (common.vector(x), common.vector(t)),
+        tuple((f"target {t}", float(t)) for t in (0, 1, 5)),
+    ),
 )
 
 
+# --- Jensen-Shannon ----------------------------------------------------------------
+
+
 @common.exact_rows(1, 1)
-def js_reference(log_q, t):
+def js(log_q, t):
     total = mp.mpf(0)
     for x, y in zip(log_q, t, strict=True):
         q = mp.exp(x)
@@ -201,28 +315,34 @@ def js_gradient(log_q, t):
     return in_log_q, [log_share(y, x + y) / 2 for x, y in pairs]
 
 
-jensen_shannon = LossSpec(
-    name="jensen_shannon",
+SWAP = Symmetry(
+    "a swap of the two distributions",
+    lambda rng, log_q, t: (np.log(t), np.exp(log_q)),
+)
+
+JENSEN_SHANNON = Claim(
     fn=jaxloss.jensen_shannon,
-    sample=distributions,
-    event_ndim=1,
-    differentiable=(0, 1),
-    reference=js_reference,
-    gradient=js_gradient,
-    minimiser=lambda t: np.log(t),
-    fill=0.25,
-    extremes=edges,
-    bad_calls=bad_calls("jensen_shannon"),
+    settings=(
+        divergence(
+            jaxloss.jensen_shannon,
+            reference=js,
+            gradient=js_gradient,
+            symmetries=(CLASSES, SWAP),
+        ),
+    ),
+    accuracy=OF_PROBABILITIES,
+    line=LOG_ODDS,
 )
 
 
+# --- Gaussian ----------------------------------------------------------------------
+
+
 @common.exact_rows(1, 1)
-@exact.digits(700)  # 1 + v + v^2/2 - (1 + v) at v = 1e-308
-def gaussian_reference(means, log_variances):
-    terms = (
-        m**2 + mp.exp(v) - 1 - v for m, v in zip(means, log_variances, strict=True)
-    )
-    return mp.fsum(terms) / 2
+@digits(700)  # 1 + v + v^2/2 - (1 + v) at v = 1e-308
+def gaussian(means, log_variances):
+    pairs = zip(means, log_variances, strict=True)
+    return mp.fsum(m**2 + mp.exp(v) - 1 - v for m, v in pairs) / 2
 
 
 @common.exact_rows(1, 1)
@@ -240,41 +360,63 @@ def moments(dtype):
     ]
 
 
-gaussian_kl = LossSpec(
-    name="gaussian_kl",
+def bad_moments(loss):
+    ones = np.ones(3)
+    return (
+        common.refused(loss, "log_variances", np.ones((3, 4)), np.ones(4)),
+        common.refused(loss, "axis", ones, ones, axis=1),
+        common.refused(loss, "means", np.ones(3, int), ones, error=TypeError),
+        common.refused(loss, "log_variances", ones, np.ones(3, bool), error=TypeError),
+    )
+
+
+MEANS = np.array([[0.3, -2.0], [1e-3, 1e-4], [50.0, 3.0], [0.0, 1e-3]])
+LOG_VARIANCES = np.array([[0.7, -0.2], [1e-4, -1e-3], [-1.01, 1.99], [-9.0, 9.0]])
+WIDE_MEANS = np.array([[1e18, 1.0], [1e-18, 1e-19], [1e-30, 0.0], [2.5e19, 1e-3]])
+WIDE_VARIANCES = np.array([[80.0, -1e30], [1e-18, 1e-17], [1e-7, -1e-7], [2.01, -0.99]])
+
+
+def gaussian_cases() -> Iterator[Case]:
+    claims = {"bounds": (3, 2, 2), "conditioned": (False, False, False)}
+    names = "means", "log_variances"
+    yield from in_each(*names, columns=(MEANS, LOG_VARIANCES), **claims)
+    wide = {"where": ", wide", "columns": (WIDE_MEANS, WIDE_VARIANCES)}
+    yield from in_each(*names, **wide, halves=False, **claims)
+
+
+GAUSSIAN_KL = Claim(
     fn=jaxloss.gaussian_kl,
-    sample=common.vectors(2),
-    event_ndim=1,
-    differentiable=(0, 1),
-    reference=gaussian_reference,
-    gradient=gaussian_gradient,
-    curvature=lambda means, _: np.broadcast_to(
-        np.eye(means.shape[-1]), (*means.shape, means.shape[-1])
+    settings=(
+        divergence(
+            jaxloss.gaussian_kl,
+            sample=common.vectors(2),
+            reference=gaussian,
+            gradient=gaussian_gradient,
+            curvature=lambda means, _: np.broadcast_to(
+                np.eye(means.shape[-1]), (*means.shape, means.shape[-1])
+            ),
+            minimiser=lambda log_variances: np.zeros_like(log_variances),
+            minimum=lambda v: np.sum(np.expm1(v) - v, axis=-1) / 2,
+            convex=True,
+            fill=0.0,
+            symmetries=(CLASSES, common.flip(0)),
+            extremes=moments,
+            bad_calls=bad_moments("gaussian_kl"),
+        ),
     ),
-    minimiser=lambda log_variances: np.zeros_like(log_variances),
-    minimum=lambda v: np.sum(np.expm1(v) - v, axis=-1) / 2,
-    convex=True,
-    extremes=moments,
-    bad_calls=(
-        common.refused("gaussian_kl", "log_variances", np.ones((3, 4)), np.ones(4)),
-        common.refused("gaussian_kl", "axis", np.ones(3), np.ones(3), axis=1),
-        common.refused(
-            "gaussian_kl", "means", np.ones(3, int), np.ones(3), error=TypeError
-        ),
-        common.refused(
-            "gaussian_kl",
-            "log_variances",
-            np.ones(3),
-            np.ones(3, bool),
-            error=TypeError,
-        ),
+    accuracy=tuple(gaussian_cases()),
+    line=Line(
+        "mean",
+        (-3, 3),
+        lambda x, s: (common.vector(x), common.vector(s)),
+        VARIANCES,
     ),
 )
 
-SPECS = [
-    kl_divergence,
-    kl_divergence_with_log_targets,
-    generalized_kl_divergence,
-    jensen_shannon,
-    gaussian_kl,
+CLAIMS = [
+    KL_DIVERGENCE,
+    KL_DIVERGENCE_WITH_LOG_TARGETS,
+    GENERALIZED_KL_DIVERGENCE,
+    JENSEN_SHANNON,
+    GAUSSIAN_KL,
 ]

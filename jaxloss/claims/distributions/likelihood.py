@@ -1,13 +1,38 @@
 """Claims of the negative log-likelihoods."""
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 import jaxloss
-from jaxloss.claims.common import exact, ladder, refused, refused_pairs, root
+from jaxloss.claims.common import (
+    component,
+    exact,
+    flip,
+    ladder,
+    refused,
+    refused_pairs,
+    root,
+    shift,
+    swap,
+)
 from jaxloss.testing import LossSpec
+from jaxloss.testing.accuracy import Case, decades, line, pairs
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
+
+# Told apart in pictures.
+VARIANCES = (
+    ("log-variance −1", -1.0),
+    ("log-variance 0", 0.0),
+    ("log-variance 1", 1.0),
+)
+
+
+# --- Gaussian ----------------------------------------------------------------------
 
 
 def gaussians(rng, shape):
@@ -26,6 +51,14 @@ def gaussian_slopes(m, t, s):
     return pull, -pull, (1 - (m - t) * pull) / 2
 
 
+def precision(m, t, s):
+    return mp.exp(-s)
+
+
+def curve_in_log_variance(m, t, s):
+    return (m - t) ** 2 * mp.exp(-s) / 2
+
+
 def spreads(dtype):
     """No error at any variance; any error at its own variance, and at variance 1."""
     high = min(80.0, float(np.log(root(dtype))))
@@ -38,6 +71,97 @@ def spreads(dtype):
         (zero, np.exp(s / 2), s),
         (r, np.zeros_like(r), np.zeros_like(r)),
     ]
+
+
+def normal_outcomes(rng):
+    """A Gaussian, at the nodes of a Gauss-Hermite quadrature, exact for squares."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    mean, log_variance = rng.normal(size=2)
+    targets = mean + np.exp(log_variance / 2) * nodes
+    told = np.full_like(nodes, mean), targets, np.full_like(nodes, log_variance)
+    return told, weights / np.sum(weights)
+
+
+# What float16 holds; and what float32 does, with variances of 1e-65 to 1e87.
+MODEST = pairs(
+    np.concatenate([decades(1e-3, 100, points=5), [0.0]]), line(-6, 6, points=9)
+)
+WIDE = pairs(
+    np.concatenate([decades(1e-37, 1e30, points=9), [0.0]]),
+    np.concatenate([line(-150, 200, points=15), [0.0, 88.0, -88.0]]),
+)
+
+
+def gaussian_cases() -> Iterator[Case]:
+    r, s = MODEST
+    wide = WIDE[0], 0 * WIDE[0], WIDE[1]
+    curves = precision, precision, curve_in_log_variance
+    for argument, name in enumerate(("means", "targets", "log_variances")):
+        for halves, columns in ((True, (r + 1, np.ones_like(r), s)), (False, wide)):
+            yield Case(
+                name=f"in {name}{'' if halves else ', far out'}",
+                first=component(gaussian_slopes, argument),
+                second=curves[argument],
+                columns=columns,
+                argument=argument,
+                # The value, and the slope in the log-variance, change sign.
+                conditioned=(True, argument == 2, False),
+                bounds=(2, 4, 6),
+                halves=halves,
+            )
+
+
+GAUSSIAN_NLL = Claim(
+    fn=jaxloss.gaussian_nll,
+    settings=(
+        LossSpec(
+            name="gaussian_nll",
+            fn=jaxloss.gaussian_nll,
+            sample=gaussians,
+            differentiable=(0, 1, 2),
+            reference=gaussian_nll,
+            gradient=gaussian_slopes,
+            curvature=exact(precision),
+            minimiser=lambda t, s: t,
+            minimum=lambda t, s: (np.log(2 * np.pi) + s) / 2,
+            convex=True,
+            proper=normal_outcomes,
+            forecast=(0, 2),
+            symmetries=(shift(0, 1), flip(0, 1), swap()),
+            extremes=spreads,
+            bad_calls=(
+                refused("gaussian_nll", "targets", ONES, np.ones((3, 1)), ONES),
+                refused("gaussian_nll", "log_variances", ONES, ONES, np.float64(0)),
+                refused(
+                    "gaussian_nll",
+                    "log_variances",
+                    ONES,
+                    ONES,
+                    ONES > 0,
+                    error=TypeError,
+                ),
+                refused(
+                    "gaussian_nll",
+                    "means",
+                    np.ones(3, int),
+                    ONES,
+                    ONES,
+                    error=TypeError,
+                ),
+            ),
+        ),
+    ),
+    accuracy=tuple(gaussian_cases()),
+    line=Line(
+        "mean − target",
+        (-4, 4),
+        lambda x, s: (x, 0 * x, 0 * x + s),
+        VARIANCES,
+    ),
+)
+
+
+# --- Poisson -----------------------------------------------------------------------
 
 
 def counts(rng, shape):
@@ -55,52 +179,82 @@ def poisson_slopes(x, t):
     return mp.exp(x) - t, -x
 
 
+def rate(x, t):
+    return mp.exp(x)
+
+
 def rates(dtype):
     """Rates from nothing to the largest representable, of counts 0, 1 and 1000."""
     x = ladder(dtype, float(np.log(root(dtype))))
     return [(x, np.full_like(x, t)) for t in (0.0, 1.0, 1000.0)]
 
 
-SPECS = [
-    LossSpec(
-        name="gaussian_nll",
-        fn=jaxloss.gaussian_nll,
-        sample=gaussians,
-        differentiable=(0, 1, 2),
-        reference=gaussian_nll,
-        gradient=gaussian_slopes,
-        curvature=exact(lambda m, t, s: mp.exp(-s)),
-        minimiser=lambda t, s: t,
-        minimum=lambda t, s: (np.log(2 * np.pi) + s) / 2,
-        convex=True,
-        extremes=spreads,
-        bad_calls=(
-            refused("gaussian_nll", "targets", ONES, np.ones((3, 1)), ONES),
-            refused("gaussian_nll", "log_variances", ONES, ONES, np.float64(0)),
-            refused(
-                "gaussian_nll", "log_variances", ONES, ONES, ONES > 0, error=TypeError
-            ),
-            refused(
-                "gaussian_nll", "means", np.ones(3, int), ONES, ONES, error=TypeError
+def poisson_outcomes(rng):
+    """A Poisson distribution of rate up to 6: beyond 60 nothing is left of it."""
+    count, log_rate = np.arange(60.0), np.log(rng.uniform(0.1, 6))
+    log_factorials = np.array([math.lgamma(k + 1) for k in count])
+    probabilities = np.exp(count * log_rate - np.exp(log_rate) - log_factorials)
+    return (np.full_like(count, log_rate), count), probabilities
+
+
+X, COUNTS = pairs(
+    np.concatenate([line(-10, 10, points=21), decades(1e-4, 1, points=5), [0.0]]),
+    np.array([0.0, 1.0, 2.0, 7.0, 1000.0, 0.4]),
+)
+FAR_X, FAR_COUNTS = pairs(
+    np.concatenate([line(-100, 88, points=12), decades(1e-37, 1e30, points=9)]),
+    np.array([0.0, 1.0, 1e-3, 1e9]),
+)
+
+
+def poisson_cases() -> Iterator[Case]:
+    curves = rate, lambda x, t: mp.mpf(0)
+    for argument, name in enumerate(("log_rates", "counts")):
+        for halves, columns in ((True, (X, COUNTS)), (False, (FAR_X, FAR_COUNTS))):
+            yield Case(
+                name=f"in {name}{'' if halves else ', far out'}",
+                first=component(poisson_slopes, argument),
+                second=curves[argument],
+                columns=columns,
+                argument=argument,
+                # Where the rate is the count, the slope in the log-rate is 0.
+                conditioned=(True, argument == 0, False),
+                bounds=(2, 2, 2),
+                halves=halves,
+            )
+
+
+POISSON_NLL = Claim(
+    fn=jaxloss.poisson_nll,
+    settings=(
+        LossSpec(
+            name="poisson_nll",
+            fn=jaxloss.poisson_nll,
+            sample=counts,
+            differentiable=(0, 1),
+            reference=poisson_nll,
+            gradient=poisson_slopes,
+            curvature=exact(rate),
+            minimiser=lambda t: np.log(t),
+            minimum=lambda t: t - t * np.log(t),
+            convex=True,
+            functional=lambda t: np.log(np.mean(t)),
+            proper=poisson_outcomes,
+            extremes=rates,
+            bad_calls=(
+                *refused_pairs("poisson_nll", "log_rates", "counts"),
+                refused("poisson_nll", "counts", ONES, "many", error=TypeError),
+                refused("poisson_nll", "counts", ONES, ONES * 1j, error=TypeError),
             ),
         ),
     ),
-    LossSpec(
-        name="poisson_nll",
-        fn=jaxloss.poisson_nll,
-        sample=counts,
-        differentiable=(0, 1),
-        reference=poisson_nll,
-        gradient=poisson_slopes,
-        curvature=exact(lambda x, t: mp.exp(x)),
-        minimiser=lambda t: np.log(t),
-        minimum=lambda t: t - t * np.log(t),
-        convex=True,
-        extremes=rates,
-        bad_calls=(
-            *refused_pairs("poisson_nll", "log_rates", "counts"),
-            refused("poisson_nll", "counts", ONES, "many", error=TypeError),
-            refused("poisson_nll", "counts", ONES, ONES * 1j, error=TypeError),
-        ),
+    accuracy=tuple(poisson_cases()),
+    line=Line(
+        "log-rate",
+        (-3, 2.5),
+        lambda x, t: (x, 0 * x + t),
+        tuple((f"count {t}", float(t)) for t in (0, 1, 5)),
     ),
-]
+)
+
+CLAIMS = [GAUSSIAN_NLL, POISSON_NLL]

@@ -1,138 +1,162 @@
 """Claims of the losses between real-valued predictions and targets."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 import jaxloss
 from jaxloss.claims.common import (
     big,
+    component,
     exact,
+    flip,
     ladder,
     pair,
     positive_pair,
     refused,
     refused_pairs,
     root,
+    scale,
+    shift,
+    swap,
     tiny,
 )
+from jaxloss.claims.regression.residual import (
+    EVEN,
+    ONES,
+    apart,
+    clip,
+    huber,
+    mean,
+    median,
+    of_residual,
+    sign,
+    weight,
+    zero,
+)
 from jaxloss.testing import LossSpec
-from jaxloss.testing.exact import mp
+from jaxloss.testing.accuracy import Case, decades, pairs
+from jaxloss.testing.claim import Claim, Line
+from jaxloss.testing.exact import digits, mp
 
-ONES = np.ones(3)
+LEVELS = (0.5, 0.9, 2.0**-10)
 
+SQUARED_ERROR = of_residual(
+    jaxloss.squared_error,
+    lambda r: r**2,
+    [lambda r: 2 * r],
+    [lambda r: mp.mpf(2)],
+    bounds=(1, 0, 0),
+    extremes=apart(root),
+    functional=mean,
+    symmetries=(*EVEN, scale(2, 0, 1)),
+)
 
-def sign(x):
-    return (x > 0) - (x < 0)
-
-
-def clip(x, limit):
-    return min(max(x, -limit), limit)
-
-
-def apart(top):
-    """Residuals of every size from either side, and predictions on their targets."""
-
-    def edges(dtype):
-        r = ladder(dtype, top(dtype))
-        return [(r, np.zeros_like(r)), (np.zeros_like(r), r), (r, r)]
-
-    return edges
-
-
-def of_residual(
-    fn, value, slope, curve, *, top=big, convex=True, bad_calls=(), **claims
-):
-    """The spec of a loss of r = p - t with these derivatives in r."""
-    settings = {**claims.get("params", {}), **claims.get("static", {})}
-    settings = ", ".join(f"{k}={v}" for k, v in settings.items())
-    name = fn.__name__
-
-    @exact
-    def gradient(p, t, **params):
-        return slope(p - t, **params), -slope(p - t, **params)
-
-    return LossSpec(
-        name=f"{name}({settings})" if settings else name,
-        fn=fn,
-        sample=pair,
-        differentiable=(0, 1),
-        reference=exact(lambda p, t, **params: value(p - t, **params)),
-        gradient=gradient,
-        curvature=exact(lambda p, t, **params: curve(p - t, **params)),
-        minimiser=lambda t, **params: t,
-        convex=convex,
-        extremes=apart(top),
-        bad_calls=(
-            *refused_pairs(name, "predictions", "targets"),
-            refused(name, "targets", ONES, ONES > 0, error=TypeError),
-            *bad_calls,
-        ),
-        **claims,
-    )
+ABSOLUTE_ERROR = of_residual(
+    jaxloss.absolute_error,
+    abs,
+    [sign],
+    [zero],
+    bounds=(1, 0, 0),
+    smooth=False,
+    functional=median,
+    symmetries=(*EVEN, scale(1, 0, 1)),
+)
 
 
-def weight(r, level):
-    """Below the target the level, above it the rest; on it, whatever."""
-    return 1 - level if r > 0 else mp.mpf(level)
+# --- asymmetric --------------------------------------------------------------------
 
 
-def pinball(quantile):
-    return of_residual(
-        jaxloss.pinball,
-        value=lambda r, quantile: max(-quantile * r, (1 - quantile) * r),
-        slope=lambda r, quantile: sign(r) * weight(r, quantile),
-        curve=lambda r, quantile: 0,
-        params={"quantile": quantile},
-        smooth=False,
-        bad_calls=(
-            refused("pinball", "quantile", ONES, ONES, quantile=0.0),
-            refused("pinball", "quantile", ONES, ONES, quantile=1.0),
-            refused("pinball", "quantile", ONES, ONES, quantile=np.full((3, 1), 0.5)),
-            refused("pinball", "quantile", ONES, ONES, quantile="low", error=TypeError),
-        ),
-    )
+def sample_quantile(targets, quantile):
+    """The smallest target with a share of at least `quantile` up to it."""
+    return np.quantile(targets, quantile, method="inverted_cdf")
 
 
-def expectile(level):
-    return of_residual(
-        jaxloss.expectile,
-        value=lambda r, expectile: weight(r, expectile) * r**2,
-        slope=lambda r, expectile: 2 * weight(r, expectile) * r,
-        curve=lambda r, expectile: 2 * weight(r, expectile) if r else mp.nan,
-        top=root,
-        params={"expectile": level},
-        bad_calls=(
-            refused("expectile", "expectile", ONES, ONES, expectile=-0.1),
-            refused("expectile", "expectile", ONES, ONES, expectile=1.0),
-        ),
-    )
+PINBALL = of_residual(
+    jaxloss.pinball,
+    lambda r, q: max(-q * r, (1 - q) * r),
+    [lambda r, q: sign(r) * weight(r, q), lambda r, q: -r],
+    [zero, zero],
+    settings=[
+        {"params": {"quantile": 0.5}, "symmetries": (*EVEN, scale(1, 0, 1))},
+        {"params": {"quantile": 0.9}},
+    ],
+    sweep=LEVELS,
+    bounds=(1, 1, 0),
+    smooth=False,
+    functional=sample_quantile,
+    symmetries=(shift(0, 1), scale(1, 0, 1)),
+    bad_calls=(
+        refused("pinball", "quantile", ONES, ONES, quantile=0.0),
+        refused("pinball", "quantile", ONES, ONES, quantile=1.0),
+        refused("pinball", "quantile", ONES, ONES, quantile=np.full((3, 1), 0.5)),
+        refused("pinball", "quantile", ONES, ONES, quantile="low", error=TypeError),
+    ),
+)
 
 
-def huber(r, delta):
-    return r**2 / 2 if abs(r) <= delta else delta * (abs(r) - mp.mpf(delta) / 2)
+def sample_expectile(targets, expectile):
+    """The mean of the targets, those above it weighed by the level, by iteration."""
+    found = np.mean(targets)
+    for _ in targets:
+        weights = np.where(targets > found, expectile, 1 - expectile)
+        found = np.average(targets, weights=weights)
+    return found
 
 
-def quantile_huber(quantile, delta):
-    return of_residual(
-        jaxloss.quantile_huber,
-        value=lambda r, quantile, delta: weight(r, quantile) * huber(r, delta),
-        slope=lambda r, quantile, delta: weight(r, quantile) * clip(r, delta),
-        curve=lambda r, quantile, delta: (
-            weight(r, quantile) * (abs(r) < delta)
-            if abs(r) not in (0, delta)
-            else mp.nan
-        ),
-        params={"quantile": quantile, "delta": delta},
-        bad_calls=(
-            refused("quantile_huber", "quantile", ONES, ONES, quantile=1.5),
-            refused("quantile_huber", "delta", ONES, ONES, delta=0.0),
-        ),
-    )
+EXPECTILE = of_residual(
+    jaxloss.expectile,
+    lambda r, q: weight(r, q) * r**2,
+    [lambda r, q: 2 * weight(r, q) * r, lambda r, q: -r * abs(r)],
+    [lambda r, q: 2 * weight(r, q), zero],
+    settings=[
+        {"params": {"expectile": 0.5}, "symmetries": (*EVEN, scale(2, 0, 1))},
+        {"params": {"expectile": 0.1}},
+    ],
+    sweep=LEVELS,
+    bounds=(2, 1, 0),
+    extremes=apart(root),
+    functional=sample_expectile,
+    symmetries=(shift(0, 1), scale(2, 0, 1)),
+    bad_calls=(
+        refused("expectile", "expectile", ONES, ONES, expectile=-0.1),
+        refused("expectile", "expectile", ONES, ONES, expectile=1.0),
+    ),
+)
+
+QUANTILE_HUBER = of_residual(
+    jaxloss.quantile_huber,
+    lambda r, q, d: weight(r, q) * huber(r, d),
+    [
+        lambda r, q, d: weight(r, q) * clip(r, d),
+        lambda r, q, d: -sign(r) * huber(r, d),
+        lambda r, q, d: weight(r, q) * max(abs(r) - d, 0),
+    ],
+    [
+        lambda r, q, d: weight(r, q) * (abs(r) <= d),
+        zero,
+        lambda r, q, d: -weight(r, q) * (abs(r) > d),
+    ],
+    settings=[
+        {"params": {"quantile": 0.25, "delta": 1.0}},
+        {"params": {"quantile": 0.9, "delta": 0.1}},
+    ],
+    sweep=[(q, d) for q in (0.5, 0.9) for d in (1.0, 0.1)],
+    bounds=(2, 2, 0),
+    symmetries=(shift(0, 1),),
+    bad_calls=(
+        refused("quantile_huber", "quantile", ONES, ONES, quantile=1.5),
+        refused("quantile_huber", "delta", ONES, ONES, delta=0.0),
+    ),
+)
 
 
+# --- of logarithms -----------------------------------------------------------------
+
+
+@digits(700)  # 1e-310 beside 1
 def log_ratio(p, t):
-    # 1e-310 beside 1 needs more than the usual digits.
-    with mp.workdps(700):
-        return mp.log((1 + p) / (1 + t))
+    return mp.log((1 + p) / (1 + t))
 
 
 @exact
@@ -147,19 +171,52 @@ def amounts(dtype):
     return [(a, b) for t in against for a, b in ((x, t), (t, x))] + [(x, x)]
 
 
-def squared_log_error():
-    name = "squared_log_error"
-    return LossSpec(
-        name=name,
-        fn=jaxloss.squared_log_error,
-        sample=positive_pair,
-        differentiable=(0, 1),
-        reference=exact(lambda p, t: log_ratio(p, t) ** 2),
-        gradient=slopes_of_logs,
-        minimiser=lambda t: t,
-        extremes=amounts,
-        bad_calls=refused_pairs(name, "predictions", "targets"),
-    )
+AMOUNTS = np.concatenate(
+    [np.abs(decades(1e-7, 6e4, points=7)[:7]), [0.0, 1.0, 1.7, 100.0, -0.5, -0.96875]]
+)
+
+
+def log_cases() -> Iterator[Case]:
+    p, t = pairs(AMOUNTS, AMOUNTS)
+    close = np.array([3.0, 1e-3, 500.0, -0.5])
+    far = np.array([1e36, -1 + 2**-23, 1e-30, 1e30])
+    columns = np.append(p, close * (1 + 2.0**-9)), np.append(t, close)
+    for argument, name in enumerate(("predictions", "targets")):
+        for halves, (a, b) in ((True, columns), (False, (far, far[[1, 0, 3, 2]]))):
+            yield Case(
+                name=f"in {name}{'' if halves else ', far out'}",
+                columns=(a, b),
+                argument=argument,
+                # The second derivative changes sign where the ratio is e.
+                conditioned=(False, False, True),
+                bounds=(4, 4, 3),
+                halves=halves,
+            )
+
+
+SQUARED_LOG_ERROR = Claim(
+    fn=jaxloss.squared_log_error,
+    settings=(
+        LossSpec(
+            name="squared_log_error",
+            fn=jaxloss.squared_log_error,
+            sample=positive_pair,
+            differentiable=(0, 1),
+            reference=exact(lambda p, t: log_ratio(p, t) ** 2),
+            gradient=slopes_of_logs,
+            minimiser=lambda t: t,
+            functional=lambda t: np.expm1(np.mean(np.log1p(t))),
+            symmetries=(swap(),),
+            extremes=amounts,
+            bad_calls=refused_pairs("squared_log_error", "predictions", "targets"),
+        ),
+    ),
+    accuracy=tuple(log_cases()),
+    line=Line("prediction, target 1", (0, 6), lambda x, _: (x, 0 * x + 1)),
+)
+
+
+# --- relative ----------------------------------------------------------------------
 
 
 @exact
@@ -170,6 +227,10 @@ def relative_slopes(p, t):
     return side / t, -side * p / t**2
 
 
+def relative_curve_in_targets(p, t):
+    return 2 * sign(p - t) * p / abs(t) ** 3
+
+
 def parts_of_targets(dtype):
     """Both 0, one on the other, and either much the larger."""
     # The second derivative in t, of size 1 / low^3, is still a number.
@@ -177,49 +238,72 @@ def parts_of_targets(dtype):
     t = ladder(dtype, root(dtype))
     t = np.append(t[np.abs(t) >= low], low)
     p = ladder(dtype, root(dtype))
-    one, zero = np.ones_like(t), np.zeros_like(t)
-    return [(p, p), (t, t), (zero, t), (one, t), (-t, t), (p, np.ones_like(p))]
+    one = np.ones_like(t)
+    return [(p, p), (t, t), (0 * t, t), (one, t), (-t, t), (p, np.ones_like(p))]
 
 
-def absolute_percentage_error():
-    name = "absolute_percentage_error"
-    return LossSpec(
-        name=name,
-        fn=jaxloss.absolute_percentage_error,
-        sample=pair,
-        differentiable=(0, 1),
-        reference=exact(lambda p, t: abs(p - t) / abs(t) if p != t else 0),
-        gradient=relative_slopes,
-        curvature=exact(lambda p, t: 0),
-        smooth=False,
-        minimiser=lambda t: t,
-        convex=True,
-        extremes=parts_of_targets,
-        bad_calls=refused_pairs(name, "predictions", "targets"),
-    )
+def median_by_size(targets):
+    """The median of the targets, each weighed by the inverse of its size."""
+    t = np.sort(targets)
+    below = np.cumsum(1 / np.abs(t))
+    return t[np.searchsorted(below, below[-1] / 2)]
 
 
-SPECS = [
-    of_residual(
-        jaxloss.squared_error,
-        value=lambda r: r**2,
-        slope=lambda r: 2 * r,
-        curve=lambda r: 2,
-        top=root,
+def relative_cases() -> Iterator[Case]:
+    t = np.array([1.0, -3.0, 1e-3, -4e4, 0.3])
+    near = pairs(np.concatenate([t, decades(1e-4, 5e4, points=6), [0.0, 1.001]]), t)
+    far = pairs(decades(1e-20, 1e20, points=9), -decades(1e-20, 1e20, points=9)[::-1])
+    curves = zero, relative_curve_in_targets
+    for argument, name in enumerate(("predictions", "targets")):
+        for halves, columns in ((True, near), (False, far)):
+            yield Case(
+                name=f"in {name}{'' if halves else ', far out'}",
+                first=component(relative_slopes, argument),
+                second=curves[argument],
+                columns=columns,
+                argument=argument,
+                bounds=(2, 2, 3),
+                halves=halves,
+            )
+
+
+ABSOLUTE_PERCENTAGE_ERROR = Claim(
+    fn=jaxloss.absolute_percentage_error,
+    settings=(
+        LossSpec(
+            name="absolute_percentage_error",
+            fn=jaxloss.absolute_percentage_error,
+            sample=pair,
+            differentiable=(0, 1),
+            reference=exact(lambda p, t: abs(p - t) / abs(t) if p != t else 0),
+            gradient=relative_slopes,
+            curvature=exact(zero),
+            smooth=False,
+            minimiser=lambda t: t,
+            convex=True,
+            functional=median_by_size,
+            symmetries=(flip(0, 1), scale(0, 0, 1)),
+            extremes=parts_of_targets,
+            bad_calls=refused_pairs(
+                "absolute_percentage_error", "predictions", "targets"
+            ),
+        ),
     ),
-    of_residual(
-        jaxloss.absolute_error,
-        value=abs,
-        slope=sign,
-        curve=lambda r: 0,
-        smooth=False,
+    accuracy=tuple(relative_cases()),
+    line=Line(
+        "prediction",
+        (-1, 4),
+        lambda x, t: (x, t),
+        (("target 1", 1.0), ("target 2", 2.0)),
     ),
-    pinball(0.5),
-    pinball(0.9),
-    expectile(0.5),
-    expectile(0.1),
-    quantile_huber(0.25, 1.0),
-    quantile_huber(0.9, 0.1),
-    squared_log_error(),
-    absolute_percentage_error(),
+)
+
+CLAIMS = [
+    SQUARED_ERROR,
+    ABSOLUTE_ERROR,
+    PINBALL,
+    EXPECTILE,
+    QUANTILE_HUBER,
+    SQUARED_LOG_ERROR,
+    ABSOLUTE_PERCENTAGE_ERROR,
 ]

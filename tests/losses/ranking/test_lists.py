@@ -1,70 +1,15 @@
-"""The losses that ask for an order: accuracy and facts."""
+"""The losses that ask for an order: facts."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import optax
 import pytest
 
 import jaxloss
-from jaxloss.claims.classification.cross_entropy import dot, log_probs
 from jaxloss.claims.ranking.lists import shortfall
-from jaxloss.testing.accuracy import Case, decades, line, pairs, rows
-
-SCORES = np.concatenate([line(-9, 9, points=13), decades(1e-4, 6e4, points=7), [0.0]])
-HIGHER, LOWER = pairs(SCORES, SCORES)
-
-
-def active(higher, lower, margin):
-    return int(margin - (higher - lower) > 0)
-
-
-def cases():
-    signs = {"higher": -1, "lower": 1, "margin": 1}
-    for argument, (name, sign) in enumerate(signs.items()):
-        yield Case(
-            name=f"margin_ranking in {name}",
-            fn=lambda h, w, m: jaxloss.margin_ranking(h, w, margin=m),
-            formula=lambda h, w, m: max(mp.mpf(0), m - (h - w)),
-            first=lambda *a, sign=sign: mp.mpf(sign * active(*a)),
-            second=lambda *a: mp.mpf(0),
-            columns=(HIGHER, LOWER, np.resize([0.0, 0.3, 7.0], HIGHER.size)),
-            argument=argument,
-            # A difference of scores and a margin: two roundings of what it cancels.
-            conditioned=(True, False, False),
-            bounds=(1, 0, 0),
-        )
-
-
-def list_cases():
-    """Grades that do not sum to 1, for scores near, far apart, and far from 0."""
-    s = rows(3, count=8)
-    y = np.random.default_rng(1).integers(0, 4, size=s.shape).astype(float)
-    y[0], y[1] = [0, 0, 2], [1e-6, 3, 0]
-    case = lambda where, **more: Case(
-        name=f"listwise_softmax in {where}",
-        fn=jaxloss.listwise_softmax,
-        formula=lambda s, y: -dot(y, log_probs(s)),
-        columns=(s, y),
-        **more,
-    )
-    # Where p sum(y) = y the gradient is 0; its terms are not.
-    yield case("scores", bounds=(4, 4, 4), conditioned=(False, True, False))
-    more = {"bounds": (4, 3, 0), "halves": False}
-    yield case("relevance", argument=1, **more)
-
-
-ACCURACY = [*cases(), *list_cases()]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value and derivatives are within their bounds, in three dtypes, in both modes."""
-    case.check()
-
 
 H, L = (jnp.asarray(x) for x in np.random.default_rng(0).normal(size=(2, 40)))
 
