@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -216,6 +217,14 @@ def _number(x: Any) -> Any:
 def _float(results: Sequence[Any], shape: Shape) -> np.ndarray:
     flat = np.vectorize(float, otypes=[float])(np.array(results, dtype=object))
     return flat.reshape(shape + flat.shape[1:])
+
+
+# --- lines: `at(x, case)` gives the arguments at a point of a picture ---------------
+
+
+def vector(*entries: Any) -> jax.Array:
+    """Numbers, of which one depends on the point, as a vector."""
+    return jnp.stack([jnp.asarray(x, float) for x in entries])
 
 
 # --- bad calls ---------------------------------------------------------------------

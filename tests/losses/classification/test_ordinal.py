@@ -10,13 +10,13 @@ import jaxloss
 from jaxloss import stable, targets
 from jaxloss.claims.classification.cross_entropy import (
     distribution,
+    distributions,
     log_probs,
     softplus,
 )
 from jaxloss.claims.classification.ordinal import gaps
 from jaxloss.testing import accuracy, tolerance
 from jaxloss.testing.accuracy import Case
-from tests.losses.classification.test_cross_entropy import distributions
 
 FLOAT64 = tolerance(np.float64)
 INF = jnp.inf
