@@ -315,6 +315,7 @@ def class_forecast(rng):
 
 OF_IDS = common.shift(0), common.permutation(0, ids=1)
 OF_DISTRIBUTIONS = common.shift(0), common.permutation(0, 1), common.scale(1, 1)
+OF_MASKED_IDS = common.shift(0), common.permutation(0, 2, ids=1)
 CLASS_LOGIT = Line(
     "logit of the right class, two others 0",
     (-6, 6),
