@@ -296,7 +296,7 @@ def bad_masks(loss, *labels):
     )
 
 
-def distributions(count, classes):
+def distributions(count, classes=4):
     """Even and uneven ones, a hard one, and one nearly as sure as its logits are.
 
     There p sum(w) - w is a difference of two small numbers.
