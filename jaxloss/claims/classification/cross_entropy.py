@@ -1,4 +1,4 @@
-"""What is claimed of every loss of `jaxloss.losses.classification.cross_entropy`."""
+"""The claim of sigmoid cross entropy; formulas and edges of all losses of logits."""
 
 import functools
 
@@ -6,7 +6,9 @@ import numpy as np
 
 import jaxloss
 from jaxloss.claims import common
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, Symmetry, accuracy
+from jaxloss.testing.accuracy import EDGES, FLUSH, Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 INF = np.inf
@@ -62,7 +64,23 @@ def binary_minimum(y, pos_weight=1):
     return sum((c * mp.log((a + b) / c) for c in (a, b) if c), mp.mpf(0))
 
 
-def binary(sample, **params):
+def binary_functional(labels, pos_weight=1):
+    """The log-odds of the mean label."""
+    return binary_minimiser(np.mean(labels), pos_weight)
+
+
+def binary_forecast(rng):
+    """The log-odds of a probability; a positive and a negative."""
+    q = rng.uniform(0.02, 0.98)
+    return (np.full(2, np.log(q / (1 - q))), np.array([1.0, 0.0])), np.array([q, 1 - q])
+
+
+OTHER_LABEL = Symmetry(
+    "the other label with the other sign of the logit", lambda rng, x, y: (-x, 1 - y)
+)
+
+
+def binary(sample, params, **more):
     refused = functools.partial(common.refused, "sigmoid_cross_entropy")
     return LossSpec(
         name=f"sigmoid_cross_entropy({setting(params)})",
@@ -76,13 +94,43 @@ def binary(sample, **params):
         convex=True,
         minimiser=binary_minimiser,
         minimum=binary_minimum,
+        functional=binary_functional,
         extremes=ladders,
         bad_calls=(
             *common.refused_pairs("sigmoid_cross_entropy", "logits", "labels"),
             refused("pos_weight", *np.ones((2, 3)), pos_weight=0.0),
             refused("pos_weight", *np.ones((2, 3)), pos_weight=np.ones(2)),
         ),
+        **more,
     )
+
+
+def binary_cases():
+    far = accuracy.decades(largest=1e4, points=20)
+    x = np.concatenate([accuracy.line(points=89), far, EDGES])
+    hard = accuracy.pairs(x, np.array([0.0, 1.0]))
+    soft = accuracy.pairs(x, np.array([1e-6, 0.1, 0.5]))
+    yield Case(name="of hard labels", columns=hard, bounds=(2, 2, 3))
+    yield Case(name="of soft labels", columns=soft, bounds=(2, 6, 3))
+    more = {"argument": 1, "bounds": (2, 0.5, 0), "halves": False}
+    yield Case(name="in the label", columns=soft, **more)
+    x, y = accuracy.pairs(x[::7], np.array([0.0, 0.3, 1.0]))
+    x, weight = accuracy.pairs(x, np.array([0.1, 9.0]))
+    for argument, where in enumerate(("logit", "label", "weight")):
+        yield Case(
+            name=f"with pos_weight, in the {where}",
+            columns=(x, np.repeat(y, 2), weight),
+            names=("pos_weight",),
+            argument=argument,
+            bounds=(2, 3, 3),
+            # Near y = v y the two terms of the gradient cancel.
+            conditioned=(False, True, False),
+            floor=9 * FLUSH,
+            halves=False,
+        )
+
+
+LOGIT = Line("logit, label 1", (-6, 6), lambda x, _: (x, 0 * x + 1))
 
 
 # --- a row of logits a decision ----------------------------------------------------
@@ -95,6 +143,11 @@ def log_probs(x):
         return []
     rest = mp.fsum(mp.exp(v - x[top]) for j, v in enumerate(x) if j != top)
     return [v - x[top] - mp.log1p(rest) for v in x]
+
+
+def log_sum(x):
+    top = max(x)
+    return top + mp.log(mp.fsum(mp.exp(v - top) for v in x))
 
 
 def masked(x, where=None):
@@ -122,16 +175,18 @@ def smoothed(w, x, part):
     return [(1 - mp.mpf(part)) * a + share * v for a, v in zip(w, valid, strict=True)]
 
 
+def softmax_value(x, y, label_smoothing):
+    logs, w = log_probs(x), distribution(y, len(x))
+    return -dot(smoothed(w, x, label_smoothing), logs) if logs else mp.mpf(0)
+
+
 def softmax_formulas(kind):
     """Value, gradient and Hessian of cross entropy, for one kind of labels."""
     lift = common.exact_rows(1, kind)
 
     @lift
     def reference(x, y, where=None, label_smoothing=0.0):
-        x = masked(x, where)
-        logs = log_probs(x)
-        w = distribution(y, len(x))
-        return -dot(smoothed(w, x, label_smoothing), logs) if logs else mp.mpf(0)
+        return softmax_value(masked(x, where), y, label_smoothing)
 
     @lift
     def gradient(x, y, where=None, label_smoothing=0.0):
@@ -241,167 +296,46 @@ def bad_masks(loss, *labels):
     )
 
 
-def softmax(kind, sample, edges, name, **more):
-    loss, ids = "softmax_cross_entropy", np.zeros(3, int)
-    x = np.ones((3, 4))
-    return LossSpec(
-        name=f"{loss}({name})",
-        fn=jaxloss.softmax_cross_entropy,
-        sample=sample,
-        event_ndim=1,
-        differentiable=(0, 1) if kind else 0,
-        convex=True,
-        extremes=edges,
-        bad_calls=(
-            *bad_labels(loss),
-            *bad_masks(loss, ids),
-            common.refused(loss, "label_smoothing", x, ids, label_smoothing=1.5),
-            common.refused(loss, "label_smoothing", x, ids, label_smoothing=np.ones(4)),
+def distributions(count, classes=4):
+    """Even and uneven ones, a hard one, and one nearly as sure as its logits are.
+
+    There p sum(w) - w is a difference of two small numbers.
+    """
+    w = np.random.default_rng(1).dirichlet(0.5 * np.ones(classes), size=count)
+    w[0], w[-3] = np.eye(classes)[0], 1e-8
+    w[-3, 0] = 1 - 1e-8 * (classes - 1)
+    return w
+
+
+def class_forecast(rng):
+    """The logs of four probabilities; every class."""
+    q = rng.dirichlet(np.ones(4))
+    return (np.tile(np.log(q), (4, 1)), np.arange(4)), q
+
+
+OF_IDS = common.shift(0), common.permutation(0, ids=1)
+OF_DISTRIBUTIONS = common.shift(0), common.permutation(0, 1), common.scale(1, 1)
+OF_MASKED_IDS = common.shift(0), common.permutation(0, 2, ids=1)
+CLASS_LOGIT = Line(
+    "logit of the right class, two others 0",
+    (-6, 6),
+    lambda x, _: (common.vector(x, 0, 0), 0),
+)
+
+
+CLAIMS = [
+    Claim(
+        fn=jaxloss.sigmoid_cross_entropy,
+        settings=(
+            binary(
+                common.logits_and_bits,
+                params={},
+                proper=binary_forecast,
+                symmetries=(OTHER_LABEL,),
+            ),
+            binary(common.logits_and_probabilities, params={"pos_weight": 3.0}),
         ),
-        **softmax_formulas(kind),
-        **more,
-    )
-
-
-@common.exact_rows(1, 0)
-def picked(logs, y):
-    return -logs[y]
-
-
-@common.exact_rows(1, 0)
-def picked_gradient(logs, y):
-    return [-mp.mpf(j == y) for j in range(len(logs))]
-
-
-@common.exact_rows(1, 1)
-def expected(logs, w):
-    return -dot(w, logs)
-
-
-@common.exact_rows(1, 1)
-def expected_gradient(logs, w):
-    return [-v for v in w], [-v for v in logs]
-
-
-def normalised(sample):
-    """Log-probabilities instead of logits."""
-
-    def draw(rng, shape):
-        x, y = sample(rng, shape)
-        return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True)), y
-
-    return draw
-
-
-def log_prob_rows(dtype):
-    low = np.log(0.25)
-    return np.array(
-        [
-            [low] * 4,
-            [0.0, -50.0, -common.big(dtype), -90.0],
-            [-1e-30, -70.0, -70.0, -70],
-        ]
-    )
-
-
-def likelihood(name, sample, value, slope, wrt, labels):
-    return LossSpec(
-        name=f"nll({name})",
-        fn=jaxloss.nll,
-        sample=normalised(sample),
-        event_ndim=1,
-        differentiable=wrt,
-        reference=value,
-        gradient=slope,
-        curvature=lambda logs, y: np.zeros((*logs.shape, logs.shape[-1])),
-        convex=True,
-        extremes=lambda dtype: [(log_prob_rows(dtype), y) for y in labels],
-        bad_calls=bad_labels("nll", "log_probs"),
-    )
-
-
-# --- no label ----------------------------------------------------------------------
-
-
-def log_sum(x):
-    top = max(x)
-    return top + mp.log(mp.fsum(mp.exp(v - top) for v in x))
-
-
-@common.exact_rows(1, 1)
-def z_reference(x, where):
-    x = masked(x, where)
-    return log_sum(x) ** 2 if log_probs(x) else mp.mpf(0)
-
-
-@common.exact_rows(1, 1)
-def z_gradient(x, where):
-    x = masked(x, where)
-    logs = log_probs(x)
-    return [2 * log_sum(x) * mp.exp(v) for v in logs] if logs else [mp.mpf(0)] * len(x)
-
-
-def logits_and_masks(rng, shape):
-    x = 3 * rng.normal(size=(*shape, 4))
-    return x, rng.random(x.shape) < 0.7
-
-
-def z_edges(dtype):
-    r = common.root(dtype)
-    x = np.array([[0.0] * 4, [r, r, 0, 0], [-r] * 4, [20, 0, -20, 5]])
-    return [(x, np.ones(x.shape, bool)), (x, np.zeros(x.shape, bool))]
-
-
-SPECS = [
-    binary(common.logits_and_bits),
-    binary(common.logits_and_probabilities, pos_weight=3.0),
-    softmax(0, common.logits_and_ids(), id_edges, "ids"),
-    softmax(
-        1,
-        common.logits_and_distributions(),
-        distribution_edges,
-        "distributions",
-        minimiser=np.log,
-        minimum=common.exact_rows(1)(lambda w: -dot(w, map(mp.log, w))),
-    ),
-    softmax(
-        0,
-        common.logits_and_ids(),
-        id_edges,
-        "ids, label_smoothing=0.1",
-        params={"label_smoothing": 0.1},
-    ),
-    softmax(0, logits_ids_mask, mask_edges, "where", keywords=("where",)),
-    likelihood(
-        "ids",
-        common.logits_and_ids(),
-        picked,
-        picked_gradient,
-        0,
-        [np.array([0, 1, 2])],
-    ),
-    likelihood(
-        "distributions",
-        common.logits_and_distributions(),
-        expected,
-        expected_gradient,
-        (0, 1),
-        [np.full((3, 4), 0.25), np.eye(4)[:3]],
-    ),
-    LossSpec(
-        name="z_loss",
-        fn=jaxloss.z_loss,
-        sample=logits_and_masks,
-        keywords=("where",),
-        event_ndim=1,
-        reference=z_reference,
-        gradient=z_gradient,
-        extremes=z_edges,
-        bad_calls=(
-            *bad_masks("z_loss"),
-            common.refused("z_loss", "logits", np.ones(3, int), error=TypeError),
-            common.refused("z_loss", "logits", np.ones(())),
-            common.refused("z_loss", "axis", np.ones((3, 4)), axis=-3),
-        ),
+        accuracy=tuple(binary_cases()),
+        line=LOGIT,
     ),
 ]

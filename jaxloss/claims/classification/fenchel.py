@@ -1,26 +1,37 @@
 """Claims of the losses of sparse predictions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import entmax15, fenchel_young, sparsemax
 from jaxloss.claims.classification.cross_entropy import (
+    CLASS_LOGIT,
+    OF_DISTRIBUTIONS,
+    OF_IDS,
     bad_labels,
     distribution,
     distribution_edges,
+    distributions,
     dot,
     id_edges,
 )
 from jaxloss.claims.common import (
     exact_rows,
+    flip,
     logits_and_distributions,
     logits_and_ids,
     pair,
+    permutation,
     refused,
     refused_pairs,
     root,
+    scale,
+    vector,
 )
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, accuracy
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 # --- the definitions ---------------------------------------------------------------
@@ -107,7 +118,7 @@ def hessian(z, y, power):
     ]
 
 
-# --- the specs ---------------------------------------------------------------------
+# --- sparsemax and entmax ----------------------------------------------------------
 
 
 def near(dtype):
@@ -122,12 +133,12 @@ def near(dtype):
     )
 
 
-def ids(dtype):
+def id_corners(dtype):
     z = near(dtype)
     return [*id_edges(dtype), *((z, np.full(len(z), y)) for y in (0, 1, 3))]
 
 
-def distributions(dtype):
+def distribution_corners(dtype):
     """Those with a sum: without one there is no slope in the labels."""
     edges = [(z, y) for z, y in distribution_edges(dtype) if np.all(y.sum(-1) > 0)]
     z = near(dtype)
@@ -144,7 +155,7 @@ def best(power):
     return minimiser
 
 
-def sparse(fn, power, kind, sample, extremes):
+def sparse(fn, power, kind):
     name = fn.__name__
     lift = exact_rows(1, kind)
     soft = lambda z, y: (by_logits(z, y, power), by_labels(z, y, power))
@@ -152,7 +163,7 @@ def sparse(fn, power, kind, sample, extremes):
     return LossSpec(
         name=f"{name}({'distributions' if kind else 'ids'})",
         fn=fn,
-        sample=sample,
+        sample=logits_and_distributions() if kind else logits_and_ids(),
         event_ndim=1,
         differentiable=(0, 1) if kind else 0,
         reference=lift(lambda z, y: value(z, y, power)),
@@ -160,10 +171,43 @@ def sparse(fn, power, kind, sample, extremes):
         curvature=lift(lambda z, y: hessian(z, y, power)),
         smooth=False,
         convex=True,
-        extremes=extremes,
+        extremes=distribution_corners if kind else id_corners,
         minimiser=best(power),
+        symmetries=OF_DISTRIBUTIONS if kind else OF_IDS,
         bad_calls=bad_labels(name),
     )
+
+
+def logits(classes=4, count=12):
+    """Ordinary rows, of which some share the probability; small probabilities; both far
+    from the origin."""
+    z = accuracy.rows(classes, count)
+    z[1], z[2] = z[1] / 4, z[2] / 20
+    other = np.arange(classes) > 0
+    z[3], z[5] = (2.0**-18 - 1) * other, (2.0**-17 - 2) * other
+    z[6], z[7] = 1e4 + 0.5 * z[1], 1e4 + z[4]
+    return z
+
+
+LOGITS, WEIGHTS = logits(), distributions(12)
+
+
+def sparse_cases(power):
+    case = lambda kind, y, **more: Case(
+        name=f"of {kind}",
+        columns=(LOGITS, y),
+        first=lambda z, y: by_logits(z, y, power),
+        second=lambda z, y: [row[i] for i, row in enumerate(hessian(z, y, power))],
+        rowwise=True,
+        **more,
+    )
+    yield case("ids", np.arange(12) % 4, fixed=(1,), bounds=(3, 3, 3))
+    # Where prediction and label are near, the loss is a square of what is left.
+    more = {"conditioned": (True, False, False), "halves": False}
+    yield case("distributions", WEIGHTS, bounds=(2, 4, 3), **more)
+
+
+# --- of any max function -----------------------------------------------------------
 
 
 def half_square(s):
@@ -221,14 +265,42 @@ def generic():
         extremes=lengths,
         minimiser=lambda y: y,
         minimum=half_square_minimum,
+        symmetries=(flip(0, 1), scale(2, 0, 1), permutation(0, 1)),
         bad_calls=bad,
     )
 
 
-SPECS = [
-    sparse(sparsemax, 1, 0, logits_and_ids(), ids),
-    sparse(sparsemax, 1, 1, logits_and_distributions(), distributions),
-    # Of ids, entmax15 makes the same distributions as sparsemax: a test says so.
-    sparse(entmax15, 2, 1, logits_and_distributions(), distributions),
-    generic(),
+CLAIMS = [
+    Claim(
+        fn=sparsemax,
+        settings=(sparse(sparsemax, 1, 0), sparse(sparsemax, 1, 1)),
+        accuracy=tuple(sparse_cases(1)),
+        line=CLASS_LOGIT,
+    ),
+    Claim(
+        fn=entmax15,
+        # Of ids, it makes the same distributions as sparsemax: a test says so.
+        settings=(sparse(entmax15, 2, 1),),
+        accuracy=tuple(sparse_cases(2)),
+        line=CLASS_LOGIT,
+    ),
+    Claim(
+        fn=fenchel_young,
+        settings=(generic(),),
+        accuracy=(
+            Case(
+                columns=(LOGITS, WEIGHTS),
+                static={"max_fun": half_square},
+                conditioned=(True, True, False),
+                bounds=(1, 1, 0),
+                halves=False,
+            ),
+        ),
+        line=Line(
+            "score of the target, two others 0",
+            (-4, 4),
+            lambda x, _: (vector(x, 0, 0), vector(1, 0, 0)),
+        ),
+        drawn=({"max_fun": jax.nn.logsumexp}, {"max_fun": jnp.max}),
+    ),
 ]

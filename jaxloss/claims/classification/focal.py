@@ -13,13 +13,30 @@ from jaxloss.claims.classification.cross_entropy import (
     sigmoid,
     softplus,
 )
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, accuracy
+from jaxloss.testing.accuracy import EDGES, FLUSH, Case
+from jaxloss.testing.claim import Claim
 from jaxloss.testing.exact import mp
+
+GAMMAS = 0.0, 0.5, 1.0, 2.0, 5.0
 
 
 def focal_bound(gamma):
     """A power of a probability that was rounded costs gamma of its roundings."""
     return 6 + 2.5 * gamma
+
+
+def bounds(gamma):
+    return focal_bound(gamma), focal_bound(gamma), 12.0
+
+
+def curvature_terms(p, q, nll, gamma, slope=1):
+    """Sizes of what adds up to the second derivative, which crosses 0.
+
+    Along the log-odds m of the label, of which `slope` is the derivative.
+    """
+    first = gamma**2 * p * nll + (2 * gamma + 1) * q + gamma * nll * q
+    return q**gamma * p * first * slope**2
 
 
 # --- one logit a decision ----------------------------------------------------------
@@ -48,7 +65,7 @@ def binary_gradient(x, y, gamma, alpha=None):
     return a * y * rise - b * (1 - y) * fall, a * up - b * down
 
 
-def binary(sample, **params):
+def binary(sample, params, **more):
     loss = "sigmoid_focal"
     refused = lambda **bad: common.refused(loss, *bad, *np.ones((2, 3)), **bad)
     return LossSpec(
@@ -67,7 +84,35 @@ def binary(sample, **params):
             refused(gamma=np.ones(4)),
             refused(alpha=1.5),
         ),
+        **more,
     )
+
+
+def binary_terms(x, y, gamma):
+    half = lambda x: curvature_terms(sigmoid(x), sigmoid(-x), softplus(-x), gamma)
+    return y * half(x) + (1 - y) * half(-x)
+
+
+def binary_cases():
+    far = accuracy.decades(largest=1e4, points=12)
+    x = np.concatenate([accuracy.line(points=45), far, EDGES])
+    case = lambda name, gamma, x, y, **more: Case(
+        name=f"{name}, gamma={gamma}",
+        columns=(x, y, np.full_like(x, gamma)),
+        names=("gamma",),
+        bounds=bounds(gamma),
+        floor=FLUSH,
+        **more,
+    )
+    for gamma in GAMMAS:
+        yield case("of positives", gamma, x, np.ones_like(x), terms=binary_terms)
+    x, y = accuracy.pairs(x[::2], np.array([0.3]))
+    more = {"conditioned": (False, True, True), "halves": False}
+    for gamma in (0.5, 2.0):
+        yield case("of soft labels", gamma, x, y, **more)
+        yield case("in the label", gamma, x, y, argument=1, halves=False)
+        late = {**more, "conditioned": (False, False, True)}
+        yield case("in gamma", gamma, x, y, argument=2, **late)
 
 
 # --- a row of logits a decision ----------------------------------------------------
@@ -166,32 +211,137 @@ def softmax(kind, sample, edges, name="", **more):
     )
 
 
-def poly(kind, sample, edges, epsilon):
-    more = {"params": {"epsilon": epsilon}, "convex": epsilon <= 1}
+def poly(kind, sample, edges, epsilon, **more):
+    more |= {"params": {"epsilon": epsilon}, "convex": epsilon <= 1}
     return rows(jaxloss.poly1, kind, sample, edges, poly_value, poly_slope, **more)
+
+
+def softmax_terms(x, y, gamma):
+    """d2f/dx_j^2 = f''(m) m_j^2 + f'(m) m_jj, with m_y = 1 and m_j = -p_j / q."""
+    logs = log_probs(x)
+    p, q, nll = mp.exp(logs[int(y)]), -mp.expm1(logs[int(y)]), -logs[int(y)]
+    outer = q**gamma * (gamma * p * nll + q)
+    terms = []
+    for j, v in enumerate(logs):
+        share = mp.exp(v) / q
+        slope, curve = (1, 0) if j == int(y) else (share, share * (1 - share))
+        terms.append(curvature_terms(p, q, nll, gamma, slope) + outer * curve)
+    return terms
+
+
+LOGITS = accuracy.rows(3, count=8)
+CLASSES = np.arange(len(LOGITS)) % 3
+WEIGHTS = np.random.default_rng(1).dirichlet(np.ones(3), size=len(LOGITS))
+WEIGHTS[0] = 1, 0, 0
+
+
+def softmax_cases():
+    case = lambda name, gamma, y, **more: Case(
+        name=f"{name}, gamma={gamma}",
+        columns=(LOGITS[: len(y)], y, np.full(len(y), gamma)),
+        names=("gamma",),
+        bounds=bounds(gamma),
+        floor=FLUSH,
+        **more,
+    )
+    for gamma in GAMMAS:
+        yield case("of ids", gamma, CLASSES, fixed=(1,), terms=softmax_terms)
+    more = {"conditioned": (False, True, True), "halves": False}
+    yield case("of distributions", 0.5, WEIGHTS[:5], **more)
+    yield case("in the distribution", 2.0, WEIGHTS, argument=1, halves=False)
+    yield case("in gamma", 0.5, WEIGHTS, argument=2, halves=False)
+
+
+def poly_cases():
+    epsilon = np.resize([1.0, 0.0, -0.5, 3.0], len(LOGITS))
+    more = {"names": ("epsilon",), "halves": False}
+    for name, y, fixed in (("ids", CLASSES, (1,)), ("distributions", WEIGHTS, ())):
+        yield Case(
+            name=f"of {name}",
+            columns=(LOGITS[:6], y[:6], epsilon[:6]),
+            fixed=fixed,
+            floor=FLUSH,
+            bounds=(3, 3, 4),
+            conditioned=(False, True, True),
+            **more,
+        )
+    yield Case(
+        name="in epsilon",
+        columns=(LOGITS, WEIGHTS, epsilon),
+        argument=2,
+        bounds=(3, 3, 0),
+        **more,
+    )
 
 
 IDS, DISTRIBUTIONS = common.logits_and_ids(), common.logits_and_distributions()
 
-SPECS = [
-    binary(common.logits_and_bits, gamma=0.5),
-    binary(common.logits_and_probabilities, gamma=2.0, alpha=0.25),
-    softmax(0, IDS, cross_entropy.id_edges, params={"gamma": 2.0}),
-    softmax(
-        0,
-        cross_entropy.logits_ids_mask,
-        cross_entropy.mask_edges,
-        ", where",
-        params={"gamma": 0.0},
-        keywords=("where",),
-        convex=True,
+CLAIMS = [
+    Claim(
+        fn=jaxloss.sigmoid_focal,
+        settings=(
+            binary(
+                common.logits_and_bits,
+                {"gamma": 0.5},
+                symmetries=(cross_entropy.OTHER_LABEL,),
+            ),
+            binary(common.logits_and_probabilities, {"gamma": 2.0, "alpha": 0.25}),
+        ),
+        accuracy=tuple(binary_cases()),
+        line=cross_entropy.LOGIT,
     ),
-    softmax(
-        1,
-        DISTRIBUTIONS,
-        cross_entropy.distribution_edges,
-        params={"gamma": 0.5, "alpha": np.array([0.25, 1.0, 2.0, 0.5])},
+    Claim(
+        fn=jaxloss.softmax_focal,
+        settings=(
+            softmax(
+                0,
+                IDS,
+                cross_entropy.id_edges,
+                params={"gamma": 2.0},
+                symmetries=cross_entropy.OF_IDS,
+            ),
+            softmax(
+                0,
+                cross_entropy.logits_ids_mask,
+                cross_entropy.mask_edges,
+                ", where",
+                params={"gamma": 0.0},
+                keywords=("where",),
+                convex=True,
+                symmetries=cross_entropy.OF_MASKED_IDS,
+            ),
+            softmax(
+                1,
+                DISTRIBUTIONS,
+                cross_entropy.distribution_edges,
+                params={"gamma": 0.5, "alpha": np.array([0.25, 1.0, 2.0, 0.5])},
+                # The classes are told apart by their weights.
+                symmetries=(common.shift(0), common.scale(1, 1)),
+            ),
+        ),
+        accuracy=tuple(softmax_cases()),
+        line=cross_entropy.CLASS_LOGIT,
     ),
-    poly(0, IDS, cross_entropy.id_edges, 1.0),
-    poly(1, DISTRIBUTIONS, cross_entropy.distribution_edges, -0.5),
+    Claim(
+        fn=jaxloss.poly1,
+        settings=(
+            poly(
+                0,
+                IDS,
+                cross_entropy.id_edges,
+                1.0,
+                symmetries=cross_entropy.OF_IDS,
+            ),
+            poly(
+                1,
+                DISTRIBUTIONS,
+                cross_entropy.distribution_edges,
+                -0.5,
+                symmetries=cross_entropy.OF_DISTRIBUTIONS,
+            ),
+        ),
+        accuracy=tuple(poly_cases()),
+        line=cross_entropy.CLASS_LOGIT,
+        drawn=tuple({"epsilon": e} for e in (-1.0, 0.0, 2.0)),
+    ),
 ]

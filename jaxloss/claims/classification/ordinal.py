@@ -8,14 +8,18 @@ import jaxloss
 from jaxloss.claims import common
 from jaxloss.claims.classification.cross_entropy import (
     bad_labels,
+    class_forecast,
     distribution,
     distribution_edges,
+    distributions,
     id_edges,
     log_probs,
     sigmoid,
     softplus,
 )
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, Symmetry, accuracy
+from jaxloss.testing.accuracy import FLUSH, Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 # --- thresholds --------------------------------------------------------------------
@@ -47,6 +51,43 @@ def threshold_edges(dtype):
     x = common.ladder(dtype)
     rows = np.stack([x, -x, np.roll(x, 3), np.zeros_like(x)], axis=-1)
     return [(rows, np.full(len(rows), y)) for y in (0, 2, 4)]
+
+
+def threshold_forecast(rng):
+    """The log-odds that a class is above each threshold; every class."""
+    q = rng.dirichlet(np.ones(5))
+    below, above = np.cumsum(q)[:-1], np.cumsum(q[::-1])[-2::-1]
+    return (np.tile(np.log(above / below), (5, 1)), np.arange(5)), q
+
+
+def coral():
+    x, ids = np.ones((3, 4)), np.zeros(3, int)
+    refused = functools.partial(common.refused, "coral")
+    return LossSpec(
+        name="coral",
+        fn=jaxloss.coral,
+        sample=thresholds_and_ids,
+        event_ndim=1,
+        reference=coral_reference,
+        gradient=coral_gradient,
+        curvature=coral_curvature,
+        convex=True,
+        minimiser=lambda y: np.where(y[..., None] > np.arange(4), 800.0, -800.0),
+        proper=threshold_forecast,
+        symmetries=(
+            Symmetry("the other direction", lambda rng, x, y: (-x[..., ::-1], 4 - y)),
+        ),
+        extremes=threshold_edges,
+        bad_calls=(
+            refused("labels", x, ids[:2]),
+            refused("labels", x, ids[:, None]),
+            refused("labels", x, ids.astype(float), error=TypeError),
+            refused("labels", x, ids == 0, error=TypeError),
+            refused("logits", x.astype(int), ids, error=TypeError),
+            refused("axis", np.ones(()), np.zeros((), int)),
+            refused("axis", x, ids, axis=2),
+        ),
+    )
 
 
 # --- distributions -----------------------------------------------------------------
@@ -116,36 +157,81 @@ def emd(kind, sample, edges, name, **more):
     )
 
 
-X, IDS = np.ones((3, 4)), np.zeros(3, int)
-refused = functools.partial(common.refused, "coral")
-SPECS = [
-    LossSpec(
-        name="coral",
+def emd_cases():
+    yield Case(
+        name="of ids",
+        columns=(X, IDS),
+        fixed=(1,),
+        # A middle class is pulled from both sides.
+        conditioned=(False, True, True),
+        bounds=(3, 3, 4),
+        floor=FLUSH,
+    )
+    for argument, name in enumerate(("logits", "distribution")):
+        yield Case(
+            name=f"of distributions, in the {name}",
+            columns=(X, distributions(8)),
+            argument=argument,
+            # Of two nearly equal distributions little is left.
+            conditioned=(True, True, True),
+            bounds=(2, 2, 3),
+            floor=FLUSH,
+        )
+
+
+X, IDS = accuracy.rows(4, count=8), np.arange(8) % 4
+IN_ORDER = tuple((f"label {k}", k) for k in range(4))
+CLAIMS = [
+    Claim(
         fn=jaxloss.coral,
-        sample=thresholds_and_ids,
-        event_ndim=1,
-        reference=coral_reference,
-        gradient=coral_gradient,
-        curvature=coral_curvature,
-        convex=True,
-        minimiser=lambda y: np.where(y[..., None] > np.arange(4), 800.0, -800.0),
-        extremes=threshold_edges,
-        bad_calls=(
-            refused("labels", X, IDS[:2]),
-            refused("labels", X, IDS[:, None]),
-            refused("labels", X, IDS.astype(float), error=TypeError),
-            refused("labels", X, IDS == 0, error=TypeError),
-            refused("logits", X.astype(int), IDS, error=TypeError),
-            refused("axis", np.ones(()), np.zeros((), int)),
-            refused("axis", X, IDS, axis=2),
+        settings=(coral(),),
+        accuracy=(Case(columns=(X[:, :3], IDS), fixed=(1,), bounds=(2, 2, 2)),),
+        line=Line(
+            "score, thresholds at −2, 0, 2",
+            (-6, 6),
+            lambda x, k: (x + common.vector(2, 0, -2), k),
+            IN_ORDER,
         ),
     ),
-    emd(0, common.logits_and_ids(), id_edges, "ids"),
-    emd(
-        1,
-        common.logits_and_distributions(),
-        distribution_edges,
-        "distributions",
-        minimiser=np.log,
+    Claim(
+        fn=jaxloss.squared_emd,
+        settings=(
+            emd(
+                0,
+                common.logits_and_ids(),
+                id_edges,
+                "ids",
+                proper=class_forecast,
+                symmetries=(
+                    common.shift(0),
+                    Symmetry(
+                        "the other direction",
+                        lambda rng, x, y: (x[..., ::-1], 3 - y),
+                    ),
+                ),
+            ),
+            emd(
+                1,
+                common.logits_and_distributions(),
+                distribution_edges,
+                "distributions",
+                minimiser=np.log,
+                symmetries=(
+                    common.shift(0),
+                    common.scale(2, 1),
+                    Symmetry(
+                        "the other direction",
+                        lambda rng, x, w: (x[..., ::-1], w[..., ::-1]),
+                    ),
+                ),
+            ),
+        ),
+        accuracy=tuple(emd_cases()),
+        line=Line(
+            "logit of class 2, those of 0 and 1 are 0",
+            (-6, 6),
+            lambda x, k: (common.vector(0, 0, x), k),
+            IN_ORDER[:3],
+        ),
     ),
 ]

@@ -1,4 +1,4 @@
-"""Cross entropies: accuracy, published numbers, identities, labels and masks."""
+"""Cross entropies: published numbers, identities, labels and masks."""
 
 import jax
 import jax.numpy as jnp
@@ -8,31 +8,12 @@ import pytest
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.claims.classification.cross_entropy import (
-    distribution,
-    dot,
-    log_probs,
-    log_sum,
-    softplus,
-)
+from jaxloss.claims.classification.cross_entropy import log_probs
 from jaxloss.testing import accuracy, assert_close
-from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs
 
 INF = jnp.inf
 # Values that are equal on paper, by two formulas of at most 8 ulps each.
 both = lambda a, b: assert_close(a, b, jnp.float32, ulps=16)
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def binary(x, y, v=1):
-    return v * y * softplus(-x) + (1 - y) * softplus(x)
-
-
-def cross_entropy(x, y, part=0):
-    w, logs = distribution(y, len(x)), log_probs(x)
-    return -(1 - part) * dot(w, logs) - part * mp.fsum(w) * mp.fsum(logs) / len(x)
 
 
 @jax.jit
@@ -43,91 +24,6 @@ def weigh(x, y, v):
 @jax.jit
 def smooth(x, y, part):
     return jaxloss.softmax_cross_entropy(x, y, label_smoothing=part)
-
-
-def binary_cases():
-    x = np.concatenate([line(points=89), decades(largest=1e4, points=20), EDGES])
-    hard, soft = pairs(x, np.array([0.0, 1.0])), pairs(x, np.array([1e-6, 0.1, 0.5]))
-    fn = jaxloss.sigmoid_cross_entropy
-    case = lambda name, columns, **more: Case(
-        name=f"sigmoid_cross_entropy, {name}",
-        **{"fn": fn, "formula": binary, "columns": columns, **more},
-    )
-    yield case("hard labels", hard, bounds=(2, 2, 3))
-    yield case("soft labels", soft, bounds=(2, 6, 3))
-    yield case("in the label", soft, argument=1, bounds=(2, 0.5, 0), halves=False)
-    x, y = pairs(x[::7], np.array([0.0, 0.3, 1.0]))
-    columns = (*pairs(x, np.array([0.1, 9.0])), np.repeat(y, 2))
-    columns = (columns[0], columns[2], columns[1])
-    for argument, where in enumerate(("logit", "label", "weight")):
-        yield case(
-            f"pos_weight, in the {where}",
-            columns,
-            fn=weigh,
-            argument=argument,
-            bounds=(2, 3, 3),
-            # Near y = v y the two terms of the gradient cancel.
-            conditioned=(False, True, False),
-            floor=9 * FLUSH,
-            halves=False,
-        )
-
-
-def distributions(count, classes):
-    """Even and uneven ones, a hard one, and one nearly as sure as its logits are.
-
-    There p sum(w) - w is a difference of two small numbers.
-    """
-    w = np.random.default_rng(1).dirichlet(0.5 * np.ones(classes), size=count)
-    w[0], w[-3] = np.eye(classes)[0], 1e-8
-    w[-3, 0] = 1 - 1e-8 * (classes - 1)
-    return w
-
-
-def row_cases():
-    x = accuracy.rows(3, count=8)
-    ids, w = np.arange(len(x)) % 3, distributions(len(x), 3)
-    part = np.resize([0.0, 1e-4, 0.1, 0.9], len(x))
-    fn = jaxloss.softmax_cross_entropy
-    case = lambda name, columns, **more: Case(
-        name=f"softmax_cross_entropy, {name}",
-        **{"fn": fn, "formula": cross_entropy, "columns": columns, **more},
-    )
-    yield case("ids", (x, ids), fixed=(1,), bounds=(2, 2, 3))
-    # Where p sum(w) = w the gradient is 0; its terms are not.
-    cancels = {"bounds": (3, 4, 4), "conditioned": (False, True, False)}
-    yield case("distributions", (x, w), **cancels)
-    more = {"argument": 1, "bounds": (3, 3, 0), "halves": False}
-    yield case("in the distribution", (x, w), **more)
-    more = {"fn": smooth, "halves": False, **cancels}
-    yield case("smoothed ids", (x, ids, part), fixed=(1,), **more)
-    yield case("in the smoothing", (x, w, part), argument=2, **more)
-    yield Case(
-        name="nll",
-        fn=jaxloss.nll,
-        formula=lambda logs, w: -dot(w, logs),
-        columns=(-np.abs(x), w),
-        bounds=(3, 0, 0),
-    )
-    yield Case(
-        name="z_loss",
-        fn=jaxloss.z_loss,
-        formula=lambda x: log_sum(x) ** 2,
-        columns=(x,),
-        bounds=(4, 4, 4),
-        # logsumexp crosses 0, and so do all its multiples.
-        conditioned=(True, True, True),
-        floor=FLUSH,
-    )
-
-
-ACCURACY = [*binary_cases(), *row_cases()]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_accuracy(case):
-    """Value and two derivatives are within the bound of the truth, in three dtypes."""
-    case.check()
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -1,4 +1,4 @@
-"""Losses of sparse predictions: accuracy, published values, identities, edges."""
+"""Losses of sparse predictions: definitions, published values, identities, edges."""
 
 from typing import Any, cast
 
@@ -11,9 +11,10 @@ import pytest
 
 import jaxloss
 from jaxloss import entmax15, fenchel_young, sparsemax
-from jaxloss.claims.classification import fenchel as specs
-from jaxloss.testing import accuracy, assert_close, tolerance
-from jaxloss.testing.accuracy import Case
+from jaxloss.claims.classification import fenchel
+from jaxloss.claims.classification.cross_entropy import distributions
+from jaxloss.claims.classification.fenchel import logits
+from jaxloss.testing import assert_close, tolerance
 
 INF = jnp.inf
 POWERS = {sparsemax: 1, entmax15: 2}
@@ -31,86 +32,19 @@ def by_row(loss):
 DERIVED = {loss: by_row(loss) for loss in POWERS}
 both = pytest.mark.parametrize("loss", POWERS)
 
-# --- accuracy ----------------------------------------------------------------------
-
-
-def logits(classes=4, count=12):
-    """Ordinary rows, of which some share the probability; small probabilities; both far
-    from the origin."""
-    z = accuracy.rows(classes, count)
-    z[1], z[2] = z[1] / 4, z[2] / 20
-    other = np.arange(classes) > 0
-    z[3], z[5] = (2.0**-18 - 1) * other, (2.0**-17 - 2) * other
-    z[6], z[7] = 1e4 + 0.5 * z[1], 1e4 + z[4]
-    return z
-
-
-def distributions(count, classes=4):
-    """Even and uneven ones, a hard one, and one nearly so."""
-    w = np.random.default_rng(1).dirichlet(0.5 * np.ones(classes), size=count)
-    w[0], w[-3] = np.eye(classes)[0], 1e-8
-    w[-3, 0] = 1 - 1e-8 * (classes - 1)
-    return w
-
-
-def label(y):
-    return y if isinstance(y, list) else int(y)
-
-
-def diagonal(z, y, power):
-    return [row[i] for i, row in enumerate(specs.hessian(z, y, power))]
-
-
-def cases():
-    z = logits()
-    ids, w = np.arange(len(z)) % 4, distributions(len(z))
-    for loss, power in POWERS.items():
-        case = lambda kind, y, loss=loss, power=power, **more: Case(
-            name=f"{loss.__name__}, {kind}",
-            fn=loss,
-            formula=lambda z, y: specs.value(z, label(y), power),
-            columns=(z, y),
-            rowwise=True,
-            **more,
-        )
-        in_logits = {
-            "first": lambda z, y, power=power: specs.by_logits(z, label(y), power),
-            "second": lambda z, y, power=power: diagonal(z, label(y), power),
-        }
-        yield case("ids", ids, fixed=(1,), bounds=(3, 3, 3), **in_logits)
-        # Where prediction and label are near, the loss is a square of what is left.
-        more = {"conditioned": (True, False, False), "halves": False}
-        yield case("distributions", w, bounds=(2, 4, 3), **more, **in_logits)
-    yield Case(
-        name="fenchel_young",
-        fn=lambda s, y: fenchel_young(s, y, max_fun=specs.half_square),
-        formula=lambda s, y: specs.dot(s, s) / 2 - specs.dot(y, s),
-        columns=(z, w),
-        conditioned=(True, True, False),
-        bounds=(1, 1, 0),
-        halves=False,
-    )
-
-
-ACCURACY = list(cases())
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value and derivatives are within their bounds, in three dtypes, in both modes."""
-    case.check()
+# --- definitions, many classes -----------------------------------------------------
 
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_the_formulas_are_the_definition(power):
-    """What the specs predict is on the simplex, and no point between it and another one
-    is better."""
-    gain = lambda p, z: float(specs.dot(p, z) - specs.omega(p, power))
+    """What the formulas predict is on the simplex, and no point between it and another
+    one is better."""
+    gain = lambda p, z: float(fenchel.dot(p, z) - fenchel.omega(p, power))
     mix = lambda p, q, part: [a + part * (b - a) for a, b in zip(p, q, strict=True)]
     others = np.random.default_rng(0).dirichlet(np.ones(4), size=5)
     for row in (*logits()[:8], np.zeros(4)):
         z = [mp.mpf(float(v)) for v in row]
-        p = specs.probabilities(z, power)
+        p = fenchel.probabilities(z, power)
         assert min(p) >= 0
         assert abs(mp.fsum(p) - 1) < 1e-14
         for q in (*others, *np.eye(4)):
@@ -238,7 +172,7 @@ def test_second_derivatives_in_reverse_mode(loss):
     nearly sure, and of those that are nearly not."""
     z = np.array([0.0, 2.0**-15 - 1, -1.5], np.float32) * POWERS[loss]
     found = jax.jit(jax.jacrev(jax.jacfwd(loss)))(z, 0)
-    truth = specs.hessian([mp.mpf(float(v)) for v in z], 0, POWERS[loss])
+    truth = fenchel.hessian([mp.mpf(float(v)) for v in z], 0, POWERS[loss])
     assert_close(found, np.array(truth, float), jnp.float32, ulps=4)
 
 
@@ -343,7 +277,7 @@ def test_of_the_conjugate(loss):
     z, w = logits()[:6], distributions(6)
     conjugate = lambda z: loss(z, 0) + z[0]  # Omega of a corner is 0
     power = POWERS[loss]
-    omega = [specs.omega([mp.mpf(float(v)) for v in y], power) for y in w]
+    omega = [fenchel.omega([mp.mpf(float(v)) for v in y], power) for y in w]
     found = jax.jit(lambda z, w: fenchel_young(z, w, max_fun=conjugate))(z, w)
     total, size = found + np.array(omega, float), np.abs(z).max(1)
     assert_close(total, DERIVED[loss](z, w)[0], size=size)

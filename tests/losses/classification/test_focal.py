@@ -1,4 +1,4 @@
-"""Focal and polynomial losses: accuracy, published numbers, identities, edges."""
+"""Focal and polynomial losses: published numbers, identities, edges."""
 
 import jax
 import jax.numpy as jnp
@@ -8,66 +8,15 @@ import pytest
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.claims.classification.cross_entropy import (
-    distribution,
-    dot,
-    log_probs,
-    sigmoid,
-    softplus,
-)
-from jaxloss.claims.classification.focal import focal_bound, term
+from jaxloss.claims.classification.cross_entropy import softplus
+from jaxloss.claims.classification.focal import GAMMAS, focal_bound, term
 from jaxloss.testing import accuracy, assert_close
-from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs
+from jaxloss.testing.accuracy import FLUSH
 from tests.losses.classification.test_cross_entropy import draw, one_hot
 
 INF = jnp.inf
-GAMMAS = [0.0, 0.5, 1.0, 2.0, 5.0]
 # Values that are equal on paper, by two formulas of at most 11 ulps each.
 both = lambda a, b: assert_close(a, b, jnp.float32, ulps=22)
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def binary(x, y, gamma):
-    return y * term(x, gamma)[0] + (1 - y) * term(-x, gamma)[0]
-
-
-def categorical(x, y, gamma):
-    w, logs = distribution(y, len(x)), log_probs(x)
-    return dot(w, [-((-mp.expm1(v)) ** gamma) * v for v in logs])
-
-
-def poly(x, y, epsilon):
-    w, logs = distribution(y, len(x)), log_probs(x)
-    return dot(w, [-v - epsilon * mp.expm1(v) for v in logs])
-
-
-def curvature_terms(p, q, nll, gamma, slope=1):
-    """Sizes of what adds up to the second derivative, which crosses 0.
-
-    Along the log-odds m of the label, of which `slope` is the derivative.
-    """
-    first = gamma**2 * p * nll + (2 * gamma + 1) * q + gamma * nll * q
-    return q**gamma * p * first * slope**2
-
-
-def binary_terms(x, y, gamma):
-    half = lambda x: curvature_terms(sigmoid(x), sigmoid(-x), softplus(-x), gamma)
-    return y * half(x) + (1 - y) * half(-x)
-
-
-def categorical_terms(x, y, gamma):
-    """d2f/dx_j^2 = f''(m) m_j^2 + f'(m) m_jj, with m_y = 1 and m_j = -p_j / q."""
-    logs = log_probs(x)
-    p, q, nll = mp.exp(logs[int(y)]), -mp.expm1(logs[int(y)]), -logs[int(y)]
-    outer = q**gamma * (gamma * p * nll + q)
-    terms = []
-    for j, v in enumerate(logs):
-        share = mp.exp(v) / q
-        slope, curve = (1, 0) if j == int(y) else (share, share * (1 - share))
-        terms.append(curvature_terms(p, q, nll, gamma, slope) + outer * curve)
-    return terms
 
 
 @jax.jit
@@ -83,86 +32,6 @@ def picked(x, y, gamma):
 @jax.jit
 def corrected(x, y, epsilon):
     return jaxloss.poly1(x, y, epsilon=epsilon)
-
-
-def bounds(gamma, second=12.0):
-    return focal_bound(gamma), focal_bound(gamma), second
-
-
-def binary_cases():
-    x = np.concatenate([line(points=45), decades(largest=1e4, points=12), EDGES])
-    case = lambda name, gamma, x, y, **more: Case(
-        name=f"sigmoid_focal(gamma={gamma}), {name}",
-        fn=raised,
-        formula=binary,
-        columns=(x, y, np.full_like(x, gamma)),
-        floor=FLUSH,
-        **more,
-    )
-    for gamma in GAMMAS:
-        one = np.ones_like(x)
-        yield case("positives", gamma, x, one, bounds=bounds(gamma), terms=binary_terms)
-    x, y = pairs(x[::2], np.array([0.3]))
-    for gamma in (0.5, 2.0):
-        more = {"bounds": bounds(gamma), "halves": False}
-        cancels = {"conditioned": (False, True, True), **more}
-        yield case("soft labels", gamma, x, y, **cancels)
-        yield case("in the label", gamma, x, y, argument=1, **more)
-        cancels["conditioned"] = False, False, True
-        yield case("in gamma", gamma, x, y, argument=2, **cancels)
-
-
-def row_cases():
-    x = accuracy.rows(3, count=8)
-    ids = np.arange(len(x)) % 3
-    w = np.random.default_rng(1).dirichlet(np.ones(3), size=len(x))
-    w[0] = 1, 0, 0
-    case = lambda name, gamma, y, **more: Case(
-        name=f"softmax_focal(gamma={gamma}), {name}",
-        fn=picked,
-        formula=categorical,
-        columns=(x[: len(y)], y, np.full(len(y), gamma)),
-        floor=FLUSH,
-        bounds=bounds(gamma),
-        **more,
-    )
-    for gamma in GAMMAS:
-        yield case("ids", gamma, ids, fixed=(1,), terms=categorical_terms)
-    more = {"conditioned": (False, True, True), "halves": False}
-    yield case("distributions", 0.5, w[:5], **more)
-    yield case("in the distribution", 2.0, w, argument=1, halves=False)
-    yield case("in gamma", 0.5, w, argument=2, halves=False)
-    epsilon = np.resize([1.0, 0.0, -0.5, 3.0], len(x))
-    for name, y, fixed in (("ids", ids, (1,)), ("distributions", w, ())):
-        yield Case(
-            name=f"poly1, {name}",
-            fn=corrected,
-            formula=poly,
-            columns=(x[:6], y[:6], epsilon[:6]),
-            fixed=fixed,
-            floor=FLUSH,
-            bounds=(3, 3, 4),
-            conditioned=(False, True, True),
-            halves=False,
-        )
-    yield Case(
-        name="poly1, in epsilon",
-        fn=corrected,
-        formula=poly,
-        columns=(x, w, epsilon),
-        argument=2,
-        bounds=(3, 3, 0),
-        halves=False,
-    )
-
-
-ACCURACY = [*binary_cases(), *row_cases()]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_accuracy(case):
-    """Value and two derivatives are within the bound of the truth, in three dtypes."""
-    case.check()
 
 
 # --- published numbers and identities ----------------------------------------------

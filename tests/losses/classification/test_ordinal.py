@@ -1,82 +1,16 @@
-"""Ordinal losses: accuracy, identities, what an order changes, edges."""
+"""Ordinal losses: identities, what an order changes, edges."""
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
 
 import jaxloss
 from jaxloss import stable, targets
-from jaxloss.claims.classification.cross_entropy import (
-    distribution,
-    log_probs,
-    softplus,
-)
-from jaxloss.claims.classification.ordinal import gaps
-from jaxloss.testing import accuracy, tolerance
-from jaxloss.testing.accuracy import Case
-from tests.losses.classification.test_cross_entropy import distributions
+from jaxloss.testing import tolerance
 
 FLOAT64 = tolerance(np.float64)
 INF = jnp.inf
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def levels(x, y):
-    return mp.fsum(softplus(-v) if y > k else softplus(v) for k, v in enumerate(x))
-
-
-def carried(x, w):
-    p = [mp.exp(v) for v in log_probs(x)]
-    return mp.fsum(d**2 for d in gaps(p, distribution(w, len(x))))
-
-
-def cases():
-    x = accuracy.rows(4, count=8)
-    ids, w = np.arange(len(x)) % 4, distributions(len(x), 4)
-    yield Case(
-        name="coral",
-        fn=jaxloss.coral,
-        formula=levels,
-        columns=(x[:, :3], ids),
-        fixed=(1,),
-        bounds=(2, 2, 2),
-    )
-    yield Case(
-        name="squared_emd, ids",
-        fn=jaxloss.squared_emd,
-        formula=carried,
-        columns=(x, ids),
-        fixed=(1,),
-        # A middle class is pulled from both sides.
-        conditioned=(False, True, True),
-        bounds=(3, 3, 4),
-        floor=accuracy.FLUSH,
-    )
-    for argument, name in ((0, "logits"), (1, "distribution")):
-        yield Case(
-            name=f"squared_emd in the {name}",
-            fn=jaxloss.squared_emd,
-            formula=carried,
-            columns=(x, w),
-            argument=argument,
-            # Of two nearly equal distributions little is left.
-            conditioned=(True, True, True),
-            bounds=(2, 2, 3),
-            floor=accuracy.FLUSH,
-        )
-
-
-ACCURACY = list(cases())
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_accuracy(case):
-    """Value and two derivatives are within the bound of the truth."""
-    case.check()
 
 
 def test_a_thousand_classes_are_as_accurate():
