@@ -4,7 +4,7 @@ Contract of this module, for float32 and float64, eager and under `jit`, in forw
 and reverse mode: for any input the value, the first and the second derivative are
 within the stated number of units in the last place (ulp) of the true ones, wherever
 those are representable; and the value under `grad` is the value alone, bit for bit or
-(`labelled`) within the same bound.  The bounds are those of `tests/blocks`, measured
+(`labelled`) within the same bound.  The bounds are those of `jaxloss.claims`, measured
 against mpmath on XLA:CPU, which flushes subnormal numbers to zero.
 
 Autodiff is not enough for three reasons.  The derivative of an accurate formula need

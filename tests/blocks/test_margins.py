@@ -1,96 +1,12 @@
-"""The functions of a margin: accuracy, slopes at the kinks, order among them."""
+"""The functions of a margin: slopes at the kinks, order among them."""
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
 
 from jaxloss import margins
-from jaxloss.testing.accuracy import EDGES, Case, decades, line
-
-MARGINS = np.concatenate([line(), decades(), EDGES])
-
-
-def step(condition):
-    return mp.mpf(bool(condition))
-
-
-def clip(x, low, high):
-    return min(max(x, low), high)
-
-
-# Name: value, slope, curvature, and the bounds on their errors in ulps.  At a kink the
-# slope is 0 and the curvature that of the side of larger margins.
-FORMULAS = {
-    "hinge": (
-        lambda m: max(0, 1 - m),
-        lambda m: -step(m < 1),
-        lambda m: mp.mpf(0),
-        (0.5, 0, 0),
-    ),
-    "squared_hinge": (
-        lambda m: max(0, 1 - m) ** 2,
-        lambda m: -2 * max(0, 1 - m),
-        lambda m: 2 * step(m < 1),
-        (2, 0.5, 0),
-    ),
-    "smooth_hinge": (
-        lambda m: mp.mpf(1) / 2 - m if m < 0 else max(0, 1 - m) ** 2 / 2,
-        lambda m: -clip(1 - m, 0, 1),
-        lambda m: step(0 <= m < 1),
-        (2, 0.5, 0),
-    ),
-    "logistic": (
-        lambda m: mp.log1p(mp.exp(-m)),
-        lambda m: -1 / (1 + mp.exp(m)),
-        lambda m: 1 / (2 + mp.exp(m) + mp.exp(-m)),
-        (3, 3, 4),
-    ),
-    "exponential": (
-        lambda m: mp.exp(-m),
-        lambda m: -mp.exp(-m),
-        lambda m: mp.exp(-m),
-        (6, 6, 6),
-    ),
-    "perceptron": (
-        lambda m: max(0, -m),
-        lambda m: -step(m < 0),
-        lambda m: mp.mpf(0),
-        (0, 0, 0),
-    ),
-    "modified_huber": (
-        lambda m: -4 * m if m < -1 else max(0, 1 - m) ** 2,
-        lambda m: -2 * clip(1 - m, 0, 2),
-        lambda m: 2 * step(-1 <= m < 1),
-        (2, 0.5, 0),
-    ),
-    "squared": (
-        lambda m: (1 - m) ** 2,
-        lambda m: -2 * (1 - m),
-        lambda m: mp.mpf(2),
-        (2, 0.5, 0),
-    ),
-}
-ACCURACY = [
-    Case(
-        name=name,
-        fn=getattr(margins, name),
-        formula=value,
-        first=slope,
-        second=curvature,
-        columns=(MARGINS,),
-        bounds=bounds,
-        halves=False,  # the losses widen half precision before they come here
-    )
-    for name, (value, slope, curvature, bounds) in FORMULAS.items()
-]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value, slope and curvature are within their bounds from 1e-37 to 1e30."""
-    case.check()
+from jaxloss.claims.margins import FORMULAS
 
 
 @pytest.mark.parametrize(

@@ -9,47 +9,6 @@ import pytest
 import jaxloss
 from jaxloss import targets
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case, pairs
-
-LABELS, SHARES = pairs(
-    np.array([0.0, 1e-4, 0.01, 0.3, 0.9999, 1.0]),
-    np.array([0.0, 1e-4, 0.01, 0.1, 0.7, 1.0]),
-)
-
-
-def smoothed(y, smoothing, classes):
-    """The smoothed first weight of one example; the other classes share the rest."""
-    others = jnp.broadcast_to((1 - y) / (classes - 1), (classes - 1,))
-    labels = jnp.concatenate([y[None], others])
-    return targets.smooth_labels(labels, smoothing=smoothing)[0]
-
-
-def cases():
-    binary = lambda y, e: targets.smooth_binary_labels(y, smoothing=e)
-    five = jax.vmap(lambda y, e: smoothed(y, e, 5))
-    for name, fn, classes in (("binary", binary, 2), ("labels", five, 5)):
-        for argument, what in ((0, "labels"), (1, "smoothing")):
-            yield Case(
-                name=f"smooth_{name} in {what}",
-                fn=fn,
-                formula=lambda y, e, k=classes: (1 - e) * y + e / k,
-                columns=(LABELS, SHARES),
-                argument=argument,
-                # 1 - smoothing and 1/K - y cancel as the arguments allow.
-                conditioned=(False, True, False),
-                bounds=(2, 2, 0),
-                halves=False,
-            )
-
-
-ACCURACY = list(cases())
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value and derivatives, in both arguments, are within their bounds."""
-    case.check()
-
 
 # --- smoothing -------------------------------------------------------------------
 

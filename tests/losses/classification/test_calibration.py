@@ -12,52 +12,8 @@ import sklearn.datasets
 
 import jaxloss
 from jaxloss import logits, stable
+from jaxloss.claims.classification.calibration import ROWS
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case
-
-
-def forecasts(count=24, classes=4):
-    """Rows of probabilities: spread out, concentrated, certain."""
-    rng = np.random.default_rng(0)
-    p = np.concatenate(
-        [rng.dirichlet(np.full(classes, a), size=count // 3) for a in (10.0, 1.0, 0.05)]
-    )
-    p[-1] = np.eye(classes)[0]
-    return p
-
-
-def cases():
-    p = forecasts()
-    ids = np.arange(len(p)) % 4
-    yield Case(
-        name="brier(ids)",
-        fn=jaxloss.brier,
-        formula=lambda p, y: mp.fsum((v - (j == y)) ** 2 for j, v in enumerate(p)),
-        columns=(p, ids),
-        fixed=(1,),
-        bounds=(2, 0.5, 0),
-    )
-    for argument, name in ((0, "probabilities"), (1, "labels")):
-        yield Case(
-            name=f"brier(distributions) in {name}",
-            fn=jaxloss.brier,
-            formula=lambda p, y: mp.fsum(
-                (v - w) ** 2 for v, w in zip(p, y, strict=True)
-            ),
-            columns=(p, p[::-1]),
-            argument=argument,
-            bounds=(2, 0.5, 0),
-        )
-
-
-ACCURACY = list(cases())
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value and derivatives are within their bounds, in three dtypes, in both modes."""
-    case.check()
-
 
 # --- Brier score -----------------------------------------------------------------
 
@@ -89,7 +45,7 @@ def test_brier_is_proper():
 
 def test_brier_takes_ids_and_distributions():
     """Ids and their one-hot rows agree; the class axis may be any."""
-    p = jnp.asarray(forecasts())
+    p = jnp.asarray(ROWS)
     ids = jnp.arange(len(p)) % 4
     expected = jaxloss.brier(p, ids)
     np.testing.assert_array_equal(jaxloss.brier(p, jnp.eye(4)[ids]), expected)
