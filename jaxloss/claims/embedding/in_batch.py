@@ -1,12 +1,28 @@
 """Claims of the in-batch contrastive losses."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
 from jaxloss.claims import common
-from jaxloss.testing import LossSpec
-from jaxloss.testing.exact import mp
+from jaxloss.claims.embedding.formulas import (
+    both_ways,
+    by_anchor,
+    coupled,
+    grouped,
+    nt_xent_of,
+    of_one_batch,
+    of_pairs,
+    of_units,
+    sigmoid_of,
+    supervised_of,
+    unit,
+)
+from jaxloss.testing import LossSpec, Symmetry
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 
 
 class OfBatch(LossSpec):
@@ -17,190 +33,13 @@ class OfBatch(LossSpec):
     """
 
     def __call__(self, *args, **overrides):
-        losses = super().__call__(*args, **overrides)
-        weights = jnp.arange(1, losses.shape[-1] + 1, dtype=losses.dtype)
-        return jnp.sum(losses * weights.reshape([1] * (losses.ndim - 1) + [-1]), -1)
+        return weighted(super().__call__(*args, **overrides))
 
 
-def dot(x, y):
-    return mp.fsum(s * t for s, t in zip(x, y, strict=True))
-
-
-def length(x):
-    return mp.sqrt(dot(x, x))
-
-
-def unit(x):
-    return [v / (length(x) or 1) for v in x]
-
-
-def transposed(matrix):
-    return [list(column) for column in zip(*matrix, strict=True)]
-
-
-# --- the formulas of the papers, of one anchor ---------------------------------------
-
-# Of the scores of all candidates, and which are positives and negatives: the loss, and
-# its derivative in each score.
-
-
-def nt_xent_of(scores, alike, others):
-    """The mean of -log(e^s_j / (e^s_j + sum of e^s_k)) over the positives j."""
-    loss, slopes = mp.mpf(0), [mp.mpf(0)] * len(scores)
-    for j in alike:
-        odds = {k: mp.exp(scores[k] - scores[j]) for k in others}
-        rivals = mp.fsum(odds.values())
-        loss += mp.log1p(rivals) / len(alike)
-        slopes[j] -= rivals / (1 + rivals) / len(alike)
-        for k in others:
-            slopes[k] += odds[k] / (1 + rivals) / len(alike)
-    return loss, slopes
-
-
-def supervised_of(scores, alike, others):
-    """The mean of -log(e^s_j / sum of all e^s_k) over the positives j."""
-    loss, slopes, rows = mp.mpf(0), [mp.mpf(0)] * len(scores), alike + others
-    for j in alike:
-        odds = {k: mp.exp(scores[k] - scores[j]) for k in rows if k != j}
-        rivals = mp.fsum(odds.values())
-        loss += mp.log1p(rivals) / len(alike)
-        slopes[j] -= rivals / (1 + rivals) / len(alike)
-        for k, v in odds.items():
-            slopes[k] += v / (1 + rivals) / len(alike)
-    return loss, slopes
-
-
-def sigmoid_of(scores, alike, others):
-    """The sum of log(1 + e^-s_j) over the positives and log(1 + e^s_k) over the
-    negatives."""
-    signs = [(k in others) - (k in alike) for k in range(len(scores))]
-    odds = [mp.exp(v * s) for v, s in zip(signs, scores, strict=True)]
-    loss = mp.fsum(abs(v) * mp.log1p(o) for v, o in zip(signs, odds, strict=True))
-    return loss, [v * o / (1 + o) for v, o in zip(signs, odds, strict=True)]
-
-
-# --- of one batch, the sum with the weights 1, 2, ... --------------------------------
-
-
-def by_anchor(of, scores, members):
-    """The weighted sum of the losses, and its derivative in each score."""
-    found = [of(row, *members(i)) for i, row in enumerate(scores)]
-    total = mp.fsum((1 + i) * loss for i, (loss, _) in enumerate(found))
-    return total, [[(1 + i) * s for s in row] for i, (_, row) in enumerate(found)]
-
-
-def both_ways(of, scores, members):
-    """The mean of what the rows and what the columns give."""
-    rows = by_anchor(of, scores, members)
-    columns = by_anchor(of, transposed(scores), members)
-    pull = zip(rows[1], transposed(columns[1]), strict=True)
-    pull = [[(s + t) / 2 for s, t in zip(*pair, strict=True)] for pair in pull]
-    return (rows[0] + columns[0]) / 2, pull
-
-
-def grouped(labels, where):
-    """The positives and the negatives of an anchor, by group ids."""
-
-    def members(i):
-        rows = [j for j in range(len(labels)) if where[i] and where[j] and j != i]
-        alike = [j for j in rows if labels[j] == labels[i]]
-        return alike, [j for j in rows if labels[j] != labels[i]]
-
-    return members
-
-
-def coupled(where):
-    """The positive of an anchor, the other one of its pair, and the negatives."""
-
-    def members(i):
-        rows = [j for j in range(len(where)) if where[i] and where[j]]
-        return [j for j in rows if j == i], [j for j in rows if j != i]
-
-    return members
-
-
-def scores_of(x, y, temperature, bias=0):
-    u, v = [unit(row) for row in x], [unit(row) for row in y]
-    return [[dot(s, t) / temperature + bias for t in v] for s in u]
-
-
-def turned(x, y, pull, temperature, bias=0):
-    """The gradient in the rows of x, from the derivative in each score with y."""
-    v, slopes = [unit(row) for row in y], []
-    for row, weights in zip(x, pull, strict=True):
-        g = [dot(weights, column) / temperature for column in zip(*v, strict=True)]
-        u, far = unit(row), length(row) or mp.inf
-        along = dot(g, u)
-        slopes.append([(s - along * t) / far for s, t in zip(g, u, strict=True)])
-    return slopes
-
-
-# A cosine is rounded in proportion to 1, not to itself: 1 / temperature in a score.
-
-
-def size_of(pull, temperature, bias=0):
-    """What that costs the value, were every score the largest."""
-    return mp.fsum(abs(s) for row in pull for s in row) * (1 / temperature + abs(bias))
-
-
-def rounding(x, pull, temperature, bias=0):
-    """What that costs each component of the gradient."""
-    sizes = [size_of([row], temperature, bias) / temperature for row in pull]
-    return [
-        [size / (length(row) or mp.inf)] * len(row)
-        for row, size in zip(x, sizes, strict=True)
-    ]
-
-
-def of_one_batch(of):
-    """The formulas of a loss of embeddings, group ids and a mask."""
-
-    def pulls(x, labels, where, **params):
-        members = grouped(labels, where)
-        total, pull = by_anchor(of, scores_of(x, x, **params), members)
-        return total, [
-            [s + t for s, t in zip(*rows, strict=True)]
-            for rows in zip(pull, transposed(pull), strict=True)
-        ]
-
-    def reference(x, labels, where, **params):
-        return pulls(x, labels, where, **params)[0]
-
-    def cancels(x, labels, where, **params):
-        return size_of(pulls(x, labels, where, **params)[1], **params) / 2
-
-    def gradient(x, labels, where, **params):
-        return turned(x, x, pulls(x, labels, where, **params)[1], **params)
-
-    def gradient_cancels(x, labels, where, **params):
-        return rounding(x, pulls(x, labels, where, **params)[1], **params)
-
-    formulas = (reference, cancels, gradient, gradient_cancels)
-    return [common.exact_rows(2, 1, 1)(fn) for fn in formulas]
-
-
-def of_pairs(of, directions):
-    """The formulas of a loss of two embeddings of each pair, and a mask."""
-
-    def pulls(x, y, where, **params):
-        return directions(of, scores_of(x, y, **params), coupled(where))
-
-    def reference(x, y, where, **params):
-        return pulls(x, y, where, **params)[0]
-
-    def cancels(x, y, where, **params):
-        return size_of(pulls(x, y, where, **params)[1], **params)
-
-    def gradient(x, y, where, **params):
-        pull = pulls(x, y, where, **params)[1]
-        return turned(x, y, pull, **params), turned(y, x, transposed(pull), **params)
-
-    def gradient_cancels(x, y, where, **params):
-        pull = pulls(x, y, where, **params)[1]
-        return rounding(x, pull, **params), rounding(y, transposed(pull), **params)
-
-    formulas = (reference, cancels, gradient, gradient_cancels)
-    return [common.exact_rows(2, 2, 1)(fn) for fn in formulas]
+def weighted(losses):
+    """The sum over the last axis with the weights 1, 2, ..."""
+    weights = jnp.arange(1, losses.shape[-1] + 1, dtype=losses.dtype)
+    return jnp.sum(losses * weights.reshape([1] * (losses.ndim - 1) + [-1]), -1)
 
 
 # --- samples and edges ---------------------------------------------------------------
@@ -257,7 +96,31 @@ def pair_edges(dtype):
         yield x[None], y[None], np.array([where])
 
 
-# --- specs ---------------------------------------------------------------------------
+# --- what changes nothing ------------------------------------------------------------
+
+
+def lengths(*positions):
+    """Rows of the arguments at `positions` as long as they like."""
+
+    def move(rng, *args):
+        moved = list(args)
+        for i in positions:
+            powers = rng.integers(-3, 4, size=(*args[i].shape[:-1], 1))
+            moved[i] = 2.0**powers * args[i]
+        return tuple(moved)
+
+    return Symmetry("other lengths", move)
+
+
+def other_ids(position=1):
+    """Ids are compared only."""
+    renamed = lambda rng, *args: tuple(
+        5 - 3 * a if i == position else a for i, a in enumerate(args)
+    )
+    return Symmetry("other ids", renamed)
+
+
+# --- laws ----------------------------------------------------------------------------
 
 
 def bad_temperatures(loss, *args, **params):
@@ -286,6 +149,12 @@ def batch_spec(fn, of, temperature):
         cancels=cancels,
         gradient=gradient,
         gradient_cancels=gradient_cancels,
+        symmetries=(
+            lengths(0),
+            common.flip(0),
+            common.permutation(0, axis=2),
+            other_ids(),
+        ),
         extremes=edges,
         bad_calls=(
             refused("embeddings", x.astype(int), ids, error=TypeError),
@@ -301,7 +170,7 @@ def batch_spec(fn, of, temperature):
     )
 
 
-def pair_spec(fn, of, directions, first, second, **params):
+def pair_spec(fn, of, directions, first, second, *, symmetries=(), **params):
     name, x = fn.__name__, np.ones((3, 4))
     refused = lambda argument, *args, **kw: common.refused(
         name, argument, *args, **{**params, **kw}
@@ -320,6 +189,12 @@ def pair_spec(fn, of, directions, first, second, **params):
         cancels=cancels,
         gradient=gradient,
         gradient_cancels=gradient_cancels,
+        symmetries=(
+            lengths(0, 1),
+            common.flip(0, 1),
+            common.permutation(0, 1, axis=2),
+            *symmetries,
+        ),
         extremes=pair_edges,
         bad_calls=(
             refused(first, x.astype(int), x, error=TypeError),
@@ -335,26 +210,204 @@ def pair_spec(fn, of, directions, first, second, **params):
     )
 
 
+# --- accuracy ------------------------------------------------------------------------
+
+# Of four rows of two components, of which the first is differentiated.  `units`, which
+# are 1, are the lengths of the unit vectors: their rounding belongs to the condition of
+# a loss, 1 / temperature even where a cosine is stationary.
+
+
+def four_rows(first, rest):
+    return [first, rest[:2], rest[2:4], rest[4:]]
+
+
+def formula_of_four(of, directions, members, *, pairs):
+    """The weighted sum for a group of four, or for the pairs (a, c) and (b, d)."""
+
+    def formula(first, rest, temperature, units):
+        rows = zip(four_rows(first, rest), units, strict=True)
+        u = [[s * v for v in unit(row)] for row, s in rows]
+        scores = of_units(*((u[:2], u[2:]) if pairs else (u, u)), temperature)
+        return directions(of, scores, members)[0]
+
+    return formula
+
+
+def batch_of_four(first, rest):
+    return jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
+
+
+def group_of_four(first, rest, ids):
+    """Batches of four rows, and the ids of each."""
+    x = batch_of_four(first, rest)
+    return x, jnp.broadcast_to(jnp.array(ids), x.shape[:2])
+
+
+def of_group(fn, ids):
+    return lambda first, rest, temperature, units: weighted(
+        fn(*group_of_four(first, rest, ids), temperature=temperature[:, None])
+    )
+
+
+def of_two_pairs(fn, **params):
+    def evaluate(first, rest, temperature, units):
+        x, scale = batch_of_four(first, rest), temperature[:, None]
+        return weighted(fn(x[:, :2], x[:, 2:], temperature=scale, **params))
+
+    return evaluate
+
+
+def at_angles(*degrees):
+    return np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=-1)
+
+
+def batches_of_four():
+    """Ordinary; of different lengths; pairs far apart, at 0.07 and at 0.01; all nearly
+    the same; hard negatives; opposite rows on the axes."""
+    rng = np.random.default_rng(0)
+    found = [
+        (rng.normal(size=(4, 2)), 0.07),
+        (rng.normal(size=(4, 2)) * [[300.0], [0.03], [1], [7]], 0.5),
+        (at_angles(0, 3, 170, 185), 0.07),
+        (at_angles(0, 30, 85, 140), 0.01),
+        (at_angles(0, 1, 2, 3), 0.01),
+        (at_angles(10, 100, 10.01, 99.9), 0.1),
+        (at_angles(0, 180, 1, 179) * [[3], [0.1], [2], [5]], 0.2),
+    ]
+    x = np.stack([rows.ravel() for rows, _ in found])
+    return x[:, :2], x[:, 2:], np.array([t for _, t in found]), np.ones((7, 4))
+
+
+def case(name, fn, formula, argument=0):
+    return Case(
+        name=name,
+        fn=fn,
+        formula=formula,
+        columns=batches_of_four(),
+        argument=argument,
+        rowwise=True,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 3),
+        halves=False,  # a law has the value and the gradient in all dtypes
+    )
+
+
+def cases_of_groups(fn, of, ids, **arguments):
+    """One for each name: the argument that is differentiated."""
+    members = grouped(ids, [True] * 4)
+    formula = formula_of_four(of, by_anchor, members, pairs=False)
+    batch = of_group(fn, ids)
+    return tuple(case(name, batch, formula, i) for name, i in arguments.items())
+
+
+def case_of_pairs(fn, of, directions, **params):
+    members = coupled([True, True])
+    formula = formula_of_four(of, directions, members, pairs=True)
+    return (case(fn.__name__, of_two_pairs(fn, **params), formula),)
+
+
+# --- lines ---------------------------------------------------------------------------
+
+HALF_TURN = (0.0, math.pi)
+X, Y = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+
+
+def at_angle(x):
+    """The unit vector at an angle to the first axis."""
+    return jnp.stack([jnp.cos(x), jnp.sin(x)])
+
+
+GROUP = Line(
+    "angle between anchor and positive",
+    HALF_TURN,
+    # Two rows of another group are across from them.
+    lambda x, _: (jnp.stack([at_angle(x), X, Y, Y]), jnp.array([0, 0, 1, 1])),
+)
+TWO_PAIRS = Line(
+    "angle between the two of a pair",
+    HALF_TURN,
+    lambda x, _: (jnp.stack([at_angle(x), Y]), jnp.stack([X, Y])),
+)
+
+
+# --- claims --------------------------------------------------------------------------
+
 # Not 0.07: differences of step 1e-5 do not resolve exp(-2 / temperature) there.
-SPECS = [
-    batch_spec(jaxloss.nt_xent, nt_xent_of, 0.1),
-    pair_spec(jaxloss.clip, nt_xent_of, both_ways, "first", "second", temperature=0.1),
-    batch_spec(jaxloss.supervised_contrastive, supervised_of, 0.1),
-    pair_spec(
-        jaxloss.info_nce,
-        nt_xent_of,
-        by_anchor,
-        "anchors",
-        "positives",
-        temperature=0.1,
+TEMPERATURE = 0.1
+
+CLAIMS = [
+    Claim(
+        fn=jaxloss.nt_xent,
+        settings=(batch_spec(jaxloss.nt_xent, nt_xent_of, TEMPERATURE),),
+        accuracy=cases_of_groups(
+            jaxloss.nt_xent,
+            nt_xent_of,
+            [3, 3, -1, -1],
+            **{"nt_xent in embeddings": 0, "nt_xent in temperature": 2},
+        ),
+        line=GROUP,
     ),
-    pair_spec(
-        jaxloss.siglip,
-        sigmoid_of,
-        by_anchor,
-        "first",
-        "second",
-        temperature=0.1,
-        bias=-4.0,
+    Claim(
+        fn=jaxloss.clip,
+        settings=(
+            pair_spec(
+                jaxloss.clip,
+                nt_xent_of,
+                both_ways,
+                "first",
+                "second",
+                symmetries=(common.swap(),),
+                temperature=TEMPERATURE,
+            ),
+        ),
+        accuracy=case_of_pairs(jaxloss.clip, nt_xent_of, both_ways),
+        line=TWO_PAIRS,
+    ),
+    Claim(
+        fn=jaxloss.supervised_contrastive,
+        settings=(
+            batch_spec(jaxloss.supervised_contrastive, supervised_of, TEMPERATURE),
+        ),
+        accuracy=cases_of_groups(
+            jaxloss.supervised_contrastive,
+            supervised_of,
+            [5, 5, 5, -2],
+            supervised_contrastive=0,
+        ),
+        line=GROUP,
+    ),
+    Claim(
+        fn=jaxloss.info_nce,
+        settings=(
+            pair_spec(
+                jaxloss.info_nce,
+                nt_xent_of,
+                by_anchor,
+                "anchors",
+                "positives",
+                temperature=TEMPERATURE,
+            ),
+        ),
+        # Its accuracy is one half of that of clip.
+        line=TWO_PAIRS._replace(label="angle between anchor and positive"),
+    ),
+    Claim(
+        fn=jaxloss.siglip,
+        settings=(
+            pair_spec(
+                jaxloss.siglip,
+                sigmoid_of,
+                by_anchor,
+                "first",
+                "second",
+                temperature=TEMPERATURE,
+                bias=-4.0,
+            ),
+        ),
+        accuracy=case_of_pairs(jaxloss.siglip, sigmoid_of, by_anchor, bias=0.0),
+        line=TWO_PAIRS,
+        drawn=tuple(
+            {"temperature": TEMPERATURE, "bias": b} for b in (-10.0, -5.0, 0.0)
+        ),
     ),
 ]

@@ -1,22 +1,22 @@
-"""What is claimed of every loss of `jaxloss.losses.embedding.tuples`."""
+"""Claims of the losses of pairs and triplets."""
 
-import functools
-
-import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
 from jaxloss.claims import common
-from jaxloss.claims.embedding.in_batch import (
-    OfBatch,
-    batches,
+from jaxloss.claims.embedding.cosine import SYMMETRIES, directions
+from jaxloss.claims.embedding.formulas import (
+    cosine,
+    cosine_slopes,
     dot,
-    grouped,
     length,
+    minus,
     unit,
 )
+from jaxloss.claims.embedding.in_batch import HALF_TURN, X, at_angle
 from jaxloss.testing import LossSpec, exact
-from jaxloss.testing.exact import mp
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 
 # --- on given distances ------------------------------------------------------------
 
@@ -70,6 +70,7 @@ def contrastive(margin, *, soft):
         smooth=False,
         minimiser=lambda y, margin: (1 - y) * margin,
         minimum=lambda y, margin: y * (1 - y) * margin**2,
+        functional=lambda y, margin: (1 - np.mean(y)) * margin,
         convex=True,
         extremes=edges,
         bad_calls=(
@@ -80,6 +81,39 @@ def contrastive(margin, *, soft):
             common.refused("contrastive", "margin", d, y, margin=True, error=TypeError),
         ),
     )
+
+
+# Distances on both sides of the margin and close to it.
+DISTANCES = np.array([0.0, 1e-3, 0.3, 0.49, 0.498, 0.51, 0.999, 1.5, 40.0])
+MARGINS = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 50.0])
+SHARES = np.array([0.3, 0.9, 0.49, 0.02, 0.1, 0.5, 0.001, 0.7, 0.2])
+
+
+def contrastive_case(name, similar, argument, **claims):
+    columns = (DISTANCES, similar, MARGINS)
+    return Case(
+        name=name, columns=columns, names=("margin",), argument=argument, **claims
+    )
+
+
+def contrastive_cases():
+    for y, what in ((0.0, "dissimilar"), (1.0, "similar")):
+        for argument, name in ((0, "distances"), (2, "margin")):
+            yield contrastive_case(
+                f"in {name}, {what}",
+                np.full(len(DISTANCES), y),
+                argument,
+                bounds=(2, 1, 0),
+            )
+    for argument, name in enumerate(("distances", "similar", "margin")):
+        yield contrastive_case(
+            f"in {name}, soft",
+            SHARES,
+            argument,
+            bounds=(2, 1, 1),
+            # Both pulls balance where the slope is 0.
+            conditioned=(False, True, True),
+        )
 
 
 def two_distances(rng, shape):
@@ -115,6 +149,7 @@ def triplet(margin):
         smooth=False,
         minimiser=lambda far, margin: far - margin,
         convex=True,
+        symmetries=(common.shift(0, 1),),
         extremes=edges,
         bad_calls=(
             *common.refused_pairs(
@@ -126,14 +161,27 @@ def triplet(margin):
     )
 
 
+NEAR = np.array([1.0, 100.1, 3e-3, 0.7, 1e4, 1.0 + 2**-10, 5.0])
+FAR = np.array([1.2, 100.3, 1e-3, 0.9, 3.0, 1.0, 5.7])
+GAPS = np.array([0.5, 0.2, 1e-5, 0.2, 1.0, 2**-12, 0.5])
+
+
+def triplet_cases():
+    for argument, name in enumerate(("positive", "negative", "margin")):
+        yield Case(
+            name=f"in {name}",
+            columns=(NEAR, FAR, GAPS),
+            names=("margin",),
+            argument=argument,
+            # Not conditioned: the difference is rounded once, whatever it cancels.
+            bounds=(1, 0, 0),
+        )
+
+
 # --- on embeddings -----------------------------------------------------------------
 
 # Beside the square of a distance of 1e153 or 1e307, 60 digits do not see a margin of 1.
 many_digits = exact.digits(700)
-
-
-def minus(x, y):
-    return [s - t for s, t in zip(x, y, strict=True)]
 
 
 @common.exact_rows(1, 1, 1)
@@ -204,6 +252,11 @@ def triplet_margin(margin, *, squared):
         smooth=False,
         extremes=edges,
         convex=squared,
+        symmetries=(
+            common.shift(0, 1, 2),
+            common.flip(0, 1, 2),
+            common.permutation(0, 1, 2),
+        ),
         bad_calls=(
             common.refused("triplet_margin", "negatives", x, x, np.ones((1, 4))),
             common.refused("triplet_margin", "positives", x, np.ones(4), x),
@@ -217,14 +270,50 @@ def triplet_margin(margin, *, squared):
     )
 
 
+def triplets(scale=1.0):
+    """Ordinary triplets; negatives near positives, of a near and of a far anchor; an
+    anchor right between the two."""
+    rng = np.random.default_rng(0)
+    a, p, n = (rng.normal(size=(6, 3)) for _ in range(3))
+    step = np.array([[1e-3]])
+    n[2:3] = p[2:3] + step * n[2:3]
+    a[3], p[3], n[3] = a[3] + 30, step * p[3], step * n[3]
+    n[4:5] = 2 * a[4:5] - p[4:5] + step * n[4:5]
+    a[5] = p[5] + np.array([0.0, 0.0, 1e-3])
+    return scale * a, scale * p, scale * n, scale * np.full(6, 3.0)
+
+
+def triplet_margin_case(name, scale=1.0, **claims):
+    return Case(
+        name=name,
+        columns=triplets(scale),
+        names=("margin",),
+        rowwise=True,
+        conditioned=(True, True, True),
+        **claims,
+    )
+
+
+def triplet_margin_cases():
+    for argument, name in enumerate(("anchors", "positives", "negatives")):
+        yield triplet_margin_case(f"in {name}", argument=argument, bounds=(2, 2, 2))
+        yield triplet_margin_case(
+            f"in {name}, squared",
+            argument=argument,
+            static={"squared": True},
+            formula=squared_reference.formula,
+            bounds=(2, 1, 0),
+        )
+    for scale in (1e30, 1e-30):
+        yield triplet_margin_case(
+            f"at the scale {scale}", scale, bounds=(2, 2, 2), halves=False
+        )
+
+
 def signed_pairs(rng, shape):
     """Two embeddings, and +1 or -1."""
     a, b = common.vectors(2)(rng, shape)
     return a, b, rng.choice([-1, 1], size=shape)
-
-
-def cosine(a, b):
-    return dot(unit(a), unit(b))
 
 
 @common.exact_rows(1, 1, 0)
@@ -234,26 +323,13 @@ def cosine_reference(a, b, label, margin):
 
 @common.exact_rows(1, 1, 0)
 def cosine_gradient(a, b, label, margin):
-    c, u, v = cosine(a, b), unit(a), unit(b)
-    sign = -1 if label == 1 else int(c > margin)
-    slope = lambda x, u, v: [
-        sign * (t - c * s) / (length(x) or mp.inf) for s, t in zip(u, v, strict=True)
-    ]
-    # A zero vector has no direction: the other one gains nothing by turning.
-    return slope(a, u, v), slope(b, v, u)
+    sign = -1 if label == 1 else int(cosine(a, b) > margin)
+    return cosine_slopes(a, b, sign)
 
 
 def cosine_embedding(margin):
     def edges(dtype):
-        """Zero, identical, opposite and nearly orthogonal vectors, long and short."""
-        z, e = np.zeros((1, 4)), np.eye(4)[:1]
-        x = np.array([[1.0, 2.0, -3.0, 0.5]])
-        y = np.array([[2.0, -1.0, 0.25, 0.0]])
-        # The second derivative, of size 1 / low^2, is still a number.
-        top, low = common.big(dtype) / 4, 16 * np.sqrt(common.tiny(dtype))
-        pairs = [(z, z), (z, x), (x, z), (x, x), (x, -x), (x, y), (e, x)]
-        pairs += [(top * e, e), (e, top * x / 3), (low * e, x), (x, low * y)]
-        return [(a, b, np.full(1, y)) for a, b in pairs for y in (-1, 1)]
+        return [(*x, np.full(1, y)) for x in directions(dtype) for y in (-1, 1)]
 
     x, y = np.ones((3, 4)), np.ones(3, int)
     refused = lambda argument, *args, **kw: common.refused(
@@ -271,6 +347,7 @@ def cosine_embedding(margin):
         smooth=False,
         minimiser=lambda b, labels, margin: labels[:, None] * b,
         fill=1.0,
+        symmetries=SYMMETRIES,
         extremes=edges,
         bad_calls=(
             refused("second", x, np.ones((3, 1)), y),
@@ -284,101 +361,89 @@ def cosine_embedding(margin):
     )
 
 
-# --- the hardest of a batch ----------------------------------------------------------
+def cosine_pairs():
+    """Ordinary, nearly parallel, nearly opposite, nearly orthogonal and dominated by
+    one component; the first two and the last with the label -1 too."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(6, 3)) for _ in range(2))
+    step = np.array([1e-3])
+    b[1] = 0.3 * a[1] + step * b[1]
+    b[2] = -1.7 * a[2] + step * b[2]
+    b[3] -= a[3] * (a[3] @ b[3]) / (a[3] @ a[3]) - step * a[3]
+    a[4], b[4] = [1.1, 1e-3, 3e-4], [1.7, 2e-3, -1e-3]
+    a[5], b[5] = [1.1, 1e-3, 3e-4], [0.3, 1.7, -1e-3]
+    twice = np.array([0, 1, 2, 3, 4, 5, 0, 1, 5])
+    labels = np.where(np.arange(9) < 6, 1, -1)
+    # With a margin of -0.9 these three are above the kink.
+    return a[twice], b[twice], labels, np.full(9, -0.9)
 
 
-def hardest(x, labels, where, i):
-    """The farthest positive and the nearest negative of a row, or nothing."""
-    alike, others = grouped(labels, where)(i)
-    if not alike or not others:
-        return None
-    far = np.array([dot(minus(x[i], y), minus(x[i], y)) for y in x])
-    return alike[np.argmax(far[alike])], others[np.argmin(far[others])]
+def cosine_cases():
+    # The second vector has the derivatives of the first, of the pair turned round.
+    for argument, name, rows in ((0, "first", slice(9)), (1, "second", slice(4, 7))):
+        yield Case(
+            name=f"in {name}",
+            columns=tuple(x[rows] for x in cosine_pairs()),
+            names=("margin",),
+            fixed=(2,),
+            argument=argument,
+            bounds=(2, 2, 2),
+            conditioned=(True, True, True),
+        )
 
 
-def batch_hard(margin, *, squared):
-    """A batch: of each anchor `triplet_margin` of the hardest, with its weight."""
+# --- claims --------------------------------------------------------------------------
 
-    def triplets(x, labels, where, margin):
-        for i, a in enumerate(x):
-            if found := hardest(x, labels, where, i):
-                to_p, to_n = (minus(a, x[j]) for j in found)
-                near, far = (dot(v, v) if squared else length(v) for v in (to_p, to_n))
-                if near - far + margin > 0:
-                    yield i, found, to_p, to_n, near - far + margin
+# Of the losses that can square distances.
+ON_A_LINE = "anchor: positive at 0, negative at 1"
+BOTH_DISTANCES = ({"squared": False}, {"squared": True})
 
-    @common.exact_rows(2, 1, 1)
-    @many_digits
-    def reference(x, labels, where, margin):
-        rows = triplets(x, labels, where, margin)
-        return mp.fsum((1 + i) * loss for i, *_, loss in rows)
-
-    @common.exact_rows(2, 1, 1)
-    @many_digits
-    def gradient(x, labels, where, margin):
-        slopes = [[mp.mpf(0)] * len(row) for row in x]
-        for i, (p, n), to_p, to_n, _ in triplets(x, labels, where, margin):
-            u, v = ([2 * s for s in w] if squared else unit(w) for w in (to_p, to_n))
-            for row, pull in ((i, minus(u, v)), (p, [-s for s in u]), (n, v)):
-                slopes[row] = [
-                    s + (1 + i) * t for s, t in zip(slopes[row], pull, strict=True)
-                ]
-        return slopes
-
-    def edges(dtype):
-        """Collapsed; large, tiny; a negative on its anchor; no positive, no negative;
-        padding.  No two rows are equally hard: which one is chosen is not said."""
-        x, e = np.random.default_rng(1).normal(size=(5, 3)), np.eye(3)
-        top = common.root(dtype) / 8 if squared else common.big(dtype) / 16
-        on = np.stack([e[0], e[0], -e[0], -2 * e[0], e[1] + e[0] / 4])
-        groups, alike, alone = [3, 4, 3, 4, 4], [1] * 5, [-1, -2, -3, -4, -5]
-        # Differences of tiny rows keep their digits too.
-        low = common.tiny(dtype) / float(jnp.finfo(dtype).eps)
-        rows = [0 * x, np.ones((5, 3)), top * x, low * x, x, on]
-        cases = [(r, groups, [True] * 5) for r in rows]
-        cases += [(top * x, ids, [True] * 5) for ids in (alike, alone)]
-        cases += [(x, groups, [True, False, True, True, True]), (x, alike, [False] * 5)]
-        for r, ids, where in cases:
-            yield r[None], np.array([ids]), np.array([where])
-
-    x, ids = np.ones((3, 4)), np.zeros(3, int)
-    refused = functools.partial(common.refused, "batch_hard_triplet")
-    return OfBatch(
-        name=f"batch_hard_triplet(margin={margin}, squared={squared})",
-        fn=jaxloss.batch_hard_triplet,
-        params={"margin": margin},
-        static={"squared": squared},
-        sample=batches,
-        keywords=("where",),
-        event_ndim=2,
-        reference=reference,
-        gradient=gradient,
-        smooth=False,
-        extremes=edges,
-        bad_calls=(
-            refused("embeddings", x.astype(int), ids, error=TypeError),
-            refused("embeddings", np.ones(3), ids),
-            refused("labels", x, ids[:2]),
-            refused("labels", x, ids.astype(float), error=TypeError),
-            refused("where", x, ids, where=np.ones((3, 3), bool)),
-            refused("where", x, ids, where=np.ones(3), error=TypeError),
-            refused("margin", x, ids, margin=-1.0),
-            refused("margin", x, ids, margin=np.ones(2)),
-            refused("margin", x, ids, margin="wide", error=TypeError),
+CLAIMS = [
+    Claim(
+        fn=jaxloss.contrastive,
+        settings=(contrastive(1.0, soft=True), contrastive(0.3, soft=False)),
+        accuracy=tuple(contrastive_cases()),
+        line=Line(
+            "distance",
+            (0, 2),
+            lambda x, y: (x, 0 * x + y),
+            (("similar", 1.0), ("not similar", 0.0)),
         ),
-    )
-
-
-SPECS = [
-    contrastive(1.0, soft=True),
-    contrastive(0.3, soft=False),
-    triplet(1.0),
-    triplet(0.2),
-    triplet_margin(1.0, squared=False),
-    triplet_margin(0.2, squared=False),
-    triplet_margin(1.0, squared=True),
-    batch_hard(1.0, squared=False),
-    batch_hard(0.5, squared=True),
-    cosine_embedding(0.0),
-    cosine_embedding(0.5),
+        drawn=({},),
+    ),
+    Claim(
+        fn=jaxloss.triplet,
+        settings=(triplet(1.0), triplet(0.2)),
+        accuracy=tuple(triplet_cases()),
+        line=Line(
+            "positive distance − negative distance",
+            (-3, 3),
+            lambda x, _: (3 + x, 0 * x + 3),
+        ),
+    ),
+    Claim(
+        fn=jaxloss.triplet_margin,
+        settings=(
+            triplet_margin(1.0, squared=False),
+            triplet_margin(0.2, squared=False),
+            triplet_margin(1.0, squared=True),
+        ),
+        accuracy=tuple(triplet_margin_cases()),
+        line=Line(
+            ON_A_LINE, (-1, 2), lambda x, _: (x[None], 0 * x[None], 0 * x[None] + 1)
+        ),
+        drawn=BOTH_DISTANCES,
+    ),
+    Claim(
+        fn=jaxloss.cosine_embedding,
+        settings=(cosine_embedding(0.0), cosine_embedding(0.5)),
+        accuracy=tuple(cosine_cases()),
+        line=Line(
+            "angle between the two",
+            HALF_TURN,
+            lambda x, y: (at_angle(x), X, y),
+            (("label +1", 1.0), ("label −1", -1.0)),
+        ),
+        drawn=({},),
+    ),
 ]

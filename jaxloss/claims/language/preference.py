@@ -4,8 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
-from jaxloss.claims.common import exact, exact_rows, refused
-from jaxloss.testing import LossSpec
+from jaxloss.claims.common import exact, exact_rows, refused, scale, shift, swap
+from jaxloss.claims.embedding.in_batch import weighted
+from jaxloss.testing import LossSpec, Symmetry, accuracy
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
@@ -37,6 +40,25 @@ def bad_arrays(name, names, good=(), **params):
         if at:
             yield refused(name, argument, *wrong(np.ones((3, 1))), **params)
 
+
+def constant(number, length):
+    """A column that is no argument of a case: in float32, as it is not rounded."""
+    return np.full(length, number, np.float32)
+
+
+def case(columns, *, names, fixed, **claims):
+    return Case(
+        columns=columns,
+        names=names,
+        fixed=fixed,
+        conditioned=(True, True, True),
+        bounds=(2, 2, 4),
+        **claims,
+    )
+
+
+GAINS, BETAS = accuracy.pairs(accuracy.line(-60, 60, 25), np.array([0.01, 0.1, 1.0]))
+REFERENCE = constant(-7, len(GAINS))
 
 # --- pairs ---------------------------------------------------------------------------
 
@@ -80,6 +102,7 @@ def of_gain(name, value, slope, beta, **claims):
         gradient=gradient,
         extremes=gains,
         convex=True,
+        symmetries=(shift(0, 1), shift(0, 2), shift(1, 3), swap(1, 2)),
         bad_calls=(
             *bad_arrays(name, NAMES),
             refused(name, "beta", ONES, ONES, ONES, ONES, beta=-1.0),
@@ -108,6 +131,11 @@ def ipo(beta):
     )
 
 
+def in_chosen(**claims):
+    columns = (GAINS, REFERENCE, REFERENCE, REFERENCE, BETAS)
+    return case(columns, names=("beta",), fixed=(1, 2, 3), **claims)
+
+
 @exact
 def simpo_of(w, v, beta, gamma):
     return softplus(gamma - beta * (w - v))
@@ -131,6 +159,7 @@ def simpo(beta, gamma):
         gradient=simpo_slopes,
         extremes=lambda dtype: [args[:2] for args in gains(dtype)],
         convex=True,
+        symmetries=(shift(0, 1),),
         bad_calls=(
             *bad_arrays("simpo", NAMES[:2], **params),
             refused("simpo", "beta", ONES, ONES, beta=-1.0, gamma=0.0),
@@ -180,6 +209,14 @@ def kto(beta, baseline):
         reference=kto_of,
         gradient=kto_slopes,
         extremes=edges,
+        symmetries=(
+            shift(0, 1),
+            Symmetry(
+                "the other verdict",
+                lambda rng, own, reference, good: (own, reference, ~good),
+                lambda loss: 1 - loss,
+            ),
+        ),
         bad_calls=(
             *bad_arrays("kto", ("log_probs", "reference_log_probs"), [good], **params),
             refused("kto", "desirable", ONES, ONES, ONES, error=TypeError, **params),
@@ -206,6 +243,18 @@ def orpo_of(w, v, beta):
 def orpo_slopes(w, v, beta):
     wrong = beta * sigmoid(log_odds(v) - log_odds(w))
     return -1 + wrong / mp.expm1(w), -wrong / mp.expm1(v)
+
+
+MEANS = accuracy.pairs(
+    -np.geomspace(1e-5, 60, 14) * (1 + 2.0**-13), -np.geomspace(1e-3, 30, 7)
+)
+
+
+def in_mean(argument, name):
+    columns = (*MEANS, constant(0.1, len(MEANS[0])))
+    return case(
+        columns, names=("beta",), fixed=(2,), argument=argument, name=name, halves=False
+    )
 
 
 def certain_and_not(dtype):
@@ -245,9 +294,7 @@ class OfGroup(LossSpec):
 
     def __call__(self, *args, **overrides):
         losses = super().__call__(*args, **overrides)
-        losses = losses.reshape(*losses.shape[:-2], -1)
-        weights = jnp.arange(1, losses.shape[-1] + 1, dtype=losses.dtype)
-        return jnp.sum(losses * weights.reshape([1] * (losses.ndim - 1) + [-1]), -1)
+        return weighted(losses.reshape(*losses.shape[:-2], -1))
 
 
 def group_of_answers(rng, shape):
@@ -318,6 +365,7 @@ def grpo(low, high):
         gradient=grpo_slopes,
         cancels=grpo_cancels,
         smooth=False,
+        symmetries=(shift(0, 1), shift(2), scale(0, 2)),
         extremes=group_edges,
         bad_calls=(
             refused(name, "log_probs", x.astype(int), x, r, error=TypeError),
@@ -334,12 +382,85 @@ def grpo(low, high):
     )
 
 
-SPECS = [
-    dpo(0.1),
-    dpo(1.0),
-    ipo(0.25),
-    simpo(2.0, 1.0),
-    kto(0.1, 0.5),
-    orpo(0.1),
-    grpo(0.2, 0.28),
+# --- claims --------------------------------------------------------------------------
+
+GAIN = Line("gain, chosen − rejected", (-12, 12), lambda x, _: (x, 0 * x, 0 * x, 0 * x))
+
+CLAIMS = [
+    Claim(
+        fn=jaxloss.dpo,
+        settings=(dpo(0.1), dpo(1.0)),
+        accuracy=(in_chosen(),),
+        line=GAIN,
+    ),
+    Claim(
+        fn=jaxloss.ipo,
+        settings=(ipo(0.25),),
+        accuracy=(in_chosen(halves=False),),
+        line=GAIN,
+    ),
+    Claim(
+        fn=jaxloss.simpo,
+        settings=(simpo(2.0, 1.0),),
+        accuracy=(
+            case(
+                (GAINS, constant(-2, len(GAINS)), BETAS, constant(1, len(GAINS))),
+                names=("beta", "gamma"),
+                fixed=(1, 3),
+                halves=False,
+            ),
+        ),
+        line=Line(
+            "mean log-probability, chosen − rejected",
+            (-2, 2),
+            lambda x, _: (x - 2, 0 * x - 2),
+        ),
+        drawn=tuple(
+            {"beta": b, "gamma": g} for b, g in ((2.0, 0.5), (2.0, 1.5), (5.0, 1.5))
+        ),
+    ),
+    Claim(
+        fn=jaxloss.kto,
+        settings=(kto(0.1, 0.5),),
+        accuracy=(
+            case(
+                (GAINS, REFERENCE, REFERENCE < 0, BETAS, constant(0, len(GAINS))),
+                names=("beta", "baseline"),
+                fixed=(1, 2, 4),
+                halves=False,
+            ),
+        ),
+        line=Line(
+            "gain over the reference",
+            (-30, 30),
+            lambda x, good: (x, 0 * x, good),
+            (("good", True), ("bad", False)),
+        ),
+        drawn=({"beta": 0.1}, {"beta": 0.3}),
+    ),
+    Claim(
+        fn=jaxloss.orpo,
+        settings=(orpo(0.1),),
+        accuracy=(in_mean(0, ""), in_mean(1, "in the rejected")),
+        line=Line(
+            "mean log-probability, rejected at −1",
+            (-3, -0.02),
+            lambda x, _: (x, 0 * x - 1),
+        ),
+    ),
+    Claim(
+        fn=jaxloss.grpo,
+        settings=(grpo(0.2, 0.28),),
+        line=Line(
+            "log-ratio to the old model",
+            (-1, 1),
+            lambda x, r: (
+                jnp.stack([x, 0 * x])[:, None],
+                np.zeros((2, 1)),
+                jnp.stack([r, 1 - r]),
+            ),
+            (("better answer", 1.0), ("worse answer", 0.0)),
+        ),
+        drawn=({},),
+    ),
 ]

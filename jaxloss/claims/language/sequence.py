@@ -2,12 +2,16 @@
 
 import functools
 import itertools
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
 from jaxloss.claims import common
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, Symmetry
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 FRAMES, CLASSES, LABELS = 4, 3, 2
@@ -60,7 +64,7 @@ def softmax_and_posterior(logits, labels, blank=0):
     return [softmax(row) for row in logits], occupied
 
 
-# --- specs -------------------------------------------------------------------------
+# --- laws --------------------------------------------------------------------------
 
 
 def reference(blank):
@@ -97,6 +101,22 @@ def masked(blank):
         return logits, np.where(real, (labels + blank) % CLASSES, -9), where, real
 
     return sample
+
+
+def backwards(rng, *args):
+    return tuple(np.flip(a, axis=1) for a in args)
+
+
+def renamed(blank):
+    """The two classes that are labels change names."""
+    order = np.arange(CLASSES)
+    order[order != blank] = order[order != blank][::-1]
+    names = lambda labels: np.where(labels < 0, labels, order[np.maximum(labels, 0)])
+    return lambda rng, logits, labels, *masks: (
+        logits[..., order],
+        names(labels),
+        *masks,
+    )
 
 
 def edges(blank):
@@ -161,13 +181,94 @@ def spec(fn, kind=LossSpec, *, blank, **static):
         gradient_cancels=by_frame(blank, lambda p, q: p + q),
         ulps=16,  # a posterior is a product over frames of what logarithms differ by
         fill=1.0,
+        symmetries=(
+            common.shift(0),
+            Symmetry("time that runs backwards", backwards),
+            Symmetry("other names of the labels", renamed(blank)),
+        ),
         extremes=edges(blank),
         bad_calls=refused(fn.__name__),
     )
 
 
+# --- accuracy ----------------------------------------------------------------------
+
+# Two classes, for differentiating in each logit in turn compiles a scan for each pair.
+
+
+def frames_of(entries):
+    return [entries[i : i + 2] for i in range(0, len(entries), 2)]
+
+
+def flat_loss(x, y):
+    return negative_log_likelihood(frames_of(x), list(map(int, y)))
+
+
+def flat(combine):
+    """`combine(softmax, posterior)` of each logit."""
+
+    def evaluate(x, y):
+        both = softmax_and_posterior(frames_of(x), list(map(int, y)))
+        p, q = (itertools.chain.from_iterable(rows) for rows in both)
+        return list(map(combine, p, q))
+
+    return evaluate
+
+
+def ctc_of_flat(x, y):
+    return jaxloss.ctc(x.reshape(-1, 3, 2), y)
+
+
+def two_classes():
+    """Three frames, in which 6 of 8 paths are the label 1: ordinary, confident of it,
+    confident of the blank, and tied."""
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    x[1:3] += 6 * np.array([[0, 0, 0, 1, 0, 0], [1, 0, 1, 0, 1, 0]])
+    x[3] = 0
+    return x, np.ones((4, 1), int)
+
+
+OF_TWO_CLASSES = Case(
+    name="ctc",
+    fn=ctc_of_flat,
+    formula=flat_loss,
+    columns=two_classes(),
+    fixed=(1,),
+    first=flat(lambda p, q: p - q),
+    # An indicator that is 1 with probability p has the variance p (1 - p).
+    second=flat(lambda p, q: p * (1 - p) - q * (1 - q)),
+    terms=flat(lambda p, q: p * (1 - p) + q * (1 - q)),
+    # The gradient of a confident frame is a difference of two numbers near 1.
+    bounds=(2, 64, 4),
+    conditioned=(True, True, False),
+    rowwise=True,
+    halves=False,  # the laws have them
+)
+
+
+# --- claims ------------------------------------------------------------------------
+
+
+def in_all_frames(x):
+    return jnp.zeros((4, 3), x.dtype).at[:, 1].set(x)
+
+
+FORWARD: Any = jaxloss.ctc_forward  # its value is more than a loss
+
 # At one setting, so that both run the same programs, compiled once.
-SPECS = [
-    spec(jaxloss.ctc, blank=2, zero_infinity=False),
-    spec(jaxloss.ctc_forward, LossOfForward, blank=2),
+CLAIMS = [
+    Claim(
+        fn=jaxloss.ctc,
+        settings=(spec(jaxloss.ctc, blank=2, zero_infinity=False),),
+        accuracy=(OF_TWO_CLASSES,),
+        line=Line(
+            "logit of the label in all 4 frames",
+            (-6, 6),
+            lambda x, _: (in_all_frames(x), np.array([1])),
+        ),
+    ),
+    Claim(
+        fn=FORWARD,
+        settings=(spec(FORWARD, LossOfForward, blank=2),),
+    ),
 ]

@@ -1,12 +1,16 @@
-"""What is claimed of every loss of `jaxloss.losses.vision.segmentation`."""
+"""Claims of the losses of masks."""
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss import stable
 from jaxloss.claims import common
 from jaxloss.testing import LossSpec, exact
+from jaxloss.testing.accuracy import Case
+from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 KEYWORDS = ("complements", "where")
@@ -55,9 +59,8 @@ def refused_masks(loss, p, axis):
 many_digits = exact.digits(700)
 
 
-@common.exact_rows(1, 1, 1, 1)
 @many_digits
-def reference(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
+def overlap(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
     rows = list(zip(p, t, q, where, strict=True))
     tp = mp.fsum(m * x * y for x, y, z, m in rows)
     fp = mp.fsum(m * x * (1 - y) for x, y, z, m in rows)
@@ -66,8 +69,7 @@ def reference(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
     return 1 - (hit * tp + smooth) / whole if whole else mp.mpf(0)
 
 
-@common.exact_rows(1, 1, 1, 1)
-def gradient(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
+def overlap_slopes(p, t, q, where, *, hit=1, alpha=1, beta=1, smooth):
     rows = list(zip(p, t, q, where, strict=True))
     part = mp.fsum(m * hit * x * y for x, y, z, m in rows) + smooth
     rest = mp.fsum(m * (alpha * x * (1 - y) + beta * z * y) for x, y, z, m in rows)
@@ -115,10 +117,11 @@ def edges(*, hard):
     return at
 
 
-def overlap(fn, *, hard, hit=1, bad_calls=(), **params):
+def of_overlap(fn, *, hard, hit=1, bad_calls=(), **params):
     """The loss in all its arguments that are floating: hard masks are integers."""
     setting = ", ".join(f"{k}={v}" for k, v in params.items())
-    slopes = functools.partial(gradient, hit=hit)
+    formula = common.exact_rows(1, 1, 1, 1)
+    slopes = formula(functools.partial(overlap_slopes, hit=hit))
     in_p_and_q = lambda *args, **kw: slopes(*args, **kw)[::2]
     return LossSpec(
         name=f"{fn.__name__}({setting})",
@@ -129,8 +132,9 @@ def overlap(fn, *, hard, hit=1, bad_calls=(), **params):
         sample=masks(4, hard=hard),
         event_ndim=1,
         differentiable=(0, 2) if hard else (0, 1, 2),
-        reference=functools.partial(reference, hit=hit),
+        reference=formula(functools.partial(overlap, hit=hit)),
         gradient=in_p_and_q if hard else slopes,
+        symmetries=(common.permutation(0, 1, 2, 3),),
         extremes=edges(hard=hard),
         bad_calls=(
             *refused_masks(fn.__name__, np.full((2, 4), 0.5), axis=-1),
@@ -165,9 +169,8 @@ def class_counts(p, t, q, where):
     return found
 
 
-@common.exact_rows(2, 2, 2, 2)
 @many_digits
-def generalized_reference(p, t, q, where, *, smooth):
+def generalized(p, t, q, where, smooth):
     """With the published weights: 1 / n^2, the largest of them where n is 0."""
     counts = class_counts(p, t, q, where)
     largest = max((1 / n**2 for n, *_ in counts if n), default=mp.mpf(1))
@@ -237,23 +240,186 @@ generalized_dice = LossSpec(
     event_ndim=2,
     differentiable=(0, 1, 2),
     smooth=False,
-    reference=generalized_reference,
+    reference=common.exact_rows(2, 2, 2, 2)(generalized),
     gradient=generalized_gradient,
+    symmetries=tuple(common.permutation(0, 1, 2, 3, axis=i) for i in (1, 2)),
     extremes=class_edges,
     bad_calls=refused_classes(),
 )
 
 
-SPECS = [
-    overlap(jaxloss.dice, hard=True, hit=2, smooth=1.0),
-    overlap(jaxloss.jaccard, hard=True, smooth=0.0),
-    overlap(
-        jaxloss.tversky,
-        hard=False,
-        alpha=0.3,
-        beta=0.7,
-        smooth=0.0,
-        bad_calls=refused_weights(),
+# --- accuracy ----------------------------------------------------------------------
+
+# Ordinary; nearly perfect; nearly all wrong; an empty and a full target.
+LOGITS = np.array(
+    [
+        [0.3, -1.2, 2.0],
+        [20.0, 20.0, -20.0],
+        [12.0, 30.0, -19.0],
+        [-20.0, -15.0, 17.0],
+        [-3.0, -20.0, 0.2],
+        [5.0, 20.0, 0.1],
+    ]
+)
+HARD = np.array([[1.0, 1.0, 0.0]] * 4 + [[0.0] * 3, [1.0] * 3])
+SOFT = np.random.default_rng(0).uniform(size=HARD.shape)
+PROBABILITIES = np.array(
+    [
+        [0.3, 0.9, 0.2],
+        [1.0, 1.0, 0.0],
+        [0.999, 1.0, 1e-3],
+        [0.0, 0.0, 1.0],
+        [1e-6, 1e-5, 0.0],
+        [1.0, 0.25, 1e-4],
+    ]
+)
+
+
+def expit(x):
+    return [1 / (1 + mp.exp(-v)) for v in x]
+
+
+def overlap_by_logits(x, t, **params):
+    q = expit([-v for v in x])
+    return overlap(expit(x), t, q, [1] * len(x), **params)
+
+
+def by_logits(loss):
+    """The loss as a function of logits, through both sigmoids."""
+
+    def fn(x, t, **params):
+        p, q = stable.sigmoid(x), stable.sigmoid(-x)
+        return loss(p, t, axis=-1, complements=q, **params)
+
+    return fn
+
+
+def case(name, **claims):
+    return Case(name=name, bounds=(4, 5, 6), rowwise=True, **claims)
+
+
+DICE_CASE = case(
+    "dice in logits",
+    fn=by_logits(jaxloss.dice),
+    formula=functools.partial(overlap_by_logits, hit=2, smooth=0),
+    columns=(LOGITS, HARD),
+    fixed=(1,),
+    halves=False,  # where a sigmoid is as exact as its logit
+)
+JACCARD_CASE = case(
+    "in probabilities",
+    static={"axis": -1},
+    formula=lambda p, t: overlap(p, t, [1 - x for x in p], [1] * len(p), smooth=0),
+    columns=(PROBABILITIES, HARD),
+    fixed=(1,),
+)
+WEIGHTS = {"alpha": 0.25, "beta": 0.75, "smooth": 0.5}
+TVERSKY_CASE = case(
+    "tversky in logits, soft targets",
+    fn=by_logits(jaxloss.tversky),
+    static=WEIGHTS,
+    formula=functools.partial(overlap_by_logits, **WEIGHTS),
+    columns=(LOGITS, SOFT),
+    halves=False,
+)
+
+# Two pixels of two classes, one class nearly absent from the first row's prediction;
+# nearly perfect, with a class three times as frequent; one class absent; ordinary.
+PIXELS = np.array(
+    [
+        [20.0, 0.0, 18.0, 0.5],
+        [20.0, 0.0, 0.0, 20.0],
+        [20.0, 0.0, 0.0, -1.0],
+        [0.3, -1.2, 2.0, -0.4],
+    ]
+)
+ONE_HOT = np.array([[1, 0, 0, 1], [1, 0, 0.5, 0.5], [1, 0, 1, 0], [1, 0, 0, 1]], float)
+
+
+def pixels(entries):
+    """Pairs of neighbours: the classes of each pixel."""
+    return [entries[i : i + 2] for i in range(0, len(entries), 2)]
+
+
+def generalized_by_logits(x, t, smooth):
+    p = [expit([a - b, b - a]) for a, b in pixels(x)]
+    q = [pixel[::-1] for pixel in p]
+    return generalized(p, pixels(t), q, [[1, 1]] * len(p), smooth)
+
+
+def generalized_dice_by_logits(x, t, *, smooth):
+    x, t = (side.reshape(len(side), -1, 2) for side in (x, t))
+    p, q = stable.softmax(x), stable.softmax_complement(x)
+    return jaxloss.generalized_dice(p, t, axis=1, complements=q, smooth=smooth)
+
+
+GENERALIZED_CASE = case(
+    "generalized_dice in logits",
+    fn=generalized_dice_by_logits,
+    formula=generalized_by_logits,
+    columns=(PIXELS, ONE_HOT, np.array([0.0, 0.0, 0.25, 1.0])),
+    names=("smooth",),
+    halves=False,
+)
+
+
+# --- claims ------------------------------------------------------------------------
+
+
+def mask(x):
+    """Probabilities of 16 pixels and their mask, which has 4."""
+    inside = jnp.arange(16) < 4
+    return jnp.where(inside, x, 0.1), inside
+
+
+def two_masks(x):
+    """Those of the mask, and of what is not in it."""
+    p, t = mask(x)
+    return jnp.stack([p, 1 - p]), jnp.stack([t, ~t])
+
+
+LINE = Line(
+    "probability in the mask, 0.1 outside",
+    (0, 1),
+    lambda x, _: mask(x),
+    keywords=(("axis", -1),),
+)
+
+CLAIMS = [
+    Claim(
+        fn=jaxloss.dice,
+        settings=(of_overlap(jaxloss.dice, hard=True, hit=2, smooth=1.0),),
+        accuracy=(DICE_CASE,),
+        line=LINE,
     ),
-    generalized_dice,
+    Claim(
+        fn=jaxloss.jaccard,
+        settings=(of_overlap(jaxloss.jaccard, hard=True, smooth=0.0),),
+        accuracy=(JACCARD_CASE,),
+        line=LINE,
+    ),
+    Claim(
+        fn=jaxloss.tversky,
+        settings=(
+            of_overlap(
+                jaxloss.tversky,
+                hard=False,
+                alpha=0.3,
+                beta=0.7,
+                smooth=0.0,
+                bad_calls=refused_weights(),
+            ),
+        ),
+        accuracy=(TVERSKY_CASE,),
+        line=LINE,
+        drawn=tuple({"alpha": a, "beta": 1 - a} for a in (0.25, 0.5, 0.75)),
+    ),
+    Claim(
+        fn=jaxloss.generalized_dice,
+        settings=(generalized_dice,),
+        accuracy=(GENERALIZED_CASE,),
+        line=LINE._replace(
+            at=lambda x, _: two_masks(x), keywords=(("axis", -1), ("class_axis", 0))
+        ),
+    ),
 ]

@@ -7,82 +7,9 @@ import numpy as np
 import pytest
 
 import jaxloss
-from jaxloss.claims.embedding.tuples import cosine, unit
-from jaxloss.testing.accuracy import Case
+from jaxloss.claims.embedding.formulas import cosine, unit
 
 EPS = 2.0**-52
-
-
-def vectors(scale=1.0):
-    """Ordinary, nearly parallel, nearly opposite, nearly orthogonal, lopsided pairs."""
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
-    b[1] = 2 * a[1] + 2**-9 * b[1]
-    b[2] = -a[2] + 2**-9 * b[2]
-    b[3] = np.cross(a[3], b[3]) + 2**-9 * a[3]
-    a[4], b[5] = [3, 2**-9, 0], [2**-9, 0, 5]
-    return scale * a, scale * b
-
-
-def hard_vectors():
-    """Each nearly parallel and opposite: one component dominates in both, or in one;
-    all are of one size, and differ in all or in one; both dominated, by different ones.
-    """
-    rng = np.random.default_rng(1)
-    noise = rng.normal(size=(2, 9, 4))
-    a, b = 2**-12 * noise
-    sign = np.array([1, -1] * 4 + [1])
-    a[:4, 0], b[:2, 0], b[2:4] = 1.1, 1.7 * sign[:2], noise[1, 2:4]
-    a[4:8] = np.sign(noise[0, 4:8])
-    b[4:6] = 0.3 * sign[4:6, None] * a[4:6] * (1 + 2**-12 * noise[1, 4:6])
-    b[6:8] = sign[6:8, None] * a[6:8]
-    b[6:8, 1] *= 1 + 2**-12
-    a[8, 0], b[8, 1] = 1.1, 1.7
-    return a, b
-
-
-def cases():
-    distance = lambda a, b: 1 - cosine(a, b)
-    for fn, formula, argument, scale in (
-        (jaxloss.cosine_similarity, cosine, 0, 1.0),
-        (jaxloss.cosine_similarity, cosine, 1, 1e-15),
-        (jaxloss.cosine_distance, distance, 0, 1.0),
-        (jaxloss.cosine_distance, distance, 1, 1.0),
-        (jaxloss.cosine_distance, distance, 0, 1e15),
-    ):
-        yield Case(
-            name=f"{fn.__name__} in argument {argument} at scale {scale}",
-            fn=fn,
-            formula=formula,
-            columns=vectors(scale),
-            argument=argument,
-            rowwise=True,
-            conditioned=(True, True, True),
-            bounds=(2, 3, 4),
-            halves=scale == 1,
-        )
-    for fn, formula in (
-        (jaxloss.cosine_similarity, cosine),
-        (jaxloss.cosine_distance, distance),
-    ):
-        yield Case(
-            name=f"{fn.__name__} of hard pairs",
-            fn=fn,
-            formula=formula,
-            columns=hard_vectors(),
-            rowwise=True,
-            conditioned=(True, True, True),
-            bounds=(2, 3, 4),
-        )
-
-
-ACCURACY = list(cases())
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=lambda case: case.name)
-def test_is_accurate(case):
-    """Value and derivatives are within their bounds, in three dtypes, in both modes."""
-    case.check()
 
 
 def close(actual, expected, ulps=8):

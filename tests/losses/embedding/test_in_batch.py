@@ -1,29 +1,16 @@
-"""In-batch contrastive losses: accuracy, peers, what changes nothing, memory."""
+"""In-batch contrastive losses: peers, what changes nothing, memory."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import optax
 import pytest
 
 import jaxloss
 from jaxloss import _whole_batch, reduce
-from jaxloss.claims.embedding.in_batch import (
-    both_ways,
-    by_anchor,
-    coupled,
-    dot,
-    grouped,
-    length,
-    nt_xent_of,
-    sigmoid_of,
-    supervised_of,
-)
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
@@ -49,143 +36,6 @@ def draw(rows=12, size=5, dtype: type = np.float64, seed=0):
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.normal(size=(rows, size)), dtype)
     return x, jnp.asarray(rng.permutation(np.arange(rows) // 3))
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def two_pairs(first, rest, temperature, units):
-    """The weighted sum for the labels a, a, b, b, where one row is differentiated.
-
-    `units`, which are 1, are the lengths of the unit vectors: their rounding belongs
-    to the condition of the loss, 1 / temperature even where a cosine is stationary.
-    """
-    rows = [first, rest[:2], rest[2:4], rest[4:]]
-    u = [[s * v / length(row) for v in row] for row, s in zip(rows, units, strict=True)]
-    power = lambda i, j: mpmath.exp(dot(u[i], u[j]) / temperature)
-    across = [[power(i, j) for j in (2, 3)] for i in (0, 1)]
-    within = [power(0, 1)] * 2 + [power(2, 3)] * 2
-    rivals = [mpmath.fsum(r) for r in (*across, *zip(*across, strict=True))]
-    return mpmath.fsum(
-        i * mpmath.log1p(r / w)
-        for i, r, w in zip((1, 2, 3, 4), rivals, within, strict=True)
-    )
-
-
-def of_two_pairs(first, rest, temperature, units):
-    x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
-    labels = jnp.broadcast_to(jnp.array([3, 3, -1, -1]), x.shape[:2])
-    losses = jaxloss.nt_xent(x, labels, temperature=temperature[:, None])
-    return losses @ jnp.arange(1, 5, dtype=losses.dtype)
-
-
-def directions(*degrees):
-    angle = np.radians(degrees)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-
-
-def two_pair_batches():
-    """Ordinary; of different lengths; pairs far apart, at 0.07 and at 0.01; all nearly
-    the same; hard negatives; opposite rows on the axes."""
-    rng = np.random.default_rng(0)
-    batches = [
-        (rng.normal(size=(4, 2)), 0.07),
-        (rng.normal(size=(4, 2)) * [[300.0], [0.03], [1], [7]], 0.5),
-        (directions(0, 3, 170, 185), 0.07),
-        (directions(0, 30, 85, 140), 0.01),
-        (directions(0, 1, 2, 3), 0.01),
-        (directions(10, 100, 10.01, 99.9), 0.1),
-        (directions(0, 180, 1, 179) * [[3], [0.1], [2], [5]], 0.2),
-    ]
-    x = np.stack([rows.ravel() for rows, _ in batches])
-    return x[:, :2], x[:, 2:], np.array([t for _, t in batches]), np.ones((7, 4))
-
-
-def of_two_pairs_of_rows(loss):
-    """The weighted sum for the pairs (a, c) and (b, d), as a function of a and rest."""
-
-    def evaluate(first, rest, temperature, units):
-        x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 2, 2, 2)
-        losses = loss(x[:, 0], x[:, 1], temperature=temperature[:, None])
-        return losses @ jnp.arange(1, 3, dtype=losses.dtype)
-
-    return evaluate
-
-
-def formula_of_two_pairs(of, directions):
-    def evaluate(first, rest, temperature, units):
-        rows = [first, rest[:2], rest[2:4], rest[4:]]
-        pairs = zip(rows, units, strict=True)
-        u = [[s * v / length(row) for v in row] for row, s in pairs]
-        scores = [[dot(a, b) / temperature for b in u[2:]] for a in u[:2]]
-        return directions(of, scores, coupled([True, True]))[0]
-
-    return evaluate
-
-
-ACCURACY = [
-    Case(
-        name=f"nt_xent in {name}",
-        fn=of_two_pairs,
-        formula=two_pairs,
-        columns=two_pair_batches(),
-        argument=argument,
-        rowwise=True,
-        conditioned=(True, True, True),
-        bounds=(2, 2, 3),
-        halves=False,  # a law has the value and the gradient in all dtypes
-    )
-    for argument, name in ((0, "embeddings"), (2, "temperature"))
-]
-THREE_AND_ONE = [5, 5, 5, -2]
-
-
-def supervised_by_definition(first, rest, temperature, units):
-    rows = [first, rest[:2], rest[2:4], rest[4:]]
-    u = [[s * v / length(row) for v in row] for row, s in zip(rows, units, strict=True)]
-    scores = [[dot(a, b) / temperature for b in u] for a in u]
-    return by_anchor(supervised_of, scores, grouped(THREE_AND_ONE, [True] * 4))[0]
-
-
-def supervised_of_four(first, rest, temperature, units):
-    x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
-    labels = jnp.broadcast_to(jnp.array(THREE_AND_ONE), x.shape[:2])
-    losses = jaxloss.supervised_contrastive(x, labels, temperature=temperature[:, None])
-    return losses @ jnp.arange(1, 5, dtype=losses.dtype)
-
-
-ACCURACY += [
-    Case(
-        name=name,
-        fn=fn,
-        formula=formula,
-        columns=two_pair_batches(),
-        rowwise=True,
-        conditioned=(True, True, True),
-        bounds=(2, 2, 3),
-        halves=False,
-    )
-    # That of info_nce is one half of clip.
-    for name, fn, formula in (
-        (
-            "clip",
-            of_two_pairs_of_rows(jaxloss.clip),
-            formula_of_two_pairs(nt_xent_of, both_ways),
-        ),
-        (
-            "siglip",
-            of_two_pairs_of_rows(functools.partial(jaxloss.siglip, bias=0.0)),
-            formula_of_two_pairs(sigmoid_of, by_anchor),
-        ),
-        ("supervised_contrastive", supervised_of_four, supervised_by_definition),
-    )
-]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
-def test_accuracy(case):
-    """Value, gradient and second derivative keep their bounds, in both modes."""
-    case.check()
 
 
 def test_many_components_are_as_accurate():

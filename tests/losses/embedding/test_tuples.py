@@ -1,236 +1,26 @@
-"""Embedding losses: accuracy, facts of the textbooks, coinciding and zero vectors."""
+"""Embedding losses: facts of the textbooks, coinciding and zero vectors."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
 import jaxloss
 from jaxloss import _whole_batch, stable, targets
-from jaxloss.claims.embedding.in_batch import dot, length
-from jaxloss.claims.embedding.tuples import cosine, minus
+from jaxloss.claims.embedding.tuples import cosine_pairs
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
 
 
-# --- accuracy ----------------------------------------------------------------------
-
-
-def contrastive(d, y, m):
-    return y * d**2 + (1 - y) * max(mpmath.mpf(0), m - d) ** 2
-
-
-def triplet(near, far, m):
-    return max(mpmath.mpf(0), near - far + m)
-
-
-def triplet_margin(a, p, n, m):
-    return max(mpmath.mpf(0), length(minus(a, p)) - length(minus(a, n)) + m)
-
-
-def triplet_margin_squared(a, p, n, m):
-    near, far = minus(a, p), minus(a, n)
-    return max(mpmath.mpf(0), dot(near, near) - dot(far, far) + m)
-
-
-def cosine_embedding(a, b, label, m):
-    if label == 1:
-        return 1 - cosine(a, b)
-    return max(mpmath.mpf(0), cosine(a, b) - m)
-
-
-# Distances on both sides of the margin and close to it.
-DISTANCES = np.array([0.0, 1e-3, 0.3, 0.49, 0.498, 0.51, 0.999, 1.5, 40.0])
-MARGINS = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 50.0])
-SHARES = np.array([0.3, 0.9, 0.49, 0.02, 0.1, 0.5, 0.001, 0.7, 0.2])
-
-
-def contrastive_cases():
-    for y, what in ((0.0, "dissimilar"), (1.0, "similar")):
-        for argument, name in ((0, "distances"), (2, "margin")):
-            yield Case(
-                name=f"contrastive in {name}, {what}",
-                fn=lambda d, y, m: jaxloss.contrastive(d, y, margin=m),
-                formula=contrastive,
-                columns=(DISTANCES, np.full(len(DISTANCES), y), MARGINS),
-                argument=argument,
-                bounds=(2, 1, 0),
-            )
-    for argument, name in enumerate(("distances", "similar", "margin")):
-        yield Case(
-            name=f"contrastive in {name}, soft",
-            fn=lambda d, y, m: jaxloss.contrastive(d, y, margin=m),
-            formula=contrastive,
-            columns=(DISTANCES, SHARES, MARGINS),
-            argument=argument,
-            bounds=(2, 1, 1),
-            # Both pulls balance where the slope is 0.
-            conditioned=(False, True, True),
-        )
-
-
-NEAR = np.array([1.0, 100.1, 3e-3, 0.7, 1e4, 1.0 + 2**-10, 5.0])
-FAR = np.array([1.2, 100.3, 1e-3, 0.9, 3.0, 1.0, 5.7])
-GAPS = np.array([0.5, 0.2, 1e-5, 0.2, 1.0, 2**-12, 0.5])
-
-
-def triplet_cases():
-    for argument, name in enumerate(("positive", "negative", "margin")):
-        yield Case(
-            name=f"triplet in {name}",
-            fn=lambda p, n, m: jaxloss.triplet(p, n, margin=m),
-            formula=triplet,
-            columns=(NEAR, FAR, GAPS),
-            argument=argument,
-            # Not conditioned: the difference is rounded once, whatever it cancels.
-            bounds=(1, 0, 0),
-        )
-
-
-def triplets(scale=1.0):
-    """Ordinary triplets; negatives near positives, of a near and of a far anchor; an
-    anchor right between the two."""
-    rng = np.random.default_rng(0)
-    a, p, n = (rng.normal(size=(6, 3)) for _ in range(3))
-    step = np.array([[1e-3]])
-    n[2:3] = p[2:3] + step * n[2:3]
-    a[3], p[3], n[3] = a[3] + 30, step * p[3], step * n[3]
-    n[4:5] = 2 * a[4:5] - p[4:5] + step * n[4:5]
-    a[5] = p[5] + np.array([0.0, 0.0, 1e-3])
-    return scale * a, scale * p, scale * n, scale * np.full(6, 3.0)
-
-
-def embedding_cases():
-    for argument, name in enumerate(("anchors", "positives", "negatives")):
-        shared = {"argument": argument, "rowwise": True, "conditioned": (True,) * 3}
-        yield Case(
-            name=f"triplet_margin in {name}",
-            fn=lambda *x: jaxloss.triplet_margin(*x[:3], margin=x[3]),
-            formula=triplet_margin,
-            columns=triplets(),
-            bounds=(2, 2, 2),
-            **shared,
-        )
-        yield Case(
-            name=f"triplet_margin in {name}, squared",
-            fn=lambda *x: jaxloss.triplet_margin(*x[:3], margin=x[3], squared=True),
-            formula=triplet_margin_squared,
-            columns=triplets(),
-            bounds=(2, 1, 0),
-            **shared,
-        )
-    for scale in (1e30, 1e-30):
-        yield Case(
-            name=f"triplet_margin at the scale {scale}",
-            fn=lambda *x: jaxloss.triplet_margin(*x[:3], margin=x[3]),
-            formula=triplet_margin,
-            columns=triplets(scale),
-            bounds=(2, 2, 2),
-            rowwise=True,
-            conditioned=(True, True, True),
-            halves=False,
-        )
-
-
-def pairs():
-    """Ordinary, nearly parallel, nearly opposite, nearly orthogonal and dominated by
-    one component; the first two and the last with the label -1 too."""
-    rng = np.random.default_rng(0)
-    a, b = (rng.normal(size=(6, 3)) for _ in range(2))
-    step = np.array([1e-3])
-    b[1] = 0.3 * a[1] + step * b[1]
-    b[2] = -1.7 * a[2] + step * b[2]
-    b[3] -= a[3] * (a[3] @ b[3]) / (a[3] @ a[3]) - step * a[3]
-    a[4], b[4] = [1.1, 1e-3, 3e-4], [1.7, 2e-3, -1e-3]
-    a[5], b[5] = [1.1, 1e-3, 3e-4], [0.3, 1.7, -1e-3]
-    twice = np.array([0, 1, 2, 3, 4, 5, 0, 1, 5])
-    labels = np.where(np.arange(9) < 6, 1, -1)
-    # With a margin of -0.9 these three are above the kink.
-    return a[twice], b[twice], labels, np.full(9, -0.9)
-
-
-def cosine_cases():
-    # The second vector has the derivatives of the first, of the pair turned round.
-    for argument, name, rows in ((0, "first", slice(9)), (1, "second", slice(4, 7))):
-        yield Case(
-            name=f"cosine_embedding in {name}",
-            fn=lambda a, b, y, m: jaxloss.cosine_embedding(a, b, y, margin=m),
-            formula=cosine_embedding,
-            columns=tuple(x[rows] for x in pairs()),
-            fixed=(2,),
-            argument=argument,
-            bounds=(2, 2, 2),
-            conditioned=(True, True, True),
-        )
-
-
-TWO_PAIRS = [3, 3, -1, -1]
-
-
-def hardest_of_two_pairs(first, rest, m, *, squared=False):
-    """The weighted sum of four anchors, of which one row is differentiated."""
-    x = [first, rest[:2], rest[2:4], rest[4:]]
-    total = mpmath.mpf(0)
-    for i, a in enumerate(x):
-        d = np.array([dot(minus(a, b), minus(a, b)) for b in x])
-        near, far = d[i ^ 1], np.min(d[2:] if i < 2 else d[:2])
-        if not squared:
-            near, far = mpmath.sqrt(near), mpmath.sqrt(far)
-        total += (1 + i) * max(mpmath.mpf(0), near - far + m)
-    return total
-
-
-def of_two_pairs(first, rest, m, *, squared=False):
-    x = jnp.concatenate([first, rest], axis=-1).reshape(-1, 4, 2)
-    ids = jnp.broadcast_to(jnp.array(TWO_PAIRS), x.shape[:2])
-    losses = jaxloss.batch_hard_triplet(x, ids, margin=m[:, None], squared=squared)
-    return losses @ jnp.arange(1, 5, dtype=losses.dtype)
-
-
-def batch_cases():
-    """Ordinary batches; one far from the origin; one whose two pairs are mixed."""
-    x = np.random.default_rng(3).normal(size=(5, 4, 2))
-    x[3] = x[3] / 16 + 100
-    x[4, 2:] = x[4, 1::-1] + 1e-2 * x[4, 2:]
-    for squared in (False, True):
-        yield Case(
-            name=f"batch_hard_triplet, squared={squared}",
-            fn=functools.partial(of_two_pairs, squared=squared),
-            formula=functools.partial(hardest_of_two_pairs, squared=squared),
-            columns=(x[:, 0], x[:, 1:].reshape(5, 6), np.full(5, 4.0)),
-            bounds=(2, 2, 2),
-            rowwise=True,
-            conditioned=(True, True, True),
-            halves=False,  # a law has the value and the gradient in all dtypes
-        )
-
-
-ACCURACY = [
-    *batch_cases(),
-    *contrastive_cases(),
-    *triplet_cases(),
-    *embedding_cases(),
-    *cosine_cases(),
-]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
-def test_accuracy(case):
-    """Value, gradient and second derivative keep their bounds, in both modes."""
-    case.check()
-
-
 def test_cosine_hessian_is_accurate_in_every_block():
     """All second derivatives in both vectors, also the mixed ones, in both orders,
     are those of the formula in float64."""
-    a, b, *_ = (x[:6].astype(np.float32) for x in pairs())
+    a, b, *_ = (x[:6].astype(np.float32) for x in cosine_pairs())
 
     def formula(a, b):
         return 1 - a @ b / (jnp.sqrt(a @ a) * jnp.sqrt(b @ b))

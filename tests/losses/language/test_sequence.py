@@ -1,4 +1,4 @@
-"""CTC: accuracy, counts of paths, long alignments, what cannot be aligned."""
+"""CTC: counts of paths, long alignments, what cannot be aligned."""
 
 import itertools
 import math
@@ -19,66 +19,9 @@ from jaxloss.claims.language.sequence import (
     softmax_and_posterior,
 )
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def frames(entries):
-    return [entries[i : i + 2] for i in range(0, len(entries), 2)]
-
-
-def loss(x, y):
-    return negative_log_likelihood(frames(x), list(map(int, y)))
-
-
-def flattened(combine):
-    def evaluate(x, y):
-        both = softmax_and_posterior(frames(x), list(map(int, y)))
-        p, q = (itertools.chain.from_iterable(rows) for rows in both)
-        return list(map(combine, p, q))
-
-    return evaluate
-
-
-def two_classes():
-    """Three frames, in which 6 of 8 paths are the label 1: ordinary, confident of it,
-    confident of the blank, and tied."""
-    x = np.random.default_rng(0).normal(size=(4, 6))
-    x[1:3] += 6 * np.array([[0, 0, 0, 1, 0, 0], [1, 0, 1, 0, 1, 0]])
-    x[3] = 0
-    return x, np.ones((4, 1), int)
-
-
-# Two classes, for differentiating in each logit in turn compiles a scan for each pair.
-ACCURACY = [
-    Case(
-        name="ctc",
-        fn=lambda x, y: jaxloss.ctc(x.reshape(-1, 3, 2), y),
-        formula=loss,
-        columns=two_classes(),
-        fixed=(1,),
-        # An indicator that is 1 with probability p has the variance p (1 - p).
-        first=flattened(lambda p, q: p - q),
-        second=flattened(lambda p, q: p * (1 - p) - q * (1 - q)),
-        terms=flattened(lambda p, q: p * (1 - p) + q * (1 - q)),
-        # The gradient of a confident frame is a difference of two numbers near 1.
-        bounds=(2, 64, 4),
-        conditioned=(True, True, False),
-        rowwise=True,
-        halves=False,  # the laws have them
-    ),
-]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
-def test_accuracy(case):
-    """Value, gradient and second derivative keep their bounds, in both modes."""
-    case.check()
 
 
 def draw(

@@ -1,181 +1,22 @@
-"""Segmentation losses: accuracy, published values, empty masks, classes, voids."""
+"""Segmentation losses: published values, empty masks, classes, voids."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
 import jaxloss
 from jaxloss import stable
+from jaxloss.claims.vision.segmentation import by_logits
 from jaxloss.testing import tolerance
-from jaxloss.testing.accuracy import Case
 
 FLOAT32 = tolerance(np.float32)
 FLOAT64 = tolerance(np.float64)
 
 LOSSES = (jaxloss.dice, jaxloss.jaccard, jaxloss.tversky)
-
-
-# --- accuracy ----------------------------------------------------------------------
-
-
-def tversky(p, t, alpha, beta, smooth):
-    """1 - (TP + s) / (TP + alpha FP + beta FN + s) of probabilities in mpmath."""
-    pairs = list(zip(p, t, strict=True))
-    hit = mpmath.fsum(x * y for x, y in pairs) + smooth
-    missed = mpmath.fsum(alpha * x * (1 - y) + beta * (1 - x) * y for x, y in pairs)
-    return 1 - hit / (hit + missed) if hit + missed else mpmath.mpf(0)
-
-
-def expit(x):
-    return [1 / (1 + mpmath.exp(-v)) for v in x]
-
-
-def by_logits(loss):
-    """The loss as a function of logits, through both sigmoids."""
-
-    def fn(x, t, **params):
-        p, q = stable.sigmoid(x), stable.sigmoid(-x)
-        return loss(p, t, axis=-1, complements=q, **params)
-
-    return fn
-
-
-# Ordinary; nearly perfect; nearly all wrong; an empty and a full target.
-LOGITS = np.array(
-    [
-        [0.3, -1.2, 2.0],
-        [20.0, 20.0, -20.0],
-        [12.0, 30.0, -19.0],
-        [-20.0, -15.0, 17.0],
-        [-3.0, -20.0, 0.2],
-        [5.0, 20.0, 0.1],
-    ]
-)
-HARD = np.array([[1.0, 1.0, 0.0]] * 4 + [[0.0] * 3, [1.0] * 3])
-SOFT = np.random.default_rng(0).uniform(size=HARD.shape)
-PROBABILITIES = np.array(
-    [
-        [0.3, 0.9, 0.2],
-        [1.0, 1.0, 0.0],
-        [0.999, 1.0, 1e-3],
-        [0.0, 0.0, 1.0],
-        [1e-6, 1e-5, 0.0],
-        [1.0, 0.25, 1e-4],
-    ]
-)
-
-
-def mask_cases():
-    yield Case(
-        name="dice in logits",
-        fn=by_logits(jaxloss.dice),
-        formula=lambda x, t: tversky(expit(x), t, 0.5, 0.5, 0),
-        columns=(LOGITS, HARD),
-        bounds=(4, 5, 6),
-        fixed=(1,),
-        rowwise=True,
-        halves=False,  # where a sigmoid is as exact as its logit
-    )
-    yield Case(
-        name="jaccard in probabilities",
-        fn=functools.partial(jaxloss.jaccard, axis=-1),
-        formula=lambda p, t: tversky(p, t, 1, 1, 0),
-        columns=(PROBABILITIES, HARD),
-        bounds=(4, 5, 6),
-        fixed=(1,),
-        rowwise=True,
-    )
-    weights = {"alpha": 0.25, "beta": 0.75, "smooth": 0.5}
-    yield Case(
-        name="tversky in logits, soft targets",
-        fn=functools.partial(by_logits(jaxloss.tversky), **weights),
-        formula=lambda x, t: tversky(expit(x), t, **weights),
-        columns=(LOGITS, SOFT),
-        bounds=(4, 5, 6),
-        rowwise=True,
-        halves=False,
-    )
-
-
-CLASSES = 2
-
-
-def generalized(p, t, smooth):
-    """Sudre's ratio with 1 / n^2, of which the largest for an absent class; s counts
-    pixels of the rarest class."""
-    counts = []
-    for c in range(CLASSES):
-        pairs = list(zip(p[c::CLASSES], t[c::CLASSES], strict=True))
-        size = mpmath.fsum(y for _, y in pairs)
-        hit = mpmath.fsum(2 * x * y for x, y in pairs)
-        counts.append((size, hit, mpmath.fsum(x + y for x, y in pairs) - hit))
-    largest = max(1 / n**2 for n, *_ in counts if n)
-    weights = [1 / n**2 if n else largest for n, *_ in counts]
-    hit, missed = (
-        mpmath.fsum(w * side[i] for w, side in zip(weights, counts, strict=True))
-        for i in (1, 2)
-    )
-    return missed / (hit + smooth * largest + missed)
-
-
-def softmaxes(x):
-    """Of the classes of each pixel, which are neighbours in x."""
-    found = []
-    for i in range(0, len(x), CLASSES):
-        e = [mpmath.exp(v) for v in x[i : i + CLASSES]]
-        found += [v / mpmath.fsum(e) for v in e]
-    return found
-
-
-def generalized_by_logits(x, t, smooth):
-    x, t = (side.reshape(len(side), -1, CLASSES) for side in (x, t))
-    return jaxloss.generalized_dice(
-        stable.softmax(x),
-        t,
-        axis=1,
-        complements=stable.softmax_complement(x),
-        smooth=smooth,
-    )
-
-
-# Two pixels of two classes, one class nearly absent from the first row's prediction;
-# nearly perfect, with a class three times as frequent; one class absent; ordinary.
-PIXELS = np.array(
-    [
-        [20.0, 0.0, 18.0, 0.5],
-        [20.0, 0.0, 0.0, 20.0],
-        [20.0, 0.0, 0.0, -1.0],
-        [0.3, -1.2, 2.0, -0.4],
-    ]
-)
-ONE_HOT = np.array([[1, 0, 0, 1], [1, 0, 0.5, 0.5], [1, 0, 1, 0], [1, 0, 0, 1]], float)
-SMOOTHS = np.array([0.0, 0.0, 0.25, 1.0])
-
-
-def class_cases():
-    yield Case(
-        name="generalized_dice in logits",
-        fn=generalized_by_logits,
-        formula=lambda x, *rest: generalized(softmaxes(x), *rest),
-        columns=(PIXELS, ONE_HOT, SMOOTHS),
-        bounds=(4, 5, 6),
-        rowwise=True,
-        halves=False,
-    )
-
-
-ACCURACY = [*mask_cases(), *class_cases()]
-
-
-@pytest.mark.parametrize("case", ACCURACY, ids=[c.name for c in ACCURACY])
-def test_accuracy(case):
-    """Value, gradient and second derivative keep their bounds, in both modes."""
-    case.check()
 
 
 # --- published values --------------------------------------------------------------
