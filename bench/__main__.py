@@ -6,6 +6,8 @@ python -m bench compare BEFORE AFTER          what moved by more than the noise
 python -m bench scaling [--out FILE]          cost as a problem grows
 python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--write]
                                               calls without `jit`, and first ones
+python -m bench mutants [--list] [--only TEXT ...] [--tree DIR] [--out FILE]
+                                              deliberate breaks that the tests catch
 
 All implementations of a case run in turn in one run. A fresh array costs its page
 faults, which can be more than the arithmetic: --thp runs everything twice, as it is and
@@ -21,7 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,6 +97,12 @@ def compare(options: argparse.Namespace) -> int:
     if not changes:
         print("nothing moved by more than the noise")
     return 1 if changes else 0
+
+
+def mutants(options: argparse.Namespace) -> int:
+    from bench import mutants
+
+    return mutants.main(options)
 
 
 # --- parts ---------------------------------------------------------------------------
@@ -180,6 +189,11 @@ def parser() -> argparse.ArgumentParser:
     command = add(compare, "what moved")
     command.add_argument("before", type=Path)
     command.add_argument("after", type=Path)
+    command = add(mutants, "deliberate breaks that the tests catch")
+    command.add_argument("--list", action="store_true", help="only the names")
+    command.add_argument("--only", action="append", default=[], metavar="TEXT")
+    command.add_argument("--tree", type=Path, default=ROOT, help="default: this one")
+    command.add_argument("--out", type=Path, help="results, kept and used again")
     return top
 
 
