@@ -35,7 +35,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _group(item: pytest.Item) -> str:
     """The loss that a test is about, if its parameters tell, or else its file."""
     params = getattr(getattr(item, "callspec", None), "params", {})
-    for name in ("spec", "case"):
+    for name in ("spec", "case", "claim"):
         if isinstance(getattr(params.get(name), "name", None), str):
             return re.split(r"\W", params[name].name)[0]
     return item.nodeid.split("::")[0]

@@ -8,7 +8,9 @@ left at its default means "not claimed", and the laws about it do not apply.  La
 run with 64-bit types on, so that a stray constant shows as a wrong dtype.
 """
 
+from jaxloss.testing.accuracy import Case as Case
 from jaxloss.testing.checking import check as check
+from jaxloss.testing.claim import Claim as Claim, Line as Line
 from jaxloss.testing.decomposable import assert_decomposable as assert_decomposable
 from jaxloss.testing.laws import (
     LAWS as LAWS,

@@ -46,6 +46,14 @@ class Claim:
     def __post_init__(self) -> None:
         cases = tuple(map(self._completed, self.accuracy))
         object.__setattr__(self, "accuracy", cases)
+        # A loss is compiled by itself; a function around one is not.
+        settings = tuple(
+            dataclasses.replace(spec, kernel=True)
+            if type(spec) is LossSpec and spec.fn is self.fn
+            else spec
+            for spec in self.settings
+        )
+        object.__setattr__(self, "settings", settings)
 
     def _completed(self, case: Case) -> Case:
         """A case with the function and the formula of the claim, where it has none."""

@@ -25,14 +25,14 @@ from jaxloss.testing.ulps import wide
 CHUNK = 32  # rows of every program
 KEPT = 24  # programs; those of a claim are asked for one after the other
 
-COMPILED: collections.Counter[Hashable] = collections.Counter()
-"""How many programs were compiled for each function."""
+COMPILED: collections.Counter[tuple] = collections.Counter()
+"""How many programs were compiled for each function and shape of its arguments."""
 
 
 class Function(NamedTuple):
     """A function of columns, one example a row, and what tells it from others."""
 
-    key: Hashable
+    key: tuple
     call: Callable[..., jax.Array]
     """Takes all columns by position, with or without the axis of examples."""
     settings: int = 0
@@ -165,9 +165,13 @@ def _kept(key: Hashable, build: Callable[[], Any]) -> Any:
     return _memory[key]
 
 
-def _compile(function: Function, run: Callable, *args: Any, **options: Any) -> Callable:
+def _compile(
+    function: Function, columns: Sequence, run: Callable, *args: Any, **options: Any
+) -> Callable:
+    """A program at these arguments; it counts as one for the kinds of the columns."""
     compiled = jax.jit(run).lower(*args).compile(compiler_options=options)
-    COMPILED[function.key] += 1
+    kinds = tuple((is_floating(a), a.shape[1:]) for a in columns)
+    COMPILED[*function.key, kinds] += 1
     return compiled
 
 
@@ -184,7 +188,7 @@ def _with_derivatives(function: Function, columns: Sequence) -> Program:
         steps = [np.ones_like(given[i]) for i in floating(given)]
         run = jax.vmap(functools.partial(_one, call, forward))
         try:
-            compiled = _compile(function, run, given, steps)
+            compiled = _compile(function, columns, run, given, steps)
         except Exception as error:
             errors[traced, forward] = error
             continue
@@ -259,9 +263,8 @@ def batch(
     def build() -> Callable:
         run = functools.partial(_batch, function.call, fill)
         # Nothing here is about digits, so XLA need not take pains.
-        return _compile(
-            function, run, given, settings, xla_backend_optimization_level=0
-        )
+        easy = {"xla_backend_optimization_level": 0}
+        return _compile(function, columns, run, given, settings, **easy)
 
     return jax.tree.map(np.asarray, _kept(key, build)(given, settings))
 

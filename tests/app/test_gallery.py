@@ -79,7 +79,7 @@ def test_huber_is_drawn_as_it_is():
         assert line.get_color() == plot.PALETTE[index]
 
 
-def test_a_section_of_vectors_is_the_derivative_along_it():
+def test_a_line_through_vectors_is_the_derivative_along_it():
     """Of the logit of the right class: the probability less 1."""
     value, slope = gallery.picture("sparsemax").axes
     x, y = points(slope.lines[0])
@@ -109,8 +109,8 @@ def test_an_unknown_loss_has_no_picture():
         gallery.picture("hubr")
 
 
-def test_a_loss_without_a_section_is_named(monkeypatch):
-    """Whoever adds a loss of another kind is told where to say how it is drawn."""
-    monkeypatch.delitem(gallery._SECTIONS, "params")
-    with pytest.raises(ValueError, match="no section for `l1`; state one in it"):
+def test_a_loss_without_a_line_is_named(monkeypatch):
+    """Whoever adds a loss is told where to say how it is drawn."""
+    monkeypatch.setattr(gallery.claims, "CLAIMS", [])
+    with pytest.raises(ValueError, match="the claim of `l1` states no line"):
         gallery.picture("l1")

@@ -30,7 +30,7 @@ FAMILIES = {
 }
 LOSSES = GROUND | BLOCKS | FAMILIES
 FORMS = {"kernels", "parallel"}
-TOOLS = {"catalogue", "datasets", "landscape", "plot", "testing", "train"}
+TOOLS = {"catalogue", "claims", "datasets", "landscape", "plot", "testing", "train"}
 
 # Which rooms of the house a room may enter, beside itself: the whole rule.
 MAY_IMPORT = {
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     **dict.fromkeys(FORMS, LOSSES),
     **dict.fromkeys(("train", "compat"), LOSSES | FORMS),
     "testing": GROUND | {"reduce"},
+    "claims": {"", *LOSSES, "testing"},
     **dict.fromkeys(("landscape", "datasets"), GROUND),
     "plot": GROUND | {"landscape"},
     "catalogue": {"", "_checks"},

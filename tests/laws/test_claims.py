@@ -1,0 +1,58 @@
+"""Every claim against every law that applies to it, and how exact it is."""
+
+import collections
+import os
+
+import numpy as np
+import pytest
+
+from jaxloss.claims import CLAIMS, SPECS
+from jaxloss.testing import applicable, evidence, programs, ulps
+
+BRIEF = os.environ.get("JAXLOSS_CHECKS") == "brief"
+FIRST = [claim.settings[0] for claim in CLAIMS if claim.settings]
+LAWS = [(spec, law) for spec in (FIRST if BRIEF else SPECS) for law in applicable(spec)]
+ACCURACY = [case for claim in CLAIMS for case in claim.accuracy]
+MOST = 4
+
+
+def _told(claim):
+    """Primitives and losses may share a name."""
+    return f"{claim.fn.__module__.removeprefix('jaxloss.')}.{claim.name}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "law"), LAWS, ids=[f"{spec.name}-{law.__name__}" for spec, law in LAWS]
+)
+def test_law(spec, law):
+    """The loss obeys the law."""
+    law(spec)
+
+
+@pytest.mark.parametrize("case", ACCURACY, ids=[case.name for case in ACCURACY])
+def test_accuracy(case):
+    """Value and two derivatives are within their bounds, in both modes."""
+    case.check()
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=_told)
+def test_suite_cost(claim):
+    """All that is checked of a function runs at most four programs for each kind of
+    arguments: ids and distributions are two kinds."""
+    for spec in claim.settings:
+        for trial in evidence.trials(spec, *ulps.DTYPES):
+            trial.value()
+    for case in claim.accuracy:
+        case.derivatives(np.float32)
+    functions = {case.fn for case in claim.accuracy} | {s.fn for s in claim.settings}
+    costs = {k: n for k, n in programs.COMPILED.items() if k[1] in functions}
+    assert costs
+    assert not {key: n for key, n in costs.items() if n > MOST}
+
+
+def test_no_two_claims_share_a_name():
+    """A failure names one loss at one setting, or one case of it."""
+    names = collections.Counter(
+        [spec.name for spec in SPECS] + [case.name for case in ACCURACY]
+    )
+    assert [name for name, count in names.items() if count > 1] == []
