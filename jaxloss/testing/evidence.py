@@ -105,7 +105,7 @@ class Trial:
     @property
     def dtype(self) -> np.dtype:
         """The dtype under test."""
-        return self.args[0].dtype
+        return self.args[0].dtype if self.args else DOUBLE
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -402,11 +402,13 @@ def _trials(spec: LossSpec, dtype: np.dtype) -> tuple[Trial, ...]:
         ndim = arrays[0].ndim - spec.event_ndim
         flat = [a.reshape(-1, *a.shape[ndim:]) for a in arrays]
         batches.setdefault(tuple(a.shape[1:] for a in flat), []).append(flat)
-    joined = (
-        [np.concatenate(parts) for parts in zip(*batch, strict=True)]
-        for batch in batches.values()
-    )
-    return tuple(Trial(spec, tuple(args)).cast(dtype) for args in joined)
+    found = []
+    for batch in batches.values():
+        args = [np.concatenate(parts) for parts in zip(*batch, strict=True)]
+        count = len(args[0])  # a shorter argument is repeated
+        full = tuple(np.resize(a, (count, *a.shape[1:])) for a in args)
+        found.append(Trial(spec, full).cast(dtype))
+    return tuple(found)
 
 
 def parameters(fn: Callable) -> Mapping[str, inspect.Parameter]:

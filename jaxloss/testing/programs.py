@@ -37,6 +37,12 @@ class Function(NamedTuple):
     """Takes all columns by position, with or without the axis of examples."""
     settings: int = 0
     """How many columns at the end are hyperparameters, the same for every example."""
+    alone: int | None = None
+    """The one column that is differentiated, if not all floating ones are."""
+
+    def moving(self, columns: Sequence[Any]) -> tuple[int, ...]:
+        """The positions of the columns that are differentiated."""
+        return floating(columns) if self.alone is None else (self.alone,)
 
 
 class Derivatives(NamedTuple):
@@ -92,9 +98,14 @@ def insert(columns: Sequence[Any], positions: Sequence[int], chosen: Sequence) -
 # --- what is compiled --------------------------------------------------------------
 
 
-def _one(call: Callable, forward: bool, columns: Sequence, steps: Sequence) -> Any:
-    """All derivatives at one example."""
-    where = floating(columns)
+def _one(
+    call: Callable,
+    where: Sequence[int],
+    forward: bool,
+    columns: Sequence,
+    steps: Sequence,
+) -> Derivatives:
+    """All derivatives at one example, in the columns of some positions."""
     loss = lambda x: call(*insert(columns, where, x))
     x = tuple(columns[i] for i in where)
 
@@ -171,7 +182,7 @@ def _compile(
     """A program at these arguments; it counts as one for the kinds of the columns."""
     compiled = jax.jit(run).lower(*args).compile(compiler_options=options)
     kinds = tuple((is_floating(a), a.shape[1:]) for a in columns)
-    COMPILED[*function.key, kinds] += 1
+    COMPILED[*function.key, function.alone, kinds] += 1
     return compiled
 
 
@@ -185,8 +196,9 @@ def _with_derivatives(function: Function, columns: Sequence) -> Program:
         given, call = columns, function.call
         if not traced:
             given, call = _with_numbers(function, columns)
-        steps = [np.ones_like(given[i]) for i in floating(given)]
-        run = jax.vmap(functools.partial(_one, call, forward))
+        where = function.moving(given)
+        steps = [np.ones_like(given[i]) for i in where]
+        run = jax.vmap(functools.partial(_one, call, where, forward))
         try:
             compiled = _compile(function, columns, run, given, steps)
         except Exception as error:
@@ -223,17 +235,20 @@ def derivatives(
     Args:
       function: Of columns of this number.
       columns: Arrays of the same length.
-      steps: In every floating column, the direction of forward mode; ones by default.
+      steps: In every column that is differentiated, the direction of forward mode;
+        ones by default.
     """
     wider = [widened(a) for a in columns]
     half = any(a is not b for a, b in zip(columns, wider, strict=True))
     if half and only_widens(function, columns):
         found, lost = derivatives(function, wider, steps)
-        narrow = [columns[i].dtype for i in floating(columns)]
+        narrow = [columns[i].dtype for i in function.moving(columns)]
         slopes = zip(found.gradient, narrow, strict=False)
-        rounded = tuple(slope.astype(dtype) for slope, dtype in slopes)
+        with np.errstate(over="ignore"):  # to infinity, as XLA does
+            rounded = tuple(slope.astype(dtype) for slope, dtype in slopes)
         return found._replace(gradient=rounded), lost
-    key = (function.key, tuple((a.dtype, a.shape[1:]) for a in columns))
+    kinds = tuple((a.dtype, a.shape[1:]) for a in columns)
+    key = (function.key, function.alone, kinds)
     chunk = _rows(columns, 0)
     program = _kept(key, lambda: _with_derivatives(function, chunk))
     if "hyperparameters" in program.lost:  # so they are constants of the program
@@ -241,7 +256,7 @@ def derivatives(
         key = (*key, *(a[0].tobytes() for a in columns[split:]))
         program = _kept(key, lambda: _with_derivatives(function, chunk))
         columns = columns[:split]
-    moving = [columns[i] for i in floating(columns)]
+    moving = [columns[i] for i in function.moving(columns)]
     steps = [np.ones_like(a) for a in moving] if steps is None else steps
     steps = [np.asarray(s, a.dtype) for s, a in zip(steps, moving, strict=False)]
     return in_chunks(program.run, columns, steps), program.lost
