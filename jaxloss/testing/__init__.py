@@ -37,6 +37,11 @@ from jaxloss.testing.laws import (
 )
 from jaxloss.testing.report import Report as Report, Row as Row
 from jaxloss.testing.spec import LossSpec as LossSpec, Symmetry as Symmetry
+from jaxloss.testing.statistical import (
+    is_least_at_functional as is_least_at_functional,
+    is_proper as is_proper,
+    is_symmetric as is_symmetric,
+)
 from jaxloss.testing.ulps import (
     assert_close as assert_close,
     tolerance as tolerance,

@@ -193,10 +193,29 @@ TRIPLET = LossSpec(
     ),
 )
 
+# With a delta beyond all residuals it is half the squared error.
+MEAN = dataclasses.replace(
+    HUBER,
+    name="mean",
+    params={"delta": 1e3},
+    functional=lambda t, delta: np.mean(t),
+    symmetries=(common.shift(0, 1), common.flip(0, 1), common.swap()),
+)
+
+
+def yes_or_no(rng):
+    """The log-odds of an event; whether it happens."""
+    odds = 2 * rng.normal()
+    yes = 1 / (1 + np.exp(-odds))
+    return (np.full(2, odds), np.array([0.0, 1.0])), np.array([1 - yes, yes])
+
+
+FORECAST = dataclasses.replace(focal_spec(0.0), name="forecast", proper=yes_or_no)
+
 KERNEL = dataclasses.replace(
     HUBER, name="kernel", fn=jax.jit(huber), kernel=True, bad_calls=()
 )
-SOUND = [HUBER, focal_spec(0.0), focal_spec(0.5), TRIPLET, KERNEL]
+SOUND = [HUBER, MEAN, FORECAST, focal_spec(0.5), TRIPLET, KERNEL]
 
 
 # --- the broken losses -------------------------------------------------------------
@@ -355,6 +374,10 @@ def saturates(x, y, *, gamma):
     return y * jnp.exp(-gamma * up) * down + (1 - y) * jnp.exp(-gamma * down) * up
 
 
+def is_focal(x, y, *, gamma):
+    return focal(x, y, gamma=gamma + 2.0)  # the known exception
+
+
 def plain_norm(a, p, n, *, margin):
     d = lambda v: jnp.sqrt(jnp.sum(v * v, axis=-1))
     return jax.nn.relu(d(a - p) - d(a - n) + margin)
@@ -403,6 +426,9 @@ BROKEN = [
     (saturates, focal_spec(0.0), laws.second_order_is_finite),
     (branches_on_parameter, HUBER, laws.compiles_once),
     (converts_parameter, HUBER, laws.compiles_once),
+    (is_shifted, MEAN, laws.is_least_at_functional),
+    (is_focal, FORECAST, laws.is_proper),
+    (is_shifted, MEAN, laws.is_symmetric),
     (huber, KERNEL, laws.one_dispatch),
     (compiles_each_number, KERNEL, laws.one_dispatch),
     (compiles_each_call, KERNEL, laws.one_dispatch),

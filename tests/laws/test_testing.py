@@ -122,6 +122,9 @@ def test_the_sound_loss_obeys_every_law_it_claims():
         "parameters_may_be_traced",
         "one_dispatch",
         "bad_calls_raise",
+        "is_least_at_functional",
+        "is_proper",
+        "is_symmetric",
     }
 
 
