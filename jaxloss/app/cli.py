@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxloss sweep | list | show | check`.
+"""The command line: `python -m jaxloss sweep | list | show | check | verify`.
 
 Everything that can be wrong with a request is found before the training begins, and
 answered by one line on stderr and exit status 2.  What takes long to import (optax,
@@ -84,6 +84,24 @@ Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
 """
 
 
+VERIFY = """\
+How exact are the losses on this device?
+
+Measures the worst error of value, gradient and second derivative in units in the last
+place, beside the bound that is claimed, against mpmath at the arguments of each claim.
+The claims are those of a CPU: where an exponential is less accurate, the table says so.
+"""
+
+VERIFY_EXAMPLES = """\
+examples:
+  python -m jaxloss verify huber sigmoid_focal
+  python -m jaxloss verify --dtype bfloat16 --out claims.json
+  python -m jaxloss verify stable.scalars.softplus
+
+Exit status: 0 all bounds hold, 1 one is exceeded, 2 a request that cannot be met.
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """Answers a mistake in one line, without the usage that argparse repeats."""
 
@@ -115,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="python -m jaxloss", description=OVERVIEW, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for add in (_add_sweep, _add_list, _add_show, _add_check):
+    for add in (_add_sweep, _add_list, _add_show, _add_check, _add_verify):
         add(commands)
     return parser
 
@@ -186,6 +204,35 @@ def _add_check(parsers: argparse._SubParsersAction) -> None:
     )
     command.add_argument(
         "--convex", action="store_true", help="claim that it is convex, too"
+    )
+
+
+def _add_verify(parsers: argparse._SubParsersAction) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from jaxloss.app import verify
+
+        return bool(verify.verify(options.names, options.dtype, options.out))
+
+    command = _command(
+        parsers,
+        run,
+        "verify",
+        help="measure how exact the losses are on this device",
+        description=VERIFY,
+        epilog=VERIFY_EXAMPLES,
+    )
+    command.add_argument(
+        "names", metavar="NAME", nargs="*", help="of a loss (default: all losses)"
+    )
+    command.add_argument(
+        "--dtype",
+        metavar="DTYPE",
+        action="append",
+        default=[],
+        help="float32 (default), bfloat16, float16 or float64; may be given again",
+    )
+    command.add_argument(
+        "--out", metavar="FILE", type=Path, help="write everything, as JSON"
     )
 
 
