@@ -54,7 +54,7 @@ def function_of(spec: LossSpec) -> programs.Function:
 
     static = repr(sorted(spec.static.items()))
     key = (type(spec), spec.fn, (*spec.keywords, *names), static)
-    return programs.Function(key, call, len(names))
+    return programs.Function(key, call, len(names), steps=spec.wrt)
 
 
 # --- trials ------------------------------------------------------------------------
@@ -163,14 +163,26 @@ class Trial:
     def jvp(
         self, steps: Mapping[int, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Forward mode: the value, its slope along the steps in some columns, and the
-        gradient of that slope by reverse mode, in each differentiable argument."""
-        places = floating(self._columns)
-        every = [steps.get(i, np.zeros_like(self._columns[i])) for i in places]
+        """Forward mode: the value, its slope along the steps in some arguments, and
+        the gradient of that slope by reverse mode, in each differentiable one."""
+        found = self._forward(steps)
+        places = function_of(self.spec).stepping(self._columns)
+        turned = dict(zip(places, found.turned, strict=True))
+        return found.under_jvp, found.slope, [turned[i] for i in self.spec.wrt]
+
+    def _forward(self, steps: Mapping[int, np.ndarray]) -> Derivatives:
+        """What the program returns along steps in some columns."""
+        columns = self._columns
+        if "hyperparameters" in self._evidence[1]:  # constants, that have no step
+            columns = columns[: len(self.args)]
+        function = function_of(self.spec)._replace(
+            settings=len(columns) - len(self.args)
+        )
+        places = function.steps_of(columns)
+        every = [steps.get(i, np.zeros_like(columns[i])) for i in places]
         found, _ = self._run(every)
         self.insist("forward mode")
-        turned = dict(self._by_column(found.turned))
-        return found.under_jvp, found.slope, [turned[i] for i in self.spec.wrt]
+        return found
 
     def gradients(self) -> list[np.ndarray]:
         """The gradient in each differentiable argument."""
@@ -183,7 +195,7 @@ class Trial:
         place = len(self.args) + [*self.spec.params].index(name)
         reverse = dict(self._by_column(self._found.gradient))[place]
         step = {place: np.ones_like(self._columns[place])}
-        return self.jvp(step)[1], reverse.reshape(len(reverse), -1).sum(axis=1)
+        return self._forward(step).tuned, reverse.reshape(len(reverse), -1).sum(axis=1)
 
     def hessian(self) -> np.ndarray:
         """Per example, a matrix over all components of differentiable arguments."""
@@ -206,7 +218,10 @@ class Trial:
         """Nothing compiled: what `jax.debug_nans` says, value and gradients."""
 
         def run(args: list) -> tuple:
-            return slopes(self.spec, *map(jnp.asarray, args))
+            args, where = [jnp.asarray(a) for a in args], self.spec.wrt
+            loss = as_function_of(self.spec, args, where)
+            value, pull = jax.vjp(loss, *(args[i] for i in where))
+            return value, pull(jnp.ones_like(value))
 
         message = ""
         with jax.disable_jit():
@@ -217,8 +232,7 @@ class Trial:
             except FloatingPointError as error:
                 message = str(error)
                 value, every = programs.in_chunks(run, self.args)
-        where = floating(self.args)
-        return message, value, [every[where.index(i)] for i in self.spec.wrt]
+        return message, value, every
 
     def hidden_nan(self) -> str:
         """What `jax.debug_nans` says of value and gradient, run step by step."""

@@ -40,9 +40,27 @@ class Function(NamedTuple):
     alone: int | None = None
     """The one column that is differentiated, if not all floating ones are."""
 
+    steps: tuple[int, ...] | None = None
+    """The columns that forward mode moves, if not all that are differentiated: where a
+    slope is infinite, a step of 0 is NaN."""
+
     def moving(self, columns: Sequence[Any]) -> tuple[int, ...]:
         """The positions of the columns that are differentiated."""
         return floating(columns) if self.alone is None else (self.alone,)
+
+    def stepping(self, columns: Sequence[Any]) -> tuple[int, ...]:
+        """The positions of the columns that forward mode moves."""
+        moving = self.moving(columns)
+        chosen = moving if self.steps is None else self.steps
+        return tuple(i for i in moving if i in chosen)
+
+    def tuning(self, columns: Sequence[Any]) -> tuple[int, ...]:
+        """The positions of the hyperparameters."""
+        return tuple(range(len(columns) - self.settings, len(columns)))
+
+    def steps_of(self, columns: Sequence[Any]) -> tuple[int, ...]:
+        """The positions of all columns that have a step."""
+        return (*self.stepping(columns), *self.tuning(columns))
 
 
 class Derivatives(NamedTuple):
@@ -61,6 +79,8 @@ class Derivatives(NamedTuple):
     """Along the steps, by forward mode."""
     turned: Any = None
     """The gradient of that slope: reverse over forward mode."""
+    tuned: Any = None
+    """The slope along the steps of the hyperparameters, by forward mode."""
 
 
 class Batch(NamedTuple):
@@ -99,30 +119,35 @@ def insert(columns: Sequence[Any], positions: Sequence[int], chosen: Sequence) -
 
 
 def _one(
-    call: Callable,
-    where: Sequence[int],
-    forward: bool,
-    columns: Sequence,
-    steps: Sequence,
+    function: Function, forward: bool, columns: Sequence, steps: Sequence
 ) -> Derivatives:
-    """All derivatives at one example, in the columns of some positions."""
-    loss = lambda x: call(*insert(columns, where, x))
+    """All derivatives at one example."""
+    where, forth = function.moving(columns), function.stepping(columns)
+    loss = lambda x: function.call(*insert(columns, where, x))
     x = tuple(columns[i] for i in where)
 
     def slopes(x: tuple) -> tuple:
         value, gradient = jax.value_and_grad(loss)(x)
         return gradient, (value, gradient)
 
-    def along(x: tuple) -> tuple:
-        value, slope = jax.jvp(loss, (x,), (tuple(steps),))
+    def along(places: Sequence[int], steps: Sequence, x: Sequence) -> tuple:
+        ahead = lambda *x: function.call(*insert(columns, places, x))
+        value, slope = jax.jvp(ahead, tuple(x), tuple(steps))
         return slope, value
 
     hessian, (value, gradient) = jax.jacfwd(slopes, has_aux=True)(x)
     found = Derivatives(loss(x), value, gradient, hessian)
     if not forward:
         return found
-    (slope, value), turned = jax.value_and_grad(along, has_aux=True)(x)
-    return found._replace(under_jvp=value, slope=slope, turned=turned)
+    ahead = functools.partial(along, forth, steps[: len(forth)])
+    x = tuple(columns[i] for i in forth)
+    (slope, value), turned = jax.value_and_grad(ahead, has_aux=True)(x)
+    found = found._replace(under_jvp=value, slope=slope, turned=turned)
+    if not function.settings:
+        return found
+    places = function.tuning(columns)
+    x = [columns[i] for i in places]
+    return found._replace(tuned=along(places, steps[len(forth) :], x)[0])
 
 
 def _batch(call: Callable, fill: float, columns: Sequence, settings: Sequence) -> Batch:
@@ -193,12 +218,12 @@ def _with_derivatives(function: Function, columns: Sequence) -> Program:
     for traced, forward in itertools.product((True, False), repeat=2):
         if not (traced or function.settings):
             break
-        given, call = columns, function.call
+        given, asked = columns, function
         if not traced:
             given, call = _with_numbers(function, columns)
-        where = function.moving(given)
-        steps = [np.ones_like(given[i]) for i in where]
-        run = jax.vmap(functools.partial(_one, call, where, forward))
+            asked = function._replace(call=call, settings=0)
+        steps = [np.ones_like(given[i]) for i in asked.steps_of(given)]
+        run = jax.vmap(functools.partial(_one, asked, forward))
         try:
             compiled = _compile(function, columns, run, given, steps)
         except Exception as error:
@@ -235,8 +260,8 @@ def derivatives(
     Args:
       function: Of columns of this number.
       columns: Arrays of the same length.
-      steps: In every column that is differentiated, the direction of forward mode;
-        ones by default.
+      steps: In every column that has one, the direction of forward mode; ones by
+        default.
     """
     wider = [widened(a) for a in columns]
     half = any(a is not b for a, b in zip(columns, wider, strict=True))
@@ -248,15 +273,15 @@ def derivatives(
             rounded = tuple(slope.astype(dtype) for slope, dtype in slopes)
         return found._replace(gradient=rounded), lost
     kinds = tuple((a.dtype, a.shape[1:]) for a in columns)
-    key = (function.key, function.alone, kinds)
+    key = (function.key, function.alone, function.stepping(columns), kinds)
     chunk = _rows(columns, 0)
     program = _kept(key, lambda: _with_derivatives(function, chunk))
     if "hyperparameters" in program.lost:  # so they are constants of the program
         split = len(columns) - function.settings
         key = (*key, *(a[0].tobytes() for a in columns[split:]))
         program = _kept(key, lambda: _with_derivatives(function, chunk))
-        columns = columns[:split]
-    moving = [columns[i] for i in function.moving(columns)]
+        columns, function = columns[:split], function._replace(settings=0)
+    moving = [columns[i] for i in function.steps_of(columns)]
     steps = [np.ones_like(a) for a in moving] if steps is None else steps
     steps = [np.asarray(s, a.dtype) for s, a in zip(steps, moving, strict=False)]
     return in_chunks(program.run, columns, steps), program.lost

@@ -1,6 +1,8 @@
 """What a loss is for: the constant and the forecast that it is least at, and what it
 does not see."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxloss.testing.evidence import Trial
@@ -78,7 +80,7 @@ def _forecast(spec: LossSpec, seed: int) -> tuple[tuple[np.ndarray, ...], np.nda
 
 
 def _no_less(
-    what: str, got: float, least: np.ndarray, weights: np.ndarray | None = None
+    what: str, got: Any, least: np.ndarray, weights: np.ndarray | None = None
 ) -> None:
     """Raises if a mean is below another by more than rounding."""
     mean, size = (np.average(a, weights=weights) for a in (least, np.abs(least)))
