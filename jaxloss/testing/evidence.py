@@ -210,12 +210,14 @@ class Trial:
 
     def batch(self, where: np.ndarray, counts: np.ndarray) -> Batch:
         """A chunk of examples as a batch, masked and weighted."""
+        self._one_per_example()
         function = function_of(self.spec)
         return programs.batch(function, self._columns, where, counts, self.spec.fill)
 
     @functools.cached_property
     def _step_by_step(self) -> tuple[str, np.ndarray, list[np.ndarray]]:
         """Nothing compiled: what `jax.debug_nans` says, value and gradients."""
+        self._one_per_example()
 
         def run(args: list) -> tuple:
             args, where = [jnp.asarray(a) for a in args], self.spec.wrt
@@ -233,6 +235,15 @@ class Trial:
                 message = str(error)
                 value, every = programs.in_chunks(run, self.args)
         return message, value, every
+
+    def _one_per_example(self) -> None:
+        """Raises if the loss is a mean already, of which no example can be told."""
+        shape = jax.eval_shape(self.spec, *self.args).shape
+        if shape != self.args[0].shape[:1]:
+            raise AssertionError(
+                f"the loss of {len(self.args[0])} examples has shape {shape}; expected "
+                "one number per example"
+            )
 
     def hidden_nan(self) -> str:
         """What `jax.debug_nans` says of value and gradient, run step by step."""
