@@ -3,9 +3,11 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # x64 on, so a stray default-dtype constant shows up as an upcast result; implicit
 # rank promotion off, so an accidental (n,) against (n, 1) raises.
@@ -20,22 +22,28 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByLoss(LoadScopeScheduling):
     """Keeps what compiles the same programs in one process: a loss, or a file."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLoss:
+    """Gives each process whole groups."""
+    return ByLoss(config, log)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forgets the programs of a group, of which a process would gather gigabytes."""
-    if nextitem is not None and _group(item) != _group(nextitem):
+    if nextitem is not None and group(item.nodeid) != group(nextitem.nodeid):
         jax.clear_caches()
 
 
-def _group(item: pytest.Item) -> str:
-    """The loss that a test is about, if its parameters tell, or else its file."""
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    for name in ("spec", "case", "claim"):
-        if isinstance(getattr(params.get(name), "name", None), str):
-            return re.split(r"\W", params[name].name)[0]
-    return item.nodeid.split("::")[0]
+def group(nodeid: str) -> str:
+    """The loss that a claim is about, a notebook, or else the file."""
+    file, _, test = nodeid.partition("::")
+    if "test_notebooks" in file:
+        return nodeid
+    word = re.search(r"\[(\w+)", test) if file.startswith("tests/laws/") else None
+    return word.group(1) if word else file

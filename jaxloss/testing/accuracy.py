@@ -211,10 +211,13 @@ class Case:
         ]
 
     def call(self, *columns: jax.Array) -> jax.Array:
-        """The function of one example, as a batch of it: some need that axis."""
-        split, batch = len(columns) - len(self.names), [c[None] for c in columns]
-        named = dict(zip(self.names, batch[split:], strict=True))
-        return self.fn(*batch[:split], **named, **self.static)[0]
+        """The function of whole columns."""
+        split = len(columns) - len(self.names)
+        named = dict(zip(self.names, columns[split:], strict=True))
+        return self.fn(*columns[:split], **named, **self.static)
+
+    def _of_example(self, *entries: jax.Array) -> jax.Array:
+        return self.call(*(x[None] for x in entries))[0]
 
     def formulas(self) -> list[Callable]:
         first = self.first or self._by_differences(1)
@@ -239,7 +242,8 @@ class Case:
         program of its own: the infinite slope in another, times its step of 0, is NaN.
         """
         static = repr(sorted(self.static.items()))
-        every = Function((LossSpec, self.fn, self.names, static), self.call)
+        key = (LossSpec, self.fn, self.names, static)
+        every = Function(key, self._of_example, whole=self.call)
         found = self._derivatives(every, dtype, mode)
         if any(np.isnan(np.asarray(a, np.float64)).any() for a in found):
             alone = every._replace(alone=self.argument)

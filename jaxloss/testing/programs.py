@@ -34,7 +34,7 @@ class Function(NamedTuple):
 
     key: tuple
     call: Callable[..., jax.Array]
-    """Takes all columns by position, with or without the axis of examples."""
+    """Takes the entries of one example, all columns by position."""
     settings: int = 0
     """How many columns at the end are hyperparameters, the same for every example."""
     alone: int | None = None
@@ -43,6 +43,8 @@ class Function(NamedTuple):
     steps: tuple[int, ...] | None = None
     """The columns that forward mode moves, if not all that are differentiated: where a
     slope is infinite, a step of 0 is NaN."""
+    whole: Callable[..., jax.Array] | None = None
+    """The same of whole columns, if that is what the function is made for."""
 
     def moving(self, columns: Sequence[Any]) -> tuple[int, ...]:
         """The positions of the columns that are differentiated."""
@@ -342,7 +344,7 @@ def only_widens(function: Function, columns: Sequence[np.ndarray]) -> bool:
 def _only_widens(function: Function, columns: Sequence[np.ndarray]) -> bool:
     half, full = _rows(columns, 0), [widened(a) for a in _rows(columns, 0)]
     with jax.disable_jit():  # so that no part of it hides in a call
-        run = jax.make_jaxpr(jax.vmap(function.call))
+        run = jax.make_jaxpr(function.whole or jax.vmap(function.call))
         narrow, other = (run(*a).jaxpr for a in (half, full))
     kept, renamed = [], {}
     for equation in narrow.eqns:

@@ -18,7 +18,7 @@ MOST = 4
 
 def _told(claim):
     """Primitives and losses may share a name."""
-    return f"{claim.fn.__module__.removeprefix('jaxloss.')}.{claim.name}"
+    return f"{claim.name}-{claim.fn.__module__.removeprefix('jaxloss.')}"
 
 
 @pytest.mark.parametrize(
