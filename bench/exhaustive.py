@@ -168,7 +168,13 @@ UP_TO_ZERO = Function(
     _softplus, lambda x: mp.log1p(mp.exp(x)), _logistic, free=lambda x: (x > 0, x > 0)
 )
 FUNCTIONS = {
-    "log1p": Function(_log1p, mp.log1p, lambda x: 1 / (1 + x), lowest=-1),
+    "log1p": Function(
+        _log1p,
+        mp.log1p,
+        lambda x: 1 / (1 + x),
+        lowest=-1,
+        free=lambda x: (False, x < -1),
+    ),
     "expm1": Function(_expm1, mp.expm1, mp.exp),
     "sigmoid": Function(_sigmoid, _logistic, _bell),
     "sigmoid_slope": Function(
@@ -194,6 +200,7 @@ FUNCTIONS = {
         lambda x: mp.log1p(-mp.exp(-x)) if x else -mp.inf,
         lambda x: 1 / mp.expm1(x) if x else mp.inf,
         lowest=0,
+        free=lambda x: (False, x < 0),
     ),
     "sqrt": Function(
         _sqrt, mp.sqrt, lambda x: 1 / (2 * mp.sqrt(x)) if x else mp.mpf(0), lowest=0
@@ -244,6 +251,7 @@ def run(asked: Mapping[str, exhaustive.Question], path: pathlib.Path) -> Run:
             known[name] = measured(each, parts[name], move)
             if name in FUNCTIONS:
                 known[name]["form"] = check(name, each, record.read(parts[name]))
+            known[name]["revision"] = here["revision"]
             here |= {"functions": known, "load_after": record.load()}
             record.save({"runs": [here]}, path)
             print(f"{name:22} {short(known[name])}", flush=True)
@@ -272,8 +280,8 @@ def measured(
 
     state = record.read(part) if part.exists() else None
     state = exhaustive.sweep(asked, numbers, state=state, keep=keep, chunk=chunk)
-    about = {"revision": record.revision(), "seconds": round(state["seconds"], 1)}
-    return about | exhaustive.summary(asked, state)
+    seconds = round(state["seconds"], 1)
+    return {"seconds": seconds, **exhaustive.summary(asked, state)}
 
 
 @contextlib.contextmanager
@@ -373,6 +381,7 @@ HEAD = (
     "above 1 ulp",
     "below 2^-126",
     "off",
+    "flushed to 0",
     "subnormal inputs off",
     "NaN and infinity off",
 )
@@ -401,9 +410,9 @@ def _row(title: str, found: dict[str, Any]) -> list[str]:
     at = ", ".join(map(repr, found["at"])) if found["ulps"] else report.EMPTY
     above, judged = found["above"]["1"], found["inputs"] - found["free"]
     share = f" ({100 * above / judged:.2g} %)" if above else ""
-    counts = (f"{found[k]:,}" for k in ("tiny", "tiny_off", "unread_off"))
-    special = f"{found['special_off']:,}"
-    return [title, f"{found['ulps']:.2f}", at, f"{above:,}{share}", *counts, special]
+    keys = "tiny", "tiny_off", "flushed", "unread_off", "special_off"
+    counts = (f"{found[key]:,}" for key in keys)
+    return [title, f"{found['ulps']:.2f}", at, f"{above:,}{share}", *counts]
 
 
 def where(run: Run) -> str:

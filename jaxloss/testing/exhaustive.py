@@ -8,9 +8,12 @@ Errors are counted in units in the last place (ulps) of the truth, apart from
 
 * `special`: the truth is NaN or infinite, and the result has to be the same;
 * `unread`: an argument is subnormal, which XLA:CPU may read as 0;
-* `tiny`: the truth is below the smallest normal number, so that it may be 0.
+* `tiny`: the truth is below the smallest normal number, so that it may be 0;
+* `flushed`: the result is 0 where the truth is up to 2^10 times the smallest normal
+  number, so that something on the way may have been flushed to zero.
 
-The last two are off if they err by more than 4 ulps *and* the smallest normal number.
+The first is off if it is anything else, the next two if they err by more than 4 ulps
+*and* the smallest normal number.
 An infinite result counts as the number behind the largest.
 """
 
@@ -36,10 +39,13 @@ CHUNK, BLOCK = 2**24, 2**15
 # How many blocks a sweep keeps, and so how many of the worst inputs are known.
 WORST = 1000
 ABOVE = (0.5, 1.0, 2.0, 4.0)
-CLASSES = ("tiny", "tiny_off", "special", "special_off", "unread", "unread_off", "free")
+CLASSES = (
+    *("tiny", "tiny_off", "special", "special_off", "unread", "unread_off"),
+    *("flushed", "free"),
+)
 """What an input is that counts in no ulps; `free` is one nothing is said about."""
 _CODE = {name: -1 - i for i, name in enumerate(CLASSES)}
-_MARGIN = 4
+_MARGIN, _FLUSH = 4, 2.0**10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +127,15 @@ def _codes(result: jax.Array, true: jax.Array, unread: jax.Array) -> jax.Array:
     ulps = jnp.where(jnp.isnan(away), jnp.inf, away / unit).astype(jnp.float32)
     code = lax.bitcast_convert_type(ulps, jnp.int32)
     off = ~(away <= jnp.maximum(smallest, _MARGIN * unit))
-    for where, name, wrong in (
-        (size < smallest, "tiny", off),
-        (unread, "unread", off),
-        (special, "special", ~right),
+    off = jnp.where(special, ~right, off)
+    flushed = (got == 0) & (size < _FLUSH * smallest)
+    code = jnp.where(flushed, _CODE["flushed"], code)
+    for where, name in (
+        (size < smallest, "tiny"),
+        (special, "special"),
+        (unread, "unread"),
     ):
-        classes = jnp.where(wrong, _CODE[f"{name}_off"], _CODE[name])
+        classes = jnp.where(off, _CODE[f"{name}_off"], _CODE[name])
         code = jnp.where(where, classes, code)
     return code
 
