@@ -386,15 +386,20 @@ def pair_question(name: str, loss: Callable, **settings: float) -> Question:
         nan = jnp.isnan(p) | jnp.isnan(t)
         return tuple(jnp.where(nan, jnp.nan, x) for x in PAIRS[name](p, t, **settings))
 
+    def free(p: jax.Array, t: jax.Array) -> tuple[Any, Any]:
+        # A difference that is subnormal may be 0 to XLA:CPU, and so may its sign.
+        size = jnp.abs(p - t)
+        return False, (name == "absolute_error") & (size > 0) & (size < 2.0**-126)
+
     names = ("value", "gradient")
-    labels = 2 * 2**16 if name in LABELLED else ALL
-    return Question(arguments, results, truth, names, inputs=labels)
+    count = 2 * 2**16 if name in LABELLED else ALL
+    return Question(arguments, results, truth, names, free, count)
 
 
 def pairs(
     name: str, loss: Callable, *, numbers: range | None = None, **settings: float
 ) -> dict[str, Any]:
-    """The summary of a loss at all pairs of bfloat16 numbers: about two minutes.
+    """The summary of a loss at all pairs of bfloat16 numbers: half a minute on 2 cores.
 
     Its value counts in ulps of float32, its gradient in those of bfloat16.
 

@@ -240,6 +240,16 @@ class TestPairs:
         assert found["value"]["ulps"] == 2**16
         assert found["gradient"]["at"] == [at, 1.5]
 
+    def test_nothing_is_said_of_the_sign_of_a_subnormal_difference(self):
+        """1.18468e-38 less 2^-126 may be 0, and its sign, which is 128 ulps off."""
+        found = exhaustive.pairs(
+            "absolute_error",
+            jaxloss.absolute_error,
+            numbers=range(0x0080 << 16, (0x0080 << 16) + 2**16),
+        )
+        assert found["gradient"]["ulps"] == 0
+        assert found["gradient"]["free"] >= 127
+
     def test_labels_are_all_there_is(self):
         assert exhaustive.pair_question("huber", jaxloss.huber).inputs == 2**32
         focal = exhaustive.pair_question("sigmoid_focal", jaxloss.sigmoid_focal)
