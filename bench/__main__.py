@@ -8,6 +8,9 @@ python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--
                                               calls without `jit`, and first ones
 python -m bench mutants [--list] [--only TEXT ...] [--tree DIR] [--out FILE]
                                               deliberate breaks that the tests catch
+python -m bench exhaustive [NAME ...] [--pairs] [--out FILE] [--read FILE] [--write]
+                                              every float32, through every primitive
+                                              of one number: half an hour on 2 cores
 
 All implementations of a case run in turn in one run. A fresh array costs its page
 faults, which can be more than the arithmetic: --thp runs everything twice, as it is and
@@ -75,6 +78,29 @@ def eager(options: argparse.Namespace) -> int:
         eager_tables.write(found, eager_tables.PAGE)
     without = [f"{name} has no case to be called in" for name in eager_cases.missing()]
     return told([*without, *record.problems(results)])
+
+
+def exhaustive(options: argparse.Namespace) -> int:
+    from bench import exhaustive, record
+
+    asked = exhaustive.questions(pairs=options.pairs)
+    if unknown := [name for name in options.name if name not in asked]:
+        known = ", ".join(asked)
+        raise SystemExit(f"no function is called {unknown[0]!r}; there are {known}")
+    if options.pairs and options.write:
+        raise SystemExit("--write is for primitives, and --pairs asks for losses")
+    suffix = "-pairs" if options.pairs else "-exhaustive"
+    path = options.out or record.default_path(suffix)
+    if options.read:
+        [found] = record.read(options.read)["runs"]
+    else:
+        chosen = options.name or asked
+        found = exhaustive.run({name: asked[name] for name in chosen}, path)
+        print(f"wrote {path}")
+    print(exhaustive.document(found))
+    if options.write:
+        exhaustive.write(found, exhaustive.PAGE)
+    return 0
 
 
 def report(options: argparse.Namespace) -> int:
@@ -183,6 +209,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path)
     command.add_argument("--read", type=Path, help="the results of an earlier run")
     command.add_argument("--write", action="store_true", help="the tables of the guide")
+    command = add(exhaustive, "judge every float32 of the unary primitives")
+    command.add_argument("name", nargs="*", metavar="NAME")
+    pairs_help = "losses of all pairs of bfloat16 instead"
+    command.add_argument("--pairs", action="store_true", help=pairs_help)
+    command.add_argument("--out", type=Path)
+    command.add_argument("--read", type=Path, help="the results of an earlier run")
+    command.add_argument("--write", action="store_true", help="the table of the guide")
     command = add(report, "tables and a picture")
     command.add_argument("file", type=Path)
     command.add_argument("--to", type=Path, default=DOCS)

@@ -198,6 +198,7 @@ MEAN = dataclasses.replace(
     HUBER,
     name="mean",
     params={"delta": 1e3},
+    extremes=None,
     functional=lambda t, delta: np.mean(t),
     symmetries=(common.shift(0, 1), common.flip(0, 1), common.swap()),
 )

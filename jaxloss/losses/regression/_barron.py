@@ -80,6 +80,8 @@ def _over(fn, x: jax.Array) -> jax.Array:
 def _rho(x: jax.Array, alpha: jax.Array) -> jax.Array:
     s = _stretch(x, alpha)
     u = s.alpha / jnp.where(s.b == 0, 1, s.b) * s.b_log_h  # alpha log(h)
+    # Not the product 0 * inf: beside it h^0 is 1, and NaN and infinity would cost 0.
+    u = jnp.where(s.alpha == 0, 0, u)
     alpha = jnp.where(s.alpha == 0, 1, s.alpha)
     # expm1(u) / alpha, for alpha through 0.
     by_log = s.b_log_h * _over(stable.expm1, jnp.clip(u, -0.5, 0.5))

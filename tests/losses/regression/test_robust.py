@@ -1,5 +1,7 @@
 """Huber and its relatives, and Barron's family: facts."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -222,6 +224,18 @@ def test_outliers_in_alpha():
     expected = [np.inf, 1e30, 2 * np.log(1e30) - np.log(2), 2, 1]
     np.testing.assert_allclose(value, expected, rtol=4 * 2.0**-23)
     np.testing.assert_allclose(slope, [1e30, 1, 2e-30, 0, 0], rtol=4 * 2.0**-23)
+
+
+@pytest.mark.parametrize("alpha", [2, 0, -0.0, -2, -math.inf])
+def test_residuals_that_are_no_numbers(alpha):
+    """A NaN is not lost, and infinity costs the limit, which may be infinite."""
+    r = jnp.array([jnp.nan, -jnp.nan, jnp.inf, -jnp.inf], jnp.float32)
+    loss = lambda r: jaxloss.general_robust(r, jnp.zeros_like(r), alpha=alpha)
+    far = {-2: 2, -math.inf: 1}.get(alpha, math.inf)
+    np.testing.assert_array_equal(loss(r), [np.nan, np.nan, far, far])
+    slope = jax.grad(lambda r: loss(r).sum())
+    assert jnp.all(jnp.isnan(slope(r)[:2]))
+    assert jnp.all(jnp.isnan(jax.grad(lambda r: slope(r).sum())(r)[:2]))
 
 
 def test_scale_is_a_unit():
