@@ -8,7 +8,7 @@ python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--
                                               calls without `jit`, and first ones
 python -m bench mutants [--list] [--only TEXT ...] [--tree DIR] [--out FILE]
                                               deliberate breaks that the tests catch
-python -m bench exhaustive [NAME ...] [--pairs] [--out FILE] [--read FILE] [--write]
+python -m bench exhaustive [NAME ...] [--out FILE] [--read FILE] [--write]
                                               every float32, through every primitive
                                               of one number: half an hour on 2 cores
 
@@ -83,14 +83,11 @@ def eager(options: argparse.Namespace) -> int:
 def exhaustive(options: argparse.Namespace) -> int:
     from bench import exhaustive, record
 
-    asked = exhaustive.questions(pairs=options.pairs)
+    asked = exhaustive.questions()
     if unknown := [name for name in options.name if name not in asked]:
         known = ", ".join(asked)
         raise SystemExit(f"no function is called {unknown[0]!r}; there are {known}")
-    if options.pairs and options.write:
-        raise SystemExit("--write is for primitives, and --pairs asks for losses")
-    suffix = "-pairs" if options.pairs else "-exhaustive"
-    path = options.out or record.default_path(suffix)
+    path = options.out or record.default_path("-exhaustive")
     if options.read:
         [found] = record.read(options.read)["runs"]
     else:
@@ -211,8 +208,6 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--write", action="store_true", help="the tables of the guide")
     command = add(exhaustive, "judge every float32 of the unary primitives")
     command.add_argument("name", nargs="*", metavar="NAME")
-    pairs_help = "losses of all pairs of bfloat16 instead"
-    command.add_argument("--pairs", action="store_true", help=pairs_help)
     command.add_argument("--out", type=Path)
     command.add_argument("--read", type=Path, help="the results of an earlier run")
     command.add_argument("--write", action="store_true", help="the table of the guide")

@@ -28,7 +28,6 @@ import mpmath as mp
 import numpy as np
 from jax import lax
 
-import jaxloss
 from bench import pages, record, report
 from jaxloss import stable
 from jaxloss.testing import exhaustive
@@ -38,6 +37,7 @@ MARK = "<!-- exhaustive: python -m bench exhaustive --write -->"
 BOUND = 2.0**-45
 DIGITS = 100
 SMALLEST = 2.0**-126
+RESULTS = ("value", "slope")
 
 Pair = tuple[jax.Array, jax.Array]
 Run = dict[str, Any]
@@ -226,11 +226,8 @@ def question(name: str, fn: Callable | None = None) -> exhaustive.Question:
     )
 
 
-def questions(*, pairs: bool = False) -> dict[str, exhaustive.Question]:
-    """What can be asked: of every primitive, or of losses of pairs of bfloat16."""
-    if pairs:
-        losses = {name: getattr(jaxloss, name) for name in exhaustive.PAIRS}
-        return {name: exhaustive.pair_question(name, f) for name, f in losses.items()}
+def questions() -> dict[str, exhaustive.Question]:
+    """What can be asked: of every primitive."""
     return {name: question(name) for name in FUNCTIONS}
 
 
@@ -246,8 +243,7 @@ def run(asked: Mapping[str, exhaustive.Question], path: pathlib.Path) -> Run:
         for name, each in asked.items():
             move = functools.partial(advance, name)
             known[name] = measured(each, parts[name], move)
-            if name in FUNCTIONS:
-                known[name]["form"] = check(name, each, record.read(parts[name]))
+            known[name]["form"] = check(name, each, record.read(parts[name]))
             known[name]["revision"] = here["revision"]
             here |= {"functions": known, "load_after": record.load()}
             record.save({"runs": [here]}, path)
@@ -363,12 +359,8 @@ def _relative(got: float, true: Any) -> float:
 
 
 def short(found: dict[str, Any]) -> str:
-    parts = [f"{name} {found[name]['ulps']:.2f} ulp" for name in results(found)]
+    parts = [f"{name} {found[name]['ulps']:.2f} ulp" for name in RESULTS]
     return f"{', '.join(parts)}, {found['seconds']:.0f} s"
-
-
-def results(found: dict[str, Any]) -> list[str]:
-    return [name for name in ("value", "slope", "gradient") if name in found]
 
 
 HEAD = (
@@ -391,16 +383,15 @@ def table(run: Run) -> str:
         [
             _row(f"`{name}`, {what}", found[what])
             for name, found in in_order(run).items()
-            for what in results(found)
+            for what in RESULTS
         ],
     )
 
 
 def in_order(run: Run) -> dict[str, dict[str, Any]]:
     """What was found, whatever was measured first."""
-    order = [*FUNCTIONS, *exhaustive.PAIRS]
     found = run["functions"]
-    return {name: found[name] for name in sorted(found, key=order.index)}
+    return {name: found[name] for name in sorted(found, key=[*FUNCTIONS].index)}
 
 
 def _row(title: str, found: dict[str, Any]) -> list[str]:

@@ -97,6 +97,7 @@ examples:
   python -m jaxloss verify huber sigmoid_focal
   python -m jaxloss verify --dtype bfloat16 --out claims.json
   python -m jaxloss verify stable.scalars.softplus
+  python -m jaxloss verify --exhaustive
 
 Exit status: 0 all bounds hold, 1 one is exceeded, 2 a request that cannot be met.
 """
@@ -211,7 +212,10 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from jaxloss.app import verify
 
-        return bool(verify.verify(options.names, options.dtype, options.out))
+        off = verify.verify(
+            options.names, options.dtype, options.out, exhaustive=options.exhaustive
+        )
+        return bool(off)
 
     command = _command(
         parsers,
@@ -230,6 +234,11 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         help="float32 (default), bfloat16, float16 or float64; may be given again",
+    )
+    command.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="all 2^32 pairs of bfloat16 numbers, for losses of two of them",
     )
     command.add_argument(
         "--out", metavar="FILE", type=Path, help="write everything, as JSON"

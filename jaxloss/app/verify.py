@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import sys
@@ -13,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxloss
 from jaxloss import _checks, claims
 from jaxloss.app.commands import Refusal, choices
 from jaxloss.testing import Case, Claim
+from jaxloss.testing.exhaustive import PAIRS, pairs
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ORDERS = ("value", "gradient", "second derivative")
+EVERY = "bfloat16 pairs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +55,29 @@ class Verdict:
         return [what for what, error in found if not error.share <= 1]
 
 
-def verify(names: Sequence[str], dtypes: Sequence[str], out: Path | None) -> int:
+Move = Callable[[float], None]
+"""Moves the bar by a share of a task."""
+Task = Callable[[Move], Verdict]
+
+
+def verify(
+    names: Sequence[str],
+    dtypes: Sequence[str],
+    out: Path | None,
+    *,
+    exhaustive: bool = False,
+) -> int:
     """Measures the claims of some functions, prints a table, and returns how many of
     them are off by more than they may be."""
-    wanted = chosen(names)
-    _refuse(dtypes, out)
-    tasks = [(claim, dtype) for claim in wanted for dtype in dtypes or DTYPES[:1]]
+    tasks = (_every_pair if exhaustive else _samples)(names, dtypes)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise Refusal(f"--out {out}: {out.parent} is no directory; name another")
     print(_row("", *ORDERS))
     verdicts = []
-    with jax.enable_x64(True), np.errstate(all="ignore"), _progress(len(tasks)) as step:
-        for claim, dtype in tasks:
-            verdict = measure(claim, dtype)
-            verdicts.append(verdict)
-            step(_lines(verdict))
+    with jax.enable_x64(True), np.errstate(all="ignore"), _progress(len(tasks)) as move:
+        for task in tasks:
+            verdicts.append(task(move))
+            print(_lines(verdicts[-1]), flush=True)
     print(_summary(verdicts))
     if out is not None:
         out.write_text(json.dumps(_record(verdicts), indent=1) + "\n")
@@ -71,13 +85,32 @@ def verify(names: Sequence[str], dtypes: Sequence[str], out: Path | None) -> int
     return sum(bool(verdict.exceeded) for verdict in verdicts)
 
 
-def measure(claim: Claim, dtype: str) -> Verdict:
+# --- samples of arguments ------------------------------------------------------------
+
+
+def _samples(names: Sequence[str], dtypes: Sequence[str]) -> list[Task]:
+    wanted = chosen(names)
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            hint = _checks.nearest(dtype, DTYPES)
+            raise Refusal(f"--dtype: no dtype is {dtype!r}{hint}; {choices(DTYPES)}")
+    if importlib.util.find_spec("mpmath") is None:
+        raise Refusal("mpmath not installed; run: pip install 'jaxloss[verify]'")
+    return [
+        functools.partial(measure, claim, dtype)
+        for claim in wanted
+        for dtype in dtypes or DTYPES[:1]
+    ]
+
+
+def measure(claim: Claim, dtype: str, move: Move = lambda share: None) -> Verdict:
     """The worst error of each derivative over all cases of a claim, in both modes."""
     worst: dict[int, Error] = {}
     for case in claim.accuracy:
         for order, error in _errors(case, jnp.dtype(dtype)):
             if order not in worst or not error.share <= worst[order].share:
                 worst[order] = error
+        move(1 / len(claim.accuracy))
     return Verdict(_name(claim), dtype, tuple(worst[i] for i in sorted(worst)))
 
 
@@ -110,22 +143,40 @@ def chosen(names: Sequence[str]) -> list[Claim]:
     return [known[name] for name in names or (n for n in known if "." not in n)]
 
 
-def _refuse(dtypes: Sequence[str], out: Path | None) -> None:
-    for dtype in dtypes:
-        if dtype not in DTYPES:
-            hint = _checks.nearest(dtype, DTYPES)
-            raise Refusal(f"--dtype: no dtype is {dtype!r}{hint}; {choices(DTYPES)}")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise Refusal(f"--out {out}: {out.parent} is no directory; name another")
-    if importlib.util.find_spec("mpmath") is None:
-        raise Refusal("mpmath not installed; run: pip install 'jaxloss[verify]'")
+# --- all pairs of arguments ----------------------------------------------------------
+
+
+def _every_pair(names: Sequence[str], dtypes: Sequence[str]) -> list[Task]:
+    for name in names:
+        if name not in PAIRS:
+            hint = _checks.nearest(name, list(PAIRS))
+            problem = f"--exhaustive: {name!r} is not one of those{hint}"
+            raise Refusal(f"{problem}; {choices(list(PAIRS))}")
+    if dtypes:
+        raise Refusal("--exhaustive: it is of bfloat16; leave out --dtype")
+    return [functools.partial(judge, name) for name in names or PAIRS]
+
+
+def judge(name: str, move: Move) -> Verdict:
+    """The worst error of value and gradient at all pairs of bfloat16 numbers."""
+    pair, loss = PAIRS[name], getattr(jaxloss, name)
+    keep = lambda state: move(state["chunk"] / pair.inputs)
+    errors = []
+    for result, bound in zip(
+        pairs(name, loss, keep=keep).values(), pair.bounds, strict=True
+    ):
+        # What is NaN, infinite or nearly 0 has no error in ulps: it is right or not.
+        off = result["special_off"] or result["tiny_off"]
+        ulps = np.inf if off else result["ulps"]
+        errors.append(Error(ulps, bound, name, tuple(result["at"])))
+    return Verdict(name, EVERY, tuple(errors))
 
 
 # --- what is printed ---------------------------------------------------------------
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:36}" + "".join(f"{cell:>20}" for cell in cells)
+    return f"{name:38}" + "".join(f"{cell:>20}" for cell in cells)
 
 
 def _lines(verdict: Verdict) -> str:
@@ -177,19 +228,14 @@ def _record(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Prints what is done; on a terminal, above a bar that says how much is left."""
+def _progress(total: int) -> Iterator[Move]:
+    """On a terminal, a bar that says how much is left; yields what moves it."""
     if not (sys.stderr.isatty() and importlib.util.find_spec("rich")):
-        yield lambda lines: print(lines, flush=True)
+        yield lambda share: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("verify", total=total)
-
-        def step(lines: str) -> None:
-            print(lines, flush=True)
-            bar.advance(task)
-
-        yield step
+        yield lambda share: bar.advance(task, share)

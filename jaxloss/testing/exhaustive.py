@@ -359,19 +359,40 @@ def _sigmoid_focal(x: jax.Array, y: jax.Array, gamma: float = 2.0) -> Arrays:
     return fade * nll, -side * fade * (gamma * jnp.where(p == 0, 0, p * nll) + q)
 
 
+class Pair(NamedTuple):
+    """A loss of two arguments, and how exact it is at all pairs of bfloat16 numbers."""
+
+    truth: Callable[..., Arrays]
+    """Value and slope in float64, from the textbook."""
+    ulps: tuple[float, float]
+    """Bounds in units of float32, before the slope is rounded to bfloat16."""
+    labelled: bool = False
+    """Whether the second argument is a label, 0 or 1."""
+
+    @property
+    def inputs(self) -> int:
+        return 2 * 2**16 if self.labelled else ALL
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Ulps of float32 for the value, of bfloat16 for the gradient."""
+        value, slope = self.ulps
+        return value, 0.5 + slope * 2.0**-16
+
+
 PAIRS = {
-    "squared_error": _squared_error,
-    "absolute_error": _absolute_error,
-    "huber": _huber,
-    "sigmoid_cross_entropy": _sigmoid_cross_entropy,
-    "sigmoid_focal": _sigmoid_focal,
+    "squared_error": Pair(_squared_error, (2, 1)),
+    "absolute_error": Pair(_absolute_error, (1, 0)),
+    "huber": Pair(_huber, (2, 1)),
+    "sigmoid_cross_entropy": Pair(_sigmoid_cross_entropy, (2, 4), labelled=True),
+    "sigmoid_focal": Pair(_sigmoid_focal, (8, 8), labelled=True),
 }
-"""The losses of `pairs`: value and slope in float64, from the textbook."""
-LABELLED = ("sigmoid_cross_entropy", "sigmoid_focal")
+"""The losses of `pairs`, with their default hyperparameters."""
 
 
 def pair_question(name: str, loss: Callable, **settings: float) -> Question:
     """A loss at all pairs of bfloat16 numbers; if it has labels, these are 0 and 1."""
+    pair = PAIRS[name]
 
     def results(p: jax.Array, t: jax.Array) -> Arrays:
         value, pull = jax.vjp(lambda p: loss(p, t, **settings), p)
@@ -379,12 +400,12 @@ def pair_question(name: str, loss: Callable, **settings: float) -> Question:
 
     def arguments(numbers: jax.Array) -> Arrays:
         high = numbers >> 16
-        second = high.astype(jnp.bfloat16) if name in LABELLED else bfloats(high)
+        second = high.astype(jnp.bfloat16) if pair.labelled else bfloats(high)
         return bfloats(numbers & 0xFFFF), second
 
     def truth(p: jax.Array, t: jax.Array) -> Arrays:
         nan = jnp.isnan(p) | jnp.isnan(t)
-        return tuple(jnp.where(nan, jnp.nan, x) for x in PAIRS[name](p, t, **settings))
+        return tuple(jnp.where(nan, jnp.nan, x) for x in pair.truth(p, t, **settings))
 
     def free(p: jax.Array, t: jax.Array) -> tuple[Any, Any]:
         # A difference that is subnormal may be 0 to XLA:CPU, and so may its sign.
@@ -392,12 +413,16 @@ def pair_question(name: str, loss: Callable, **settings: float) -> Question:
         return False, (name == "absolute_error") & (size > 0) & (size < 2.0**-126)
 
     names = ("value", "gradient")
-    count = 2 * 2**16 if name in LABELLED else ALL
-    return Question(arguments, results, truth, names, free, count)
+    return Question(arguments, results, truth, names, free, pair.inputs)
 
 
 def pairs(
-    name: str, loss: Callable, *, numbers: range | None = None, **settings: float
+    name: str,
+    loss: Callable,
+    *,
+    numbers: range | None = None,
+    keep: Callable[[State], object] = lambda state: None,
+    **settings: float,
 ) -> dict[str, Any]:
     """The summary of a loss at all pairs of bfloat16 numbers: half a minute on 2 cores.
 
@@ -408,7 +433,8 @@ def pairs(
       loss: The function to judge, of predictions and targets or logits and labels.
       numbers: Those of the pairs to judge, in whole chunks; all by default.  The lower
         16 bits are the first argument, the upper ones the second, or the label.
+      keep: Called after each chunk, as by `sweep`.
       **settings: Hyperparameters, as numbers.
     """
     question = pair_question(name, loss, **settings)
-    return summary(question, sweep(question, numbers))
+    return summary(question, sweep(question, numbers, keep=keep))

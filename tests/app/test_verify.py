@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import jaxloss
 from jaxloss import claims
 from jaxloss.app import verify
 from tests.app.test_commands import refusal, run
@@ -80,12 +81,43 @@ def test_half_precision(capsys):
     assert "1 function, 0 bounds" in out
 
 
+def test_every_pair(capsys):
+    """Of logits in bfloat16 and labels there are few enough."""
+    losses = ("sigmoid_cross_entropy", "sigmoid_focal")
+    status, out, _ = run(capsys, "verify", *losses, "--exhaustive")
+    assert status == 0
+    _, *rows, summary = out.splitlines()
+    assert [row.split(",")[0] for row in rows] == [*losses]
+    assert all(row.endswith("  ok") for row in rows)
+    assert "bfloat16 pairs" in rows[0]
+    assert "2 losses, 0 bounds exceeded" in summary
+
+
+def test_a_pair_that_is_off(capsys, monkeypatch):
+    """It is named; and a wrong infinity is beyond every bound."""
+    right = jaxloss.sigmoid_cross_entropy
+
+    def rough(logits, labels):
+        return right(logits, labels) * jnp.where(logits == 2.5, 1.01, 1)
+
+    def capped(logits, labels):
+        return jnp.minimum(right(logits, labels), 1e30)
+
+    for loss, words in ((rough, "at (2.5, "), (capped, "inf (2)")):
+        monkeypatch.setattr(jaxloss, "sigmoid_cross_entropy", loss)
+        status, out, _ = run(capsys, "verify", "sigmoid_cross_entropy", "--exhaustive")
+        assert status == 1
+        assert words in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("hubr",), "no claim is about 'hubr' (did you mean 'huber'?)"),
         (("huber", "--dtype", "float8"), "no dtype is 'float8'"),
         (("huber", "--out", "none/claims.json"), "none is no directory"),
+        (("poisson_nll", "--exhaustive"), "choose among squared_error, absolute_error"),
+        (("huber", "--exhaustive", "--dtype", "float16"), "leave out --dtype"),
     ],
 )
 def test_requests_that_cannot_be_met(capsys, arguments, words):
