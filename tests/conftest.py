@@ -34,6 +34,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLoss:
     return ByLoss(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the items of a group one after another, for one process as for many."""
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        first.setdefault(group(item.nodeid), i)
+    items.sort(key=lambda item: first[group(item.nodeid)])
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forgets the programs of a group, of which a process would gather gigabytes."""
     if nextitem is not None and group(item.nodeid) != group(nextitem.nodeid):
