@@ -1,5 +1,6 @@
 """The strictest JAX there is: what passes here passes in a user's session."""
 
+import gc
 import os
 import pathlib
 import re
@@ -46,6 +47,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Forgets the programs of a group, of which a process would gather gigabytes."""
     if nextitem is not None and group(item.nodeid) != group(nextitem.nodeid):
         jax.clear_caches()
+        gc.collect()  # programs are parts of cycles
 
 
 def group(nodeid: str) -> str:

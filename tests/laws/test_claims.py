@@ -50,6 +50,24 @@ def test_suite_cost(claim):
     assert not {key: n for key, n in costs.items() if n > MOST}
 
 
+ABOUT_CALLS = ("compiles_once", "one_dispatch")
+
+
+@pytest.mark.parametrize("name", ["huber", "kl_divergence"])
+def test_laws_are_arithmetic(name):
+    """A law reads what the programs of the loss returned: once it has that, it compiles
+    nothing, unless it is about calls."""
+    spec = next(spec for spec in FIRST if spec.fn.__name__ == name)
+    laws = applicable(spec)
+    for law in laws:
+        law(spec)
+    for law in laws:
+        with evidence.compile_events() as events:
+            law(spec)
+        compiled = [event for event in events if event.startswith("backend_compile")]
+        assert not compiled or law.__name__ in ABOUT_CALLS, law.__name__
+
+
 def test_no_two_settings_share_a_name():
     """A failure names one loss at one setting."""
     names = collections.Counter(spec.name for spec in SPECS)
