@@ -392,7 +392,7 @@ def test_every_kind_draws_one_row_per_example(subtests):
     for (kind, found), shape in itertools.product(
         commands.KINDS.items(), ((3,), (2, 3))
     ):
-        with subtests.test(kind, shape=shape):
+        with subtests.test(f"{kind} {shape}"):
             first, second = map(np.asarray, found.draw(np.random.default_rng(0), shape))
             assert first.shape[: first.ndim - found.event_ndim] == shape
             assert second.shape in (shape, first.shape)

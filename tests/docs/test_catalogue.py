@@ -306,7 +306,7 @@ def test_entry(subtests, entry):
         with subtests.test(check.__name__.replace("_", " ")):
             check(entry)
     for spec, check in itertools.product(specs_of(entry), OF_A_SPEC):
-        with subtests.test(check.__name__.replace("_", " "), of=spec.name):
+        with subtests.test(f"{check.__name__.replace('_', ' ')}: {spec.name}"):
             check(entry, spec)
 
 
