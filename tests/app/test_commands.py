@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from jaxloss.app import cli, commands, formula
 from jaxloss.testing import checking
 
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
-every_loss = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 
 
 def run(capsys, *arguments):
@@ -42,7 +42,7 @@ def refusal(capsys, *arguments):
 # --- list --------------------------------------------------------------------------
 
 
-def test_list_has_every_loss_with_its_facts(capsys):
+def test_list_has_every_loss_with_its_facts(subtests, capsys):
     """One line each, of at most 120 columns, from which all facts can be cut again."""
     status, out, error = run(capsys, "list")
     head, *lines = out.splitlines()
@@ -52,19 +52,21 @@ def test_list_has_every_loss_with_its_facts(capsys):
     assert len(lines) == len(ENTRIES)
     for line in lines:
         name, tasks, activation, values, robust, convex = re.split("  +", line)
-        entry = ENTRIES[name]
-        assert tuple(tasks.split(", ")) == entry.tasks
-        assert (activation, values) == (entry.activation, entry.range)
-        assert robust in entry.robust
-        assert convex in entry.convex
+        with subtests.test(name):
+            entry = ENTRIES[name]
+            assert tuple(tasks.split(", ")) == entry.tasks
+            assert (activation, values) == (entry.activation, entry.range)
+            assert robust in entry.robust
+            assert convex in entry.convex
 
 
-@pytest.mark.parametrize("task", catalogue.TASKS)
-def test_list_of_a_task_has_its_losses(capsys, task):
+def test_list_of_a_task_has_its_losses(subtests, capsys):
     """Those of which it is one of the tasks."""
-    _, out, _ = run(capsys, "list", "--task", task)
-    names = [line.split()[0] for line in out.splitlines()[1:]]
-    assert names == [e.name for e in ENTRIES.values() if task in e.tasks]
+    for task in catalogue.TASKS:
+        with subtests.test(task):
+            _, out, _ = run(capsys, "list", "--task", task)
+            names = [line.split()[0] for line in out.splitlines()[1:]]
+            assert names == [e.name for e in ENTRIES.values() if task in e.tasks]
 
 
 def test_list_is_a_table_in_a_terminal(capsys, monkeypatch):
@@ -114,14 +116,9 @@ def test_a_reader_may_leave_early():
 # --- show --------------------------------------------------------------------------
 
 
-@every_loss
-def test_show_says_all_that_is_known(capsys, monkeypatch, entry):
-    """In at most 100 columns, but for what cannot be broken; no LaTeX is left over."""
-    monkeypatch.setenv("COLUMNS", "100")
-    status, out, error = run(capsys, "show", entry.name)
-    assert (status, error) == (0, "")
-    words = " ".join(out.split())
-    for text in (
+def says_all_that_is_known(entry, out):
+    """Each field of the catalogue."""
+    known = (
         f"jaxloss.{entry.signature}",
         entry.summary,
         f"when {entry.when}",
@@ -133,12 +130,32 @@ def test_show_says_all_that_is_known(capsys, monkeypatch, entry):
         *entry.arguments.values(),
         entry.example,
         *formula.plain(entry.formula).splitlines(),
-    ):
-        assert " ".join(text.split()) in words
+    )
+    words = " ".join(out.split())
+    assert not [text for text in known if " ".join(text.split()) not in words]
+
+
+def fits_100_columns(entry, out):
+    """But for what cannot be broken."""
     lines = out.splitlines()[1:]  # the signature is one line, to be pasted
-    assert max(len(line) for line in lines if ">>>" not in line) <= 100
+    assert not [line for line in lines if len(line) > 100 and ">>>" not in line]
+
+
+def has_no_latex(entry, out):
+    """No command, no sign of markup, no bracket that groups."""
     assert "\\" not in formula.plain(entry.formula)
     assert not re.search(r"[$&]|{(?! )|(?<! )}", formula.plain(entry.formula))
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_show(subtests, capsys, monkeypatch, entry):
+    """What is printed of a loss is all, and readable; every complaint is listed."""
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, error = run(capsys, "show", entry.name)
+    assert (status, error) == (0, "")
+    for check in (says_all_that_is_known, fits_100_columns, has_no_latex):
+        with subtests.test(check.__name__.replace("_", " ")):
+            check(entry, out)
 
 
 def test_show_says_under_which_condition(capsys):
@@ -210,17 +227,19 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize(("latex", "text"), FORMULAS)
-def test_formulas_are_readable(latex, text):
+def test_formulas_are_readable(subtests):
     """Fractions have their brackets, and scripts are raised if all letters can be."""
-    assert formula.plain(latex) == text
+    for latex, text in FORMULAS:
+        with subtests.test(latex):
+            assert formula.plain(latex) == text
 
 
-@pytest.mark.parametrize("latex", [r"\nonsense x", r"\begin{matrix} a \end{matrix}"])
-def test_an_unknown_command_is_no_silent_loss(latex):
+def test_an_unknown_command_is_no_silent_loss(subtests):
     """So that whoever writes a formula hears of it."""
-    with pytest.raises(ValueError, match="the formula has the unknown"):
-        formula.plain(latex)
+    for latex in (r"\nonsense x", r"\begin{matrix} a \end{matrix}"):
+        refusal = pytest.raises(ValueError, match="the formula has the unknown")
+        with subtests.test(latex), refusal:
+            formula.plain(latex)
 
 
 # --- check -------------------------------------------------------------------------
@@ -368,15 +387,16 @@ fast = jax.jit(cubed)
         assert out.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("kind", commands.KINDS)
-def test_every_kind_draws_one_row_per_example(kind):
+def test_every_kind_draws_one_row_per_example(subtests):
     """Two arrays for any batch shape, of numbers that the laws may narrow."""
-    for shape in ((3,), (2, 3)):
-        found = commands.KINDS[kind]
-        first, second = map(np.asarray, found.draw(np.random.default_rng(0), shape))
-        assert first.shape[: first.ndim - found.event_ndim] == shape
-        assert second.shape in (shape, first.shape)
-        assert np.isfinite(first).all()
+    for (kind, found), shape in itertools.product(
+        commands.KINDS.items(), ((3,), (2, 3))
+    ):
+        with subtests.test(f"{kind} {shape}"):
+            first, second = map(np.asarray, found.draw(np.random.default_rng(0), shape))
+            assert first.shape[: first.ndim - found.event_ndim] == shape
+            assert second.shape in (shape, first.shape)
+            assert np.isfinite(first).all()
 
 
 SOUND = {
@@ -494,5 +514,5 @@ def refusal_of_the_parser(capsys, *arguments):
 
 def test_commands_know_every_public_loss():
     """What `list` calls a loss can be called."""
-    for name in ENTRIES:
-        assert inspect.isfunction(getattr(jaxloss, name))
+    known = {name: getattr(jaxloss, name, None) for name in ENTRIES}
+    assert not [name for name, fn in known.items() if not inspect.isfunction(fn)]

@@ -36,23 +36,53 @@ def traced(monkeypatch):
     monkeypatch.setattr(gallery, "_program", trace)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_loss_has_a_picture(traced, name):
-    """Two axes of one number per point; a curve has a name if there are several."""
-    figure = gallery.picture(name)
+def has_the_size_of_all(figure):
+    """7 by 2.8 inches."""
     assert isinstance(figure, Figure)
     assert tuple(figure.get_size_inches()) == (7, 2.8)
+
+
+def has_two_axes_that_say_what_they_are(figure):
+    """Of the value and of the slope, without a title."""
     value, slope = figure.axes
-    for axes in (value, slope):
-        assert axes.get_xlabel()
-        assert not axes.get_title()
-        assert all(points(line)[1].shape == (gallery.POINTS,) for line in axes.lines)
+    assert value.get_xlabel()
+    assert slope.get_xlabel()
     assert slope.get_ylabel().startswith("slope")
+    assert not value.get_title() + slope.get_title()
+
+
+def has_one_number_per_point(figure):
+    """In as many curves on either side, and a colour for each."""
+    value, slope = figure.axes
+    lines = [*value.lines, *slope.lines]
+    assert {points(line)[1].shape for line in lines} == {(gallery.POINTS,)}
     assert 1 <= len(value.lines) == len(slope.lines) <= len(plot.PALETTE)
-    labels = {line.get_label() for line in value.lines}
-    assert len(labels) == len(value.lines)
+
+
+def names_its_curves_if_there_are_several(figure):
+    """Each by another name, in the legend."""
+    lines = figure.axes[0].lines
+    labels = {line.get_label() for line in lines}
+    assert len(labels) == len(lines)
     texts = [text.get_text() for legend in figure.legends for text in legend.texts]
-    assert len(value.lines) == 1 or {*texts} == labels
+    assert len(lines) == 1 or {*texts} == labels
+
+
+OF_A_PICTURE = (
+    has_the_size_of_all,
+    has_two_axes_that_say_what_they_are,
+    has_one_number_per_point,
+    names_its_curves_if_there_are_several,
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_loss_has_a_picture(subtests, traced, name):
+    """That can be read; every complaint is listed."""
+    figure = gallery.picture(name)
+    for check in OF_A_PICTURE:
+        with subtests.test(check.__name__.replace("_", " ")):
+            check(figure)
 
 
 def test_numbers_below_an_axis_are_apart():

@@ -7,6 +7,7 @@ is what the laws say.  So nothing is compiled here.
 import dataclasses
 import functools
 import inspect
+import itertools
 import re
 
 import jax
@@ -49,10 +50,11 @@ BEYOND = [
     for spec in [next(s for s in SPECS if s.fn is fn)]
 ]
 ALL = [s for s in (*SPECS, *BEYOND) if s.fn.__name__ in ENTRIES]
-PAIRS = [(ENTRIES[spec.fn.__name__], spec) for spec in ALL]
-IDS = [spec.name for spec in ALL]
-every_spec = pytest.mark.parametrize(("entry", "spec"), PAIRS, ids=IDS)
-every_loss = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+
+
+def specs_of(entry):
+    """All settings of a loss."""
+    return [spec for spec in ALL if spec.fn.__name__ == entry.name]
 
 
 def holds(claim, entry, spec):
@@ -140,8 +142,7 @@ def remote(entry, spec):
 # --- range ---------------------------------------------------------------------------
 
 
-@every_spec
-def test_values_lie_in_the_range(entry, spec):
+def values_lie_in_the_range(entry, spec):
     """Typical, extreme and least ones; infinity is what exceeds the largest number."""
     low, high, *_ = entry.interval(draw(spec)[0].shape[-1])
     values = ordinary(spec)
@@ -149,10 +150,9 @@ def test_values_lie_in_the_range(entry, spec):
     assert (values <= high).all(), values.max()
 
 
-@every_loss
-def test_the_range_is_not_too_wide(entry):
+def the_range_is_not_too_wide(entry):
     """A finite end is attained or approached; to an infinite one values are large."""
-    specs = [spec for spec in ALL if spec.fn.__name__ == entry.name]
+    specs = specs_of(entry)
     low, high, *_ = entry.interval(draw(specs[0])[0].shape[-1])
     found = [v for s in specs for v in (ordinary(s), remote(entry, s))]
     # The Brier score of what does not sum to 1 is beyond its range.
@@ -162,15 +162,13 @@ def test_the_range_is_not_too_wide(entry):
     assert near(high, values.max()), values.max()
 
 
-@every_spec
-def test_the_least_value_is_the_lower_end(entry, spec):
+def the_least_value_is_the_lower_end(entry, spec):
     """Where a spec names one minimum for all examples."""
     if spec.minimiser and not callable(spec.minimum):
         assert spec.minimum == entry.interval().low
 
 
-@every_loss
-def test_infinity_is_in_the_range_if_the_docstring_gives_it(entry):
+def infinity_is_in_the_range_if_the_docstring_gives_it(entry):
     """`inf]` where `Returns` says what costs infinity, else `inf)`."""
     says = re.search(r"\binf\b|infinity|infinite where", entry.returns)
     assert bool(says) == entry.range.endswith("inf]")
@@ -197,8 +195,7 @@ def grows(entry, spec):
     return False
 
 
-@every_spec
-def test_robust_where_the_slope_is_bounded(entry, spec):
+def robust_where_the_slope_is_bounded(entry, spec):
     """Examples are driven far off, one argument at a time, in which they get worse."""
     if "(" not in entry.robust:  # which depends on a function
         assert grows(entry, spec) != holds(entry.robust, entry, spec)
@@ -215,27 +212,22 @@ def test_fenchel_young_is_robust_on_a_bounded_domain():
         assert (jnp.abs(jax.grad(loss)(far, y)).max() <= 1) == bounded
 
 
-@every_spec
-def test_convex_where_the_spec_claims_it(entry, spec):
+def convex_where_the_spec_claims_it(entry, spec):
     """And the law `is_convex` holds the spec to it."""
     assert spec.convex == holds(entry.convex, entry, spec)
 
 
-@every_loss
-def test_conditions_are_seen_on_both_sides(entry):
+def conditions_are_seen_on_both_sides(entry):
     """Some spec of the loss meets a condition and another one does not."""
-    specs = [spec for spec in ALL if spec.fn.__name__ == entry.name]
-    for claim in (entry.robust, entry.convex):
-        if claim.startswith("for "):
-            assert len({holds(claim, entry, spec) for spec in specs}) == 2, claim
+    claims = [c for c in (entry.robust, entry.convex) if c.startswith("for ")]
+    sides = lambda claim: {holds(claim, entry, spec) for spec in specs_of(entry)}
+    assert not [claim for claim in claims if len(sides(claim)) != 2]
 
 
-@pytest.mark.parametrize(
-    "spec", [s for s in ALL if not s.convex or s in BEYOND], ids=lambda s: s.name
-)
-def test_not_convex_where_a_chord_is_below_the_graph(spec):
+def not_convex_where_a_chord_is_below_the_graph(entry, spec):
     """A claim of no is proved by two points and what lies between them."""
-    assert any(falls_short(spec, seed) for seed in range(20)) != spec.convex
+    if not spec.convex or spec in BEYOND:
+        assert any(falls_short(spec, seed) for seed in range(20)) != spec.convex
 
 
 def falls_short(spec, seed):
@@ -251,8 +243,7 @@ def falls_short(spec, seed):
 # --- words ---------------------------------------------------------------------------
 
 
-@every_loss
-def test_advice_names_what_exists(entry):
+def advice_names_what_exists(entry):
     """`not when` names another loss; what is in backquotes is one, or an argument of
     one that is named."""
     words = re.findall(r"`(\w+)`", f"{entry.when} {entry.not_when}")
@@ -262,27 +253,64 @@ def test_advice_names_what_exists(entry):
     assert {*words} <= {*ENTRIES, *(a for group in arguments for a in group)}
 
 
-@every_loss
-def test_related_names_exist(entry):
+def related_names_exist(entry):
     """Other public names, each once; those of the advice are among them."""
-    assert all(callable(getattr(jaxloss, name)) for name in entry.related)
+    missing = [n for n in entry.related if not callable(getattr(jaxloss, n, None))]
+    assert not missing
     assert entry.name not in entry.related
     assert len({*entry.related}) == len(entry.related)
     advised = {*re.findall(r"`(\w+)`", entry.not_when)} & {*ENTRIES}
     assert advised <= {*entry.related}
 
 
-@every_loss
-def test_every_field_says_something(entry):
+def prose_is_that_of_the_docstring(entry):
     """Nothing is empty, and nothing is lost between docstring and entry."""
-    doc = inspect.getdoc(entry.function) or ""
-    for text in (entry.returns, entry.gradient, entry.when, entry.reference):
-        assert text
-        assert " ".join(text.split()) in " ".join(doc.split())
+    doc = " ".join((inspect.getdoc(entry.function) or "").split())
+    fields = ("returns", "gradient", "when", "reference")
+    texts = {field: " ".join(getattr(entry, field).split()) for field in fields}
+    assert not [f for f, text in texts.items() if not text or text not in doc]
+
+
+def code_is_that_of_the_function(entry):
+    """A formula, an example to run, and the arguments of the signature."""
     assert r"\ell" in entry.formula or "=" in entry.formula
     assert entry.example.startswith(">>> ")
     assert [*entry.arguments] == [*inspect.signature(entry.function).parameters]
     assert entry.signature.startswith(f"{entry.name}(")
+
+
+# --- all that is said of a loss ------------------------------------------------------
+
+OF_A_LOSS = (
+    the_range_is_not_too_wide,
+    infinity_is_in_the_range_if_the_docstring_gives_it,
+    conditions_are_seen_on_both_sides,
+    advice_names_what_exists,
+    related_names_exist,
+    prose_is_that_of_the_docstring,
+    code_is_that_of_the_function,
+)
+OF_A_SPEC = (
+    values_lie_in_the_range,
+    the_least_value_is_the_lower_end,
+    robust_where_the_slope_is_bounded,
+    convex_where_the_spec_claims_it,
+    not_convex_where_a_chord_is_below_the_graph,
+)
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_entry(subtests, entry):
+    """What the catalogue says of a loss is true; every complaint is listed."""
+    for check in OF_A_LOSS:
+        with subtests.test(check.__name__.replace("_", " ")):
+            check(entry)
+    for spec, check in itertools.product(specs_of(entry), OF_A_SPEC):
+        with subtests.test(f"{check.__name__.replace('_', ' ')}: {spec.name}"):
+            check(entry, spec)
+
+
+# --- of all together -----------------------------------------------------------------
 
 
 def test_the_catalogue_has_every_loss_and_nothing_else():
@@ -357,17 +385,19 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "message"), MISTAKES, ids=lambda s: s.strip())
-def test_a_field_that_is_missing_or_wrong_is_named(monkeypatch, old, new, message):
+def test_a_field_that_is_missing_or_wrong_is_named(subtests, monkeypatch):
     """The error says which function, and what is wrong with which line."""
     doc = jaxloss.huber.__doc__ or ""
-    assert old in doc
-    monkeypatch.setattr(jaxloss.huber, "__doc__", doc.replace(old, new))
-    with pytest.raises(catalogue.CatalogueError, match=re.escape(LACKS)) as raised:
-        catalogue.entry("huber")
-    assert message in str(raised.value)
-    with pytest.raises(catalogue.CatalogueError):
-        catalogue.entries()
+    for old, new, message in MISTAKES:
+        with subtests.test(message), monkeypatch.context() as patch:
+            assert old in doc
+            patch.setattr(jaxloss.huber, "__doc__", doc.replace(old, new))
+            refusal = pytest.raises(catalogue.CatalogueError, match=re.escape(LACKS))
+            with refusal as raised:
+                catalogue.entry("huber")
+            assert message in str(raised.value)
+            with pytest.raises(catalogue.CatalogueError):
+                catalogue.entries()
 
 
 def test_an_unknown_name_gets_the_nearest_one():

@@ -103,31 +103,51 @@ def modules_imported(path, modules):
     return found - {dotted(path)}
 
 
+def roots_at_import(path):
+    """The packages that importing a module imports: `jax`, `numpy`, ..."""
+    return {n.split(".")[0] for n in imports(path.read_text(), at_import=True)}
+
+
 def named(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-class TestEveryModule:
-    def test_imports_only_the_layers_below(self, path):
-        """`stable` knows no loss, a loss no loss of another family, no loss knows
-        training or what it looks like."""
-        own = room(dotted(path))
-        assert rooms(path.read_text()) <= MAY_IMPORT.get(own, set()) | {own}
+# --- of every module: each check lists all modules that fail it --------------------
 
-    def test_imports_optax_only_for_training(self, path):
-        """At import, optax belongs to `train` and to the module that imitates it."""
-        roots = {n.split(".")[0] for n in imports(path.read_text(), at_import=True)}
-        assert "optax" not in roots or room(dotted(path)) in ("train", "compat")
 
-    def test_imports_no_optional_package(self, path):
-        """flax, scikit-learn and matplotlib are imported where they are used."""
-        roots = {n.split(".")[0] for n in imports(path.read_text(), at_import=True)}
-        assert not roots & HEAVY or named(path) == "train/nnx.py"
+def test_modules_import_only_the_layers_below(subtests):
+    """`stable` knows no loss, a loss no loss of another family, no loss knows
+    training or what it looks like."""
+    for path in SOURCES:
+        with subtests.test(named(path)):
+            own = room(dotted(path))
+            assert rooms(path.read_text()) <= MAY_IMPORT.get(own, set()) | {own}
 
-    def test_is_short(self, path):
-        """A module that outgrows 500 lines is split by topic."""
-        assert len(path.read_text().splitlines()) <= 500
+
+def test_modules_import_optax_only_for_training(subtests):
+    """At import, optax belongs to `train` and to the module that imitates it."""
+    for path in SOURCES:
+        with subtests.test(named(path)):
+            allowed = room(dotted(path)) in ("train", "compat")
+            assert "optax" not in roots_at_import(path) or allowed
+
+
+def test_modules_import_no_optional_package(subtests):
+    """flax, scikit-learn and matplotlib are imported where they are used."""
+    for path in SOURCES:
+        with subtests.test(named(path)):
+            allowed = named(path) == "train/nnx.py"
+            assert not roots_at_import(path) & HEAVY or allowed
+
+
+def test_modules_are_short(subtests):
+    """A module that outgrows 500 lines is split by topic."""
+    for path in SOURCES:
+        with subtests.test(named(path)):
+            assert len(path.read_text().splitlines()) <= 500
+
+
+# --- of the package ----------------------------------------------------------------
 
 
 def test_there_is_no_circle():
@@ -149,11 +169,12 @@ def test_the_house_is_tidy():
     assert len({n for n in root if n[0] == "_" and n[1] != "_"}) <= 5
 
 
-def test_testing_needs_only_numpy_and_jax():
+def test_testing_needs_only_numpy_and_jax(subtests):
     """A user of `jaxloss.testing` needs neither pytest nor mpmath."""
     for path in (ROOT / "testing").glob("*.py"):
-        roots = {n.split(".")[0] for n in imports(path.read_text())}
-        assert roots - sys.stdlib_module_names <= {"jax", "jaxloss", "numpy"}
+        with subtests.test(named(path)):
+            roots = {n.split(".")[0] for n in imports(path.read_text())}
+            assert roots - sys.stdlib_module_names <= {"jax", "jaxloss", "numpy"}
 
 
 def test_importing_the_package_imports_nothing_optional():

@@ -61,9 +61,6 @@ def modules():
 
 MODULES = {m.__name__.removeprefix("jaxloss."): m for m in modules()}
 FUNCTIONS = [(m, fn) for m in MODULES for fn in public(MODULES[m]).values()]
-IDS = [f"{m}.{fn.__name__}" for m, fn in FUNCTIONS]
-LOSSES = [(m, fn) for m, fn in FUNCTIONS if m not in (*WITHOUT_SPEC, *TRANSFORMS)]
-LOSS_IDS = [f"{m}.{fn.__name__}" for m, fn in LOSSES]
 # What a reader finds beside the losses.
 OTHERS = [
     *(
@@ -76,110 +73,161 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("module", "fn"), FUNCTIONS, ids=IDS)
-class TestEveryFunction:
-    def test_is_exported(self, module, fn):
-        """`jaxloss.name` is the very function that its module defines."""
-        assert getattr(jaxloss, fn.__name__, None) is fn
+# --- of every function -------------------------------------------------------------
 
-    def test_takes_hyperparameters_by_keyword(self, module, fn):
-        """Data come by position and without a default, the rest by keyword."""
-        for p in inspect.signature(fn).parameters.values():
-            assert p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY), p
-            assert p.kind is p.KEYWORD_ONLY or p.default is p.empty, p
 
-    def test_is_annotated(self, module, fn):
-        """Every argument and the result have a type."""
-        given = inspect.signature(fn)
-        kinds = [p.annotation for p in given.parameters.values()]
-        assert inspect.Signature.empty not in (*kinds, given.return_annotation)
+def is_exported(module, fn):
+    """`jaxloss.name` is the very function that its module defines."""
+    assert getattr(jaxloss, fn.__name__, None) is fn
+
+
+def takes_hyperparameters_by_keyword(module, fn):
+    """Data come by position and without a default, the rest by keyword."""
+    given = inspect.signature(fn).parameters.values()
+    data = [p for p in given if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert not [p for p in data if p.kind is not p.POSITIONAL_OR_KEYWORD]
+    assert not [p for p in data if p.default is not p.empty]
+
+
+def is_annotated(module, fn):
+    """Every argument and the result have a type."""
+    given = inspect.signature(fn)
+    types = {name: p.annotation for name, p in given.parameters.items()}
+    types["return"] = given.return_annotation
+    assert not [name for name, found in types.items() if found is given.empty]
+
+
+# --- of every docstring ------------------------------------------------------------
+
+
+def begins_with_one_short_line(module, fn):
+    """The first line says what it is in 72 characters, and ends with a period."""
+    first, *_ = doc(fn).splitlines()
+    assert len(first) <= 72
+    assert first.endswith((".", "arguments."))
+    assert not first.startswith("This ")
+
+
+def has_every_section_in_order(module, fn):
+    """The sections of the house style, all of them and in this order."""
+    wanted = SHORT if module in WITHOUT_GRADIENT else SECTIONS
+    wanted = [s for s in wanted if s != "Use:" or tells_its_use(module, fn)]
+    if re.search(r"; see `\w+` for the arguments\.$", doc(fn).splitlines()[0]):
+        wanted = ["Example:"]
+    lines = [line for line in doc(fn).splitlines() if line in SECTIONS]
+    assert [line for line in lines if line in wanted] == wanted
+    assert lines == sorted(lines, key=SECTIONS.index)
+
+
+def says_what_it_is_for_if_it_is_a_loss(module, fn):
+    """`Use:` makes a function a loss of `jaxloss.catalogue`, and no other one."""
+    assert ("Use:" in doc(fn).splitlines()) == tells_its_use(module, fn)
+
+
+def describes_every_argument(module, fn):
+    """`Args` names each argument once, in the order of the signature."""
+    if "Args:" in doc(fn).splitlines():
+        _, _, section = doc(fn).partition("\nArgs:\n")
+        section = re.split(r"^\S", section, maxsplit=1, flags=re.MULTILINE)[0]
+        described = re.findall(r"^  \*{0,2}(\w+):", section, re.MULTILINE)
+        assert described == list(inspect.signature(fn).parameters)
+
+
+def shows_an_example(module, fn):
+    """There is code in the example, which `test_example_runs_as_printed` runs."""
+    assert ">>>" in doc(fn)
+
+
+# --- of every loss -----------------------------------------------------------------
+
+
+def has_a_spec_that_claims_what_matters(module, fn):
+    """Some spec gives its formula, its gradient, its extremes and its bad calls."""
+    specs = [spec for spec in SPECS if spec.fn is fn]
+    fields = ("reference", "gradient", "extremes", "bad_calls")
+    assert not [f for f in fields if not any(getattr(spec, f) for spec in specs)]
+
+
+def has_every_hyperparameter_in_a_spec(module, fn):
+    """No setting is untested; `axis` alone moves axes only."""
+    specs = [spec for spec in SPECS if spec.fn is fn]
+    used = {k for s in specs for k in (*s.params, *s.static, *s.keywords)}
+    given = inspect.signature(fn).parameters.values()
+    assert {p.name for p in given if p.kind is p.KEYWORD_ONLY} <= used | {"axis"}
+
+
+OF_A_FUNCTION = (
+    is_exported,
+    takes_hyperparameters_by_keyword,
+    is_annotated,
+)
+OF_A_DOCSTRING = (
+    begins_with_one_short_line,
+    has_every_section_in_order,
+    says_what_it_is_for_if_it_is_a_loss,
+    describes_every_argument,
+    shows_an_example,
+)
+OF_A_LOSS = (
+    has_a_spec_that_claims_what_matters,
+    has_every_hyperparameter_in_a_spec,
+)
 
 
 @pytest.mark.parametrize(
     ("module", "fn"),
     [*FUNCTIONS, *OTHERS],
-    ids=[*IDS, *(f"{m}.{fn.__name__}" for m, fn in OTHERS)],
+    ids=[f"{m}.{fn.__name__}" for m, fn in [*FUNCTIONS, *OTHERS]],
 )
-class TestEveryDocstring:
-    def test_begins_with_one_short_line(self, module, fn):
-        """The first line says what it is in 72 characters, and ends with a period."""
-        first, *_ = doc(fn).splitlines()
-        assert len(first) <= 72
-        assert first.endswith((".", "arguments."))
-        assert not first.startswith("This ")
-
-    def test_has_every_section_in_order(self, module, fn):
-        """The sections of the house style, all of them and in this order."""
-        wanted = SHORT if module in WITHOUT_GRADIENT else SECTIONS
-        wanted = [s for s in wanted if s != "Use:" or tells_its_use(module, fn)]
-        if re.search(r"; see `\w+` for the arguments\.$", doc(fn).splitlines()[0]):
-            wanted = ["Example:"]
-        lines = [line for line in doc(fn).splitlines() if line in SECTIONS]
-        assert [line for line in lines if line in wanted] == wanted
-        assert lines == sorted(lines, key=SECTIONS.index)
-
-    def test_says_what_it_is_for_if_it_is_a_loss(self, module, fn):
-        """`Use:` makes a function a loss of `jaxloss.catalogue`, and no other one."""
-        assert ("Use:" in doc(fn).splitlines()) == tells_its_use(module, fn)
-
-    def test_describes_every_argument(self, module, fn):
-        """`Args` names each argument once, in the order of the signature."""
-        if "Args:" in doc(fn).splitlines():
-            _, _, section = doc(fn).partition("\nArgs:\n")
-            section = re.split(r"^\S", section, maxsplit=1, flags=re.MULTILINE)[0]
-            described = re.findall(r"^  \*{0,2}(\w+):", section, re.MULTILINE)
-            assert described == list(inspect.signature(fn).parameters)
-
-    def test_shows_an_example(self, module, fn):
-        """There is code in the example, which `TestExamples` runs."""
-        assert ">>>" in doc(fn)
+def test_function(subtests, module, fn):
+    """A function is what the house style asks for; every complaint is listed."""
+    checks = [*OF_A_DOCSTRING]
+    if module in MODULES:
+        checks += OF_A_FUNCTION
+    if module in MODULES and module not in (*WITHOUT_SPEC, *TRANSFORMS):
+        checks += OF_A_LOSS
+    for check in checks:
+        with subtests.test(check.__name__.replace("_", " ")):
+            check(module, fn)
 
 
-@pytest.mark.parametrize(("module", "fn"), LOSSES, ids=LOSS_IDS)
-class TestEveryLoss:
-    def test_has_a_spec_that_claims_what_matters(self, module, fn):
-        """Some spec gives its formula, its gradient, its extremes and its bad calls."""
-        specs = [spec for spec in SPECS if spec.fn is fn]
-        for field in ("reference", "gradient", "extremes", "bad_calls"):
-            assert any(getattr(spec, field) for spec in specs), field
-
-    def test_every_hyperparameter_is_in_a_spec(self, module, fn):
-        """No setting is untested; `axis` alone moves axes only."""
-        specs = [spec for spec in SPECS if spec.fn is fn]
-        used = {k for s in specs for k in (*s.params, *s.static, *s.keywords)}
-        given = inspect.signature(fn).parameters.values()
-        assert {p.name for p in given if p.kind is p.KEYWORD_ONLY} <= used | {"axis"}
+# --- of the package ----------------------------------------------------------------
 
 
-def test_modules_define_nothing_else_in_public():
+def test_modules_define_nothing_else_in_public(subtests):
     """A name without an underscore is a function that is exported, or an import."""
     for name, module in MODULES.items():
-        tree = ast.parse(inspect.getsource(module))
-        defined = {
-            target.id if isinstance(target, ast.Name) else target.name
-            for node in tree.body
-            for target in getattr(node, "targets", [node])
-            if isinstance(target, ast.Name | ast.FunctionDef | ast.ClassDef)
-        }
-        stray = {n for n in defined if not n.startswith("_")} - public(module).keys()
-        assert not stray, f"{name}: {stray}"
-        assert not hasattr(module, "__all__")
+        with subtests.test(name):
+            defined = {n for n in names_defined(module) if not n.startswith("_")}
+            assert not defined - public(module).keys()
+            assert not hasattr(module, "__all__")
 
 
-def test_the_package_exports_its_own_names_only():
+def names_defined(module):
+    """What a module assigns and what it defines, by its source."""
+    return {
+        target.id if isinstance(target, ast.Name) else target.name
+        for node in ast.parse(inspect.getsource(module)).body
+        for target in getattr(node, "targets", [node])
+        if isinstance(target, ast.Name | ast.FunctionDef | ast.ClassDef)
+    }
+
+
+def test_the_package_exports_its_own_names_only(subtests):
     """`jaxloss.jnp` and the like do not exist, and re-exports say `name as name`."""
-    for name, value in vars(jaxloss).items():
-        if not name.startswith("_"):
+    shown = {n: value for n, value in vars(jaxloss).items() if not n.startswith("_")}
+    for name, value in shown.items():
+        with subtests.test(name):
             home = getattr(value, "__module__", None) or value.__name__
             home = value.__name__ if isinstance(value, types.ModuleType) else home
-            assert home.startswith("jaxloss."), name
+            assert home.startswith("jaxloss.")
     tree = ast.parse(pathlib.Path(jaxloss.__file__).read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     aliases = [alias for node in imports for alias in node.names]
-    assert all(a.asname == a.name for a in aliases)
+    assert not [a.name for a in aliases if a.asname != a.name]
 
 
-def test_pickles_written_before_the_move_are_read():
+def test_pickles_written_before_the_move_are_read(subtests):
     """What is pickled with a state or a result is found where it was."""
     for where, public_name in (
         ("jaxloss.reduce.Mean", jaxloss.Mean),
@@ -189,7 +237,8 @@ def test_pickles_written_before_the_move_are_read():
         ("jaxloss.train.step.TrainState", train.TrainState),
     ):
         module, _, name = where.rpartition(".")
-        assert getattr(importlib.import_module(module), name) is public_name
+        with subtests.test(where):
+            assert getattr(importlib.import_module(module), name) is public_name
 
 
 # --- examples ----------------------------------------------------------------------
