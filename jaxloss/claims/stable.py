@@ -86,7 +86,7 @@ SCALARS = [
     scalar(
         stable.log1mexp,
         lambda x: mp.log1p(-mp.exp(-x)),
-        np.concatenate([POSITIVE, 1 + NEAR_ONE]),
+        np.concatenate([POSITIVE, 1 + NEAR_ONE, np.linspace(0.5, 4, 57)]),
         (3, 3, 4),
     ),
     scalar(stable.sqrt, lambda x: mp.sqrt(x), POSITIVE, (1, 2, 4)),

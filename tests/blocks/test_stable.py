@@ -265,3 +265,33 @@ def test_old_names_are_found_with_a_warning():
             assert getattr(stable, old) is now
     with pytest.raises(AttributeError, match="no attribute 'derivatives'"):
         operator.attrgetter("derivatives")(stable)
+
+
+def test_logsumexp_near_zero():
+    """Where the largest is 0, what is left of the others counts, by its own digits."""
+    x = np.array([[0.0, -20.0], [0.0, -15.0], [-80.0, 0.0]], np.float32)
+    want = np.log1p(np.exp(x.min(axis=1).astype(np.float64)))
+    found = stable.logsumexp(jnp.asarray(x))
+    np.testing.assert_allclose(found, want, rtol=2 * tolerance(np.float32))
+
+
+def test_the_largest_share_the_slope_of_their_norm():
+    """Of three in a tie, each has a third of it, with its sign."""
+    x = jnp.array([3.0, 3.0, -3.0, 1.0])
+    slope = jax.grad(lambda x: stable.norm(x, ord=np.inf))(x)
+    np.testing.assert_allclose(slope, [1 / 3, 1 / 3, -1 / 3, 0], rtol=1e-15)
+
+
+def test_a_class_that_is_neither_possible_nor_expected():
+    """It adds nothing to the cross entropy, and its weight has no slope."""
+    x, weights = jnp.array([-jnp.inf, 0.0, 1.0]), jnp.array([0.0, 0.25, 0.75])
+    loss = stable.softmax_cross_entropy
+    surprise = np.log1p(np.exp([1.0, -1.0]))
+    value, (slope, in_weights) = jax.value_and_grad(loss, (0, 1))(x, weights)
+    np.testing.assert_allclose(value, surprise @ [0.25, 0.75], rtol=1e-15)
+    p = 1 / (1 + np.exp(1.0))
+    np.testing.assert_allclose(slope, [0, p - 0.25, 0.25 - p], rtol=1e-14)
+    np.testing.assert_allclose(in_weights, [0, *surprise], rtol=1e-15)
+    step = jnp.array([1.0, 0.0, 0.0])
+    _, along = jax.jvp(lambda w: loss(x, w), (weights,), (step,))
+    assert along == 0

@@ -503,3 +503,39 @@ def test_more_classes_than_float32_counts():
     for label, share in ((2**24 + 1, 1), (2**24, np.exp(20.0))):
         want = np.log((rest + np.exp(20.0)) / share)
         np.testing.assert_allclose(losses(logits, jnp.array([label])), want, rtol=1e-5)
+
+
+def test_smoothing_keeps_the_mass_of_a_distribution():
+    """Twice the label is twice the loss, whatever is smoothed."""
+    x = jnp.array([0.3, -1.0, 2.0])
+    log_p = np.array(x) - np.log(np.sum(np.exp(x)))
+    smoothed = 2 * (0.9 * np.array([1.0, 0, 0]) + 0.1 / 3)
+    loss = jaxloss.softmax_cross_entropy(
+        x, jnp.array([2.0, 0.0, 0.0]), label_smoothing=0.1
+    )
+    np.testing.assert_allclose(loss, -smoothed @ log_p, rtol=1e-14)
+
+
+def test_classes_behind_the_mask_do_not_exist():
+    """Not for smoothing, which is over the others, and whatever their logit is."""
+    known = jnp.array([True, True, False])
+    x = jnp.array([0.3, -1.0, jnp.nan])
+    log_p = np.array([0.3, -1.0]) - np.logaddexp(0.3, -1.0)
+    for labels, share in (
+        (jnp.array(0), [1.0, 0.0]),
+        (jnp.array([0.5, 0.5, 0.0]), [0.5, 0.5]),
+    ):
+        loss = lambda x, labels=labels: jaxloss.softmax_cross_entropy(
+            x, labels, where=known, label_smoothing=0.1
+        )
+        smoothed = 0.9 * np.array(share) + 0.1 / 2
+        value, slope = jax.value_and_grad(loss)(x)
+        np.testing.assert_allclose(value, -smoothed @ log_p, rtol=1e-14)
+        np.testing.assert_allclose(slope, [*(np.exp(log_p) - smoothed), 0], rtol=1e-13)
+
+
+def test_infinite_logits_of_the_right_side():
+    """They cost nothing; and all on the wrong one."""
+    x = jnp.array([jnp.inf, -jnp.inf, jnp.inf, -jnp.inf])
+    loss = jaxloss.sigmoid_cross_entropy(x, jnp.array([1.0, 0.0, 0.0, 1.0]))
+    assert jnp.array_equal(loss, jnp.array([0, 0, jnp.inf, jnp.inf]))

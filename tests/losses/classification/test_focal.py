@@ -295,3 +295,12 @@ def test_log_probabilities_give_the_same_loss():
     logs = stable.log_softmax(x)
     both(picked(logs, ids, 2.0), picked(x, ids, 2.0))
     both(corrected(logs, ids, 1.0), corrected(x, ids, 1.0))
+
+
+def test_an_impossible_class_of_weight_0():
+    """Its infinite loss counts nothing, as an id and in a distribution."""
+    x, weights = jnp.array([-jnp.inf, 0.0]), jnp.array([0.0, 1.0])
+    assert jaxloss.softmax_focal(x, jnp.array(0), alpha=weights) == 0
+    assert jaxloss.softmax_focal(x, jnp.array([0.0, 1.0])) == 0
+    slopes = jax.grad(jaxloss.softmax_focal, (0, 1))(x, jnp.array([0.0, 1.0]))
+    assert jnp.array_equal(jnp.stack(slopes), jnp.zeros((2, 2)))

@@ -136,3 +136,13 @@ def test_messages():
         ValueError, match=r"^poisson_nll: `counts` has shape \(3,\) but"
     ):
         jaxloss.poisson_nll(M, jnp.ones(3))
+
+
+def test_right_and_infinitely_sure():
+    """The precision exp(400) is beyond every float; an error of 0 is still none."""
+    s = jnp.array([-400.0, 400.0], jnp.float32)
+    value, slope = jax.value_and_grad(
+        lambda m: jnp.sum(jaxloss.gaussian_nll(m, jnp.ones(2, jnp.float32), s))
+    )(jnp.ones(2, jnp.float32))
+    np.testing.assert_allclose(value, np.log(2 * np.pi), rtol=1e-5)
+    assert jnp.array_equal(slope, jnp.zeros(2))

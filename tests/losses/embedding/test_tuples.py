@@ -419,3 +419,9 @@ def test_errors_name_the_loss_and_the_argument():
         TypeError, match=r"`labels` has dtype bool; expected -1 and \+1"
     ):
         jaxloss.cosine_embedding(x, x, d > 0)
+
+
+def test_a_margin_that_leaves_the_rounding_of_the_difference():
+    """2^-30 - 1 + 1 is 2^-30, of which float32 has nothing after the difference."""
+    p, n = jnp.float32(2.0**-30), jnp.float32(1)
+    assert jax.jit(jaxloss.triplet)(p, n, margin=1.0) == 2.0**-30

@@ -340,3 +340,10 @@ def test_errors_name_the_loss_and_the_argument():
         jaxloss.generalized_dice(p, t, axis=1)
     with refuse(TypeError, match=r"^generalized_dice: `class_axis` has the value True"):
         jaxloss.generalized_dice(p, t, axis=1, class_axis=True)
+
+
+def test_shares_whose_square_underflows():
+    """The slope of 1 - s / (sum(p) + s) is s / (sum(p) + s)^2, a number like 1.6e20."""
+    p = jnp.array([1e-21, 0.5e-21], jnp.float32)
+    loss = lambda p: jaxloss.dice(p, jnp.zeros_like(p), axis=-1, smooth=1e-21)
+    np.testing.assert_allclose(jax.grad(loss)(p), 1e-21 / 2.5e-21 / 2.5e-21, rtol=1e-6)
