@@ -6,9 +6,11 @@ flax, scikit-learn, matplotlib, rich) is imported where it is used.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jaxloss import _checks, catalogue, datasets
 from jaxloss.app import commands, experiment, sweep
@@ -110,22 +112,68 @@ class Parser(argparse.ArgumentParser):
         name = self.prog.removeprefix("python -m ")
         self.exit(2, f"{name}: {message}; see {self.prog} --help\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """To stdout, and with an error if that is full, which argparse passes over."""
+        print(self.format_help(), end="", file=file, flush=True)
+
+
+class Output:
+    """Standard output, whose errors are not mistaken for those of other files."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _refusal_of_stdout():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _refusal_of_stdout():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _refusal_of_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError as error:
+        raise Refusal(
+            f"standard output cannot be written ({error.strerror}); redirect it"
+        ) from None
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    command = ""
+    try:
+        if sys.stdout is None:
+            raise Refusal("standard output is closed; redirect it, say to /dev/null")
+        with contextlib.redirect_stdout(Output(sys.stdout)):
+            options = _options(arguments)
+            command = options.command
+            status = options.run(options)
+            sys.stdout.flush()
+            return status
+    except (Refusal, datasets.DataError) as error:
+        complain(command, str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain(command, "interrupted")
+        return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         hint = _checks.nearest(unknown[0], [f"--{name}" for name in vars(options)])
         parser.error(f"{options.command} has no argument {unknown[0]}{hint}")
-    try:
-        return options.run(options)
-    except (Refusal, datasets.DataError) as error:
-        complain(options.command, str(error))
-        return 2
-    except KeyboardInterrupt:
-        complain(options.command, "interrupted")
-        return 130
+    return options
 
 
 # --- what there is to ask for ------------------------------------------------------
@@ -212,9 +260,15 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from jaxloss.app import verify
 
-        off = verify.verify(
-            options.names, options.dtype, options.out, exhaustive=options.exhaustive
-        )
+        try:
+            off = verify.verify(
+                options.names, options.dtype, options.out, exhaustive=options.exhaustive
+            )
+        except OSError as error:  # of stdout, it would be a Refusal
+            raise Refusal(
+                f"--out {options.out} cannot be written ({error.strerror}); name "
+                "another"
+            ) from None
         return bool(off)
 
     command = _command(
