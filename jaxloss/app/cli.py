@@ -30,20 +30,24 @@ table, and writes DIR/results.csv and DIR/sweep.png.
 EXAMPLES = """\
 examples:
   python -m jaxloss sweep
-  python -m jaxloss sweep --losses focal,cross_entropy --grid gamma=0,1,2,3,4,5
-  python -m jaxloss sweep --data loans.csv --target default --out loans
-  python -m jaxloss sweep --data houses.csv --target price --losses huber,squared \\
+  python -m jaxloss sweep --losses sigmoid_focal --grid gamma=0,1,2,3,4,5
+  python -m jaxloss sweep --data loans.csv --target default --drop id,name --out loans
+  python -m jaxloss sweep --data houses.csv --target price --losses huber,pinball \\
       --grid delta=0.1,1,10 learning_rate=0.001,0.01 --seeds 20 --steps 2000
 
 losses:
 {losses}
 
+  What is a simpler loss, but for a factor, is listed as that loss:
+{simpler}
+
 hyperparameters, their values by default, and the interval they must lie in:
 {hyperparameters}
 
 data:
-  A CSV file with a header; every column but the target is a numeric feature. A target
-  of two values, numbers or words, is a binary task whose positive class is the larger
+  A CSV file with a header; every column but the target, and those of --drop, is a
+  feature: of numbers, or of up to 20 words, which are one-hot encoded. A target of
+  two values, numbers or words, is a binary task whose positive class is the larger
   number or the later word; any other numeric target is a regression. A quarter of the
   rows, the same for every seed, tests; of the others each seed trains on two thirds
   and chooses by one third. Features, and targets of a regression, are standardised on
@@ -167,6 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a NUL, as no path has")
+    return Path(text)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
@@ -225,7 +235,7 @@ def _add_show(parsers: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--plot",
         metavar="FILE",
-        type=Path,
+        type=_path,
         help="draw value and slope, as .png, .svg or .pdf",
     )
 
@@ -295,7 +305,7 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         help="all 2^32 pairs of bfloat16 numbers, for losses of two of them",
     )
     command.add_argument(
-        "--out", metavar="FILE", type=Path, help="write everything, as JSON"
+        "--out", metavar="FILE", type=_path, help="write everything, as JSON"
     )
 
 
@@ -311,6 +321,10 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
                 f"  {name:<24}{loss.task:<12}{loss.call()}"
                 for name, loss in experiment.LOSSES.items()
             ),
+            simpler="\n".join(
+                f"  {name} {x.hyperparameter}={x.value:g} is {x.loss} {x.words}."
+                for name, x in experiment.SIMPLER.items()
+            ),
             hyperparameters="\n".join(
                 f"  {f'{name}={sweep.listing(x.default)}':<36}{x.interval}"
                 for name, x in experiment.HYPERPARAMETERS.items()
@@ -320,11 +334,19 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE.csv",
-        type=Path,
+        type=_path,
         help="your own data (default: scikit-learn's handwritten digits, 8 against "
         "the rest, about 1 to 10)",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    parser.add_argument(
+        "--drop",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="columns to leave out, by commas or spaces",
+    )
     parser.add_argument(
         "--losses",
         metavar="NAME",
@@ -352,7 +374,7 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=_path,
         default=Path("jaxloss-sweep"),
         help="where to write (default: jaxloss-sweep)",
     )
