@@ -12,9 +12,12 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(errors="replace")
     try:
         status = cli.main()
-        sys.stdout.flush()
     except BrokenPipeError:
-        # Its reader has seen enough, such as `head`; Python would say so at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        status = 141  # its reader has seen enough, such as `head`
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What could not be written is still there; Python would say so at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

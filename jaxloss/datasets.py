@@ -6,6 +6,8 @@ wheel.  A `Dataset` is two arrays and the words needed to talk about them.
 
 import csv
 import pathlib
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +17,14 @@ from jaxloss import _checks
 
 BINARY, REGRESSION = "binary", "regression"
 
-_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})
+# What pandas, R, databases and spreadsheets write for a value that is not there.
+_MISSING = re.compile(
+    r"|\?|#?n/?a|#n/a n/a|<na>|null|none|nil|[-+]?nan|-?1\.#(ind|qnan)"
+    r"|#(value|ref|num|null)!|#div/0!|#name\?",
+    re.IGNORECASE,
+)
+
+MOST_VALUES = 20  # of a column of words: one feature for each
 
 
 class DataError(ValueError):
@@ -32,6 +41,8 @@ class Dataset(NamedTuple):
     feature_names: tuple[str, ...]
     target_name: str
     positive: str = ""
+    one_hot: tuple[tuple[str, int], ...] = ()
+    """The columns of words, and how many values each has: so many features it is."""
 
     @property
     def title(self) -> str:
@@ -46,7 +57,13 @@ class Dataset(NamedTuple):
         task = self.task
         if task == BINARY:
             task = f"binary, {float(self.targets.mean()):.1%} positive"
-        return f"{self.title} ({task}, {rows} rows, {columns} features)"
+        text = f"{self.title} ({task}, {rows} rows, {columns} features)"
+        if self.one_hot:
+            text += "; one-hot: "
+            text += ", ".join(
+                f"{name} ({n} value{'s' * (n != 1)})" for name, n in self.one_hot
+            )
+        return text
 
 
 class Splits(NamedTuple):
@@ -116,8 +133,13 @@ def diabetes() -> Dataset:
     )
 
 
-def read_csv(path: str | pathlib.Path, target: str) -> Dataset:
+def read_csv(
+    path: str | pathlib.Path, target: str, *, drop: Sequence[str] = ()
+) -> Dataset:
     """Reads a CSV file with a header; every column but `target` is a feature.
+
+    A column of words with at most 20 distinct ones is one-hot encoded: it becomes a
+    feature of 0 and 1 for each of them, in alphabetical order, named "city = Rome".
 
     The separator is the comma, semicolon or tab that is most frequent in the header.
     A target with two distinct values (numbers or words) is a binary task, and the
@@ -127,37 +149,45 @@ def read_csv(path: str | pathlib.Path, target: str) -> Dataset:
     Args:
       path: The file, UTF-8.
       target: The name of the target column.
+      drop: The names of columns that are left out; what they have does not matter.
 
     Returns:
       The data set, its rows in the order of the file.
 
     Raises:
-      DataError: If the file cannot be read, a column is missing, repeated or not
-        numeric, a cell is missing or infinite, a row is too short or too long, or
-        the target has one value only.
+      DataError: If the file cannot be read, a column is missing or repeated, mixes
+        numbers and words or has more than 20 words, a cell is missing or infinite, a
+        row is too short or too long, or the target has one value only.
     """
     path = pathlib.Path(path)
     header, rows, lines = _rows(path)
-    if target not in header:
-        raise DataError(
-            f"{path} has no column {target!r}{_checks.nearest(target, header)}; its "
-            f"columns are {_listing(header)}"
-        )
-    if len(header) < 2:
-        raise DataError(
-            f"{path} has no column besides {target!r}; add at least one feature"
-        )
+    # A letter with an accent is one sign, or two in names from a Mac.
+    target, *drop = (unicodedata.normalize("NFC", name) for name in (target, *drop))
+    _refuse_columns(path, header, target, drop)
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    columns = {name: cells for name, cells in columns.items() if name not in drop}
     targets, task, positive = _target(path, target, columns.pop(target), lines)
-    features = [_numbers(path, name, cells, lines) for name, cells in columns.items()]
+    features: list[np.ndarray] = []
+    names, one_hot = [], []
+    for name, cells in columns.items():
+        words = _words(path, name, cells, lines)
+        if words:
+            stripped = np.array([cell.strip() for cell in cells])
+            features += [stripped == word for word in words]
+            names += [f"{name} = {word}" for word in words]
+            one_hot.append((name, len(words)))
+        else:
+            features.append(_numbers(path, name, cells, lines))
+            names.append(name)
     return Dataset(
-        np.stack(features, axis=1),
+        np.stack(features, axis=1).astype(float),
         targets.astype(float),
         task,
         path.name,
-        tuple(columns),
+        tuple(names),
         target,
         positive,
+        tuple(one_hot),
     )
 
 
@@ -210,9 +240,13 @@ def _rows(path: pathlib.Path) -> tuple[list[str], list[list[str]], list[int]]:
     """The header, the rows below it, and the line of the file each row ends on."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
+            first = re.sub('"[^"]*"', "", file.readline())
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count))
+            reader = csv.reader(
+                (unicodedata.normalize("NFC", line) for line in file),
+                delimiter=max(",;\t", key=first.count),
+                skipinitialspace=True,  # or a quote after a blank is none
+            )
             header = [name.strip() for name in next(reader, [])]
             read = [(row, reader.line_num) for row in reader if row]
     except FileNotFoundError:
@@ -227,6 +261,8 @@ def _rows(path: pathlib.Path) -> tuple[list[str], list[list[str]], list[int]]:
         raise DataError(
             f"{path} is not a CSV file in UTF-8 ({error}); export it as one"
         ) from None
+    except ValueError as error:  # of a NUL in the path
+        raise DataError(f"{str(path)!r} is no path ({error}); check the path") from None
     if not header:
         raise DataError(f"{path} is empty; its first line must name the columns")
     _refuse_header(path, header)
@@ -249,6 +285,24 @@ def _refuse_header(path: pathlib.Path, header: list[str]) -> None:
             raise DataError(f"{path}: two columns are named {name!r}; rename one")
 
 
+def _refuse_columns(
+    path: pathlib.Path, header: Sequence[str], target: str, drop: Sequence[str]
+) -> None:
+    """Refuses names that are not in the header, and leaving nothing to learn from."""
+    for name in (target, *drop):
+        if name not in header:
+            raise DataError(
+                f"{path} has no column {name!r}{_checks.nearest(name, header)}; its "
+                f"columns are {_listing(header)}"
+            )
+    if target in drop:
+        raise DataError(f"{path}: column {target!r} is the target; do not drop it")
+    if not {*header} - {target, *drop}:
+        raise DataError(
+            f"{path} has no column besides {target!r}; keep at least one feature"
+        )
+
+
 def _target(
     path: pathlib.Path, name: str, cells: Sequence[str], lines: Sequence[int]
 ) -> tuple[np.ndarray, str, str]:
@@ -257,7 +311,7 @@ def _target(
     words = sorted(set(cells))
     text = [word for word in words if not _is_number(word)]
     for cell, line in zip(cells, lines, strict=True):
-        _refuse_missing(f"{path}, line {line}: column {name!r}", cell)
+        _refuse_cell(f"{path}, line {line}: column {name!r}", cell)
     if not text:
         values = _numbers(path, name, cells, lines)
         words = [f"{value:g}" for value in np.unique(values)]
@@ -280,14 +334,37 @@ def _target(
     return values, REGRESSION, ""
 
 
+def _words(
+    path: pathlib.Path, name: str, cells: Sequence[str], lines: Sequence[int]
+) -> list[str]:
+    """The distinct words of a feature that has nothing else; none of a numeric one.
+
+    Refuses too many of them, and what is a number but for a unit or a separator.
+    """
+    if _is_number(cells[0]):
+        return []
+    words = sorted({cell.strip() for cell in cells})
+    if any(map(_is_number, words)):
+        return []
+    for cell, line in zip(cells, lines, strict=True):
+        _refuse_cell(f"{path}, line {line}: column {name!r}", cell.strip())
+    if len(words) > MOST_VALUES:
+        raise DataError(
+            f"{path}: column {name!r} has {len(words)} distinct words "
+            f"({_listing(words)}); at most {MOST_VALUES} are one-hot encoded: drop the "
+            "column (`--drop`) or encode it as numbers"
+        )
+    return words
+
+
 def _numbers(
     path: pathlib.Path, name: str, cells: Sequence[str], lines: Sequence[int]
 ) -> np.ndarray:
     """The cells as float64; refuses a word, a missing value and an infinity."""
     try:
-        values = np.array(list(map(float, cells)))
+        values = np.array(list(map(number, cells)))
     except ValueError:
-        values = np.array([float(c) if _is_number(c) else np.nan for c in cells])
+        values = np.array([number(c) if _is_number(c) else np.nan for c in cells])
     # Past float32 the standardised column could not be trained on.
     good = np.abs(values) <= np.finfo(np.float32).max
     if good.all():
@@ -295,29 +372,48 @@ def _numbers(
     row = int(np.argmin(good))
     cell = cells[row].strip()
     where = f"{path}, line {lines[row]}: column {name!r}"
-    _refuse_missing(where, cell)
+    _refuse_cell(where, cell)
     if _is_number(cell):
         raise DataError(f"{where} is {cell}, beyond float32; drop the row or rescale")
-    if _is_number(cell.replace(",", ".")):
-        raise DataError(f"{where} is {cell!r}; write decimals with a point")
     raise DataError(
-        f"{where} is not numeric, it has {cell!r}; drop the column or encode it as "
-        "numbers"
+        f"{where} is not numeric, it has {cell!r}; correct it, drop the column "
+        "(`--drop`) or encode it as numbers"
     )
 
 
-def _refuse_missing(where: str, cell: str) -> None:
-    if cell.lower() in _MISSING:
+def _refuse_cell(where: str, cell: str) -> None:
+    """Refuses what is missing, and what is a number but for how it is written."""
+    if _MISSING.fullmatch(cell):
         shown = f"is {cell}" if cell else "is empty"
         raise DataError(f"{where} {shown}; fill in the value or drop the row or column")
+    if _is_number(cell):
+        return
+    if _is_number(cell.replace(",", ".")):
+        raise DataError(f"{where} is {cell!r}; write decimals with a point")
+    if _is_number(re.sub(r"[_,'’\s%$€£]", "", cell)):
+        raise DataError(
+            f"{where} is {cell!r}; write the number without separators and units"
+        )
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        number(cell)
     except ValueError:
         return False
     return True
+
+
+def number(text: str) -> float:
+    """What people write as a number: `float`, but for an underscore and for NaN.
+
+    Raises:
+      ValueError: If it is none.
+    """
+    value = float(text)
+    if "_" in text or np.isnan(value):
+        raise ValueError(f"{text!r} is no number")
+    return value
 
 
 def _listing(words: Sequence[str], most: int = 8) -> str:

@@ -6,9 +6,11 @@ flax, scikit-learn, matplotlib, rich) is imported where it is used.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jaxloss import _checks, catalogue, datasets
 from jaxloss.app import commands, experiment, sweep
@@ -28,20 +30,24 @@ table, and writes DIR/results.csv and DIR/sweep.png.
 EXAMPLES = """\
 examples:
   python -m jaxloss sweep
-  python -m jaxloss sweep --losses focal,cross_entropy --grid gamma=0,1,2,3,4,5
-  python -m jaxloss sweep --data loans.csv --target default --out loans
-  python -m jaxloss sweep --data houses.csv --target price --losses huber,squared \\
+  python -m jaxloss sweep --losses sigmoid_focal --grid gamma=0,1,2,3,4,5
+  python -m jaxloss sweep --data loans.csv --target default --drop id,name --out loans
+  python -m jaxloss sweep --data houses.csv --target price --losses huber,pinball \\
       --grid delta=0.1,1,10 learning_rate=0.001,0.01 --seeds 20 --steps 2000
 
 losses:
 {losses}
 
+  What is a simpler loss, but for a factor, is listed as that loss:
+{simpler}
+
 hyperparameters, their values by default, and the interval they must lie in:
 {hyperparameters}
 
 data:
-  A CSV file with a header; every column but the target is a numeric feature. A target
-  of two values, numbers or words, is a binary task whose positive class is the larger
+  A CSV file with a header; every column but the target, and those of --drop, is a
+  feature: of numbers, or of up to 20 words, which are one-hot encoded. A target of
+  two values, numbers or words, is a binary task whose positive class is the larger
   number or the later word; any other numeric target is a regression. A quarter of the
   rows, the same for every seed, tests; of the others each seed trains on two thirds
   and chooses by one third. Features, and targets of a regression, are standardised on
@@ -110,22 +116,74 @@ class Parser(argparse.ArgumentParser):
         name = self.prog.removeprefix("python -m ")
         self.exit(2, f"{name}: {message}; see {self.prog} --help\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """To stdout, and with an error if that is full, which argparse passes over."""
+        print(self.format_help(), end="", file=file, flush=True)
+
+
+class Output:
+    """Standard output, whose errors are not mistaken for those of other files."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _refusal_of_stdout():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _refusal_of_stdout():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _refusal_of_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError as error:
+        raise Refusal(
+            f"standard output cannot be written ({error.strerror}); redirect it"
+        ) from None
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    command = ""
+    try:
+        if sys.stdout is None:
+            raise Refusal("standard output is closed; redirect it, say to /dev/null")
+        with contextlib.redirect_stdout(Output(sys.stdout)):
+            options = _options(arguments)
+            command = options.command
+            status = options.run(options)
+            sys.stdout.flush()
+            return status
+    except (Refusal, datasets.DataError) as error:
+        complain(command, str(error))
+        return 2
+    except KeyboardInterrupt:
+        complain(command, "interrupted")
+        return 130
+
+
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a NUL, as no path has")
+    return Path(text)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         hint = _checks.nearest(unknown[0], [f"--{name}" for name in vars(options)])
         parser.error(f"{options.command} has no argument {unknown[0]}{hint}")
-    try:
-        return options.run(options)
-    except (Refusal, datasets.DataError) as error:
-        complain(options.command, str(error))
-        return 2
-    except KeyboardInterrupt:
-        complain(options.command, "interrupted")
-        return 130
+    return options
 
 
 # --- what there is to ask for ------------------------------------------------------
@@ -177,7 +235,7 @@ def _add_show(parsers: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--plot",
         metavar="FILE",
-        type=Path,
+        type=_path,
         help="draw value and slope, as .png, .svg or .pdf",
     )
 
@@ -212,9 +270,15 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
     def run(options: argparse.Namespace) -> int:
         from jaxloss.app import verify
 
-        off = verify.verify(
-            options.names, options.dtype, options.out, exhaustive=options.exhaustive
-        )
+        try:
+            off = verify.verify(
+                options.names, options.dtype, options.out, exhaustive=options.exhaustive
+            )
+        except OSError as error:  # of stdout, it would be a Refusal
+            raise Refusal(
+                f"--out {options.out} cannot be written ({error.strerror}); name "
+                "another"
+            ) from None
         return bool(off)
 
     command = _command(
@@ -241,7 +305,7 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         help="all 2^32 pairs of bfloat16 numbers, for losses of two of them",
     )
     command.add_argument(
-        "--out", metavar="FILE", type=Path, help="write everything, as JSON"
+        "--out", metavar="FILE", type=_path, help="write everything, as JSON"
     )
 
 
@@ -257,6 +321,10 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
                 f"  {name:<24}{loss.task:<12}{loss.call()}"
                 for name, loss in experiment.LOSSES.items()
             ),
+            simpler="\n".join(
+                f"  {name} {x.hyperparameter}={x.value:g} is {x.loss} {x.words}."
+                for name, x in experiment.SIMPLER.items()
+            ),
             hyperparameters="\n".join(
                 f"  {f'{name}={sweep.listing(x.default)}':<36}{x.interval}"
                 for name, x in experiment.HYPERPARAMETERS.items()
@@ -266,11 +334,19 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE.csv",
-        type=Path,
+        type=_path,
         help="your own data (default: scikit-learn's handwritten digits, 8 against "
         "the rest, about 1 to 10)",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    parser.add_argument(
+        "--drop",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="columns to leave out, by commas or spaces",
+    )
     parser.add_argument(
         "--losses",
         metavar="NAME",
@@ -298,7 +374,7 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=_path,
         default=Path("jaxloss-sweep"),
         help="where to write (default: jaxloss-sweep)",
     )

@@ -1,9 +1,11 @@
 """What `python -m jaxloss list`, `show` and `check` do."""
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import io
 import shutil
 import sys
 import textwrap
@@ -17,6 +19,7 @@ import numpy as np
 
 from jaxloss import _checks, catalogue, testing
 from jaxloss.app import formula
+from jaxloss.testing import checking, spec
 
 
 class Refusal(Exception):
@@ -24,8 +27,10 @@ class Refusal(Exception):
 
 
 def complain(command: str, message: str) -> None:
-    """One line on stderr."""
-    print(f"jaxloss {command}: {message}", file=sys.stderr)
+    """One line on stderr; where that is closed or full, the exit status has to do."""
+    if sys.stderr is not None:  # `print` would take it for stdout
+        with contextlib.suppress(OSError):
+            print(f"jaxloss {command}".rstrip() + f": {message}", file=sys.stderr)
 
 
 def choices(names: Iterable[str]) -> str:
@@ -288,17 +293,42 @@ def check(target: str, kind: str | None, convex: bool) -> bool:
     if kind is not None and kind not in KINDS:
         hint = _checks.nearest(kind, KINDS)
         raise Refusal(f"--sample: no kind is {kind!r}{hint}; {_kinds()}")
+    with contextlib.redirect_stdout(_Aside()) as aside:
+        report = _examined(target, kind, convex)
+        jax.effects_barrier()  # what `jax.debug.print` has not printed yet
+    print(report)
+    if aside.lines:
+        lines = "1 line" if aside.lines == 1 else f"{aside.lines} lines"
+        complain("check", f"{target} printed {lines}, which went to stderr")
+    return report.passed
+
+
+class _Aside(io.TextIOBase):
+    """Sends what a user's code prints to stderr: on stdout is the report alone."""
+
+    lines = 0
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+        return len(text)
+
+
+def _examined(target: str, kind: str | None, convex: bool) -> testing.Report:
     loss = _load(target)
     if isinstance(loss, testing.LossSpec):
         if kind is not None or convex:
             raise Refusal(
                 f"{target} is a LossSpec, which has its own sample and claims"
             )
+        _shape(target, loss, loss.sample, (3,))
         fields = dict(vars(loss))
-        return testing.check(fields.pop("fn"), **fields).passed
+        return checking.examine(fields.pop("fn"), **fields)
     _refuse_signature(target, loss)
     chosen = KINDS[kind or _inferred(target, loss)]
-    return testing.check(
+    _shape(target, loss, chosen.draw, (3,))
+    return checking.examine(
         loss,
         name=target.rpartition(":")[2],
         sample=chosen.draw,
@@ -306,7 +336,7 @@ def check(target: str, kind: str | None, convex: bool) -> bool:
         fill=chosen.fill,
         extremes=lambda dtype: [chosen.edges],
         convex=convex,
-    ).passed
+    )
 
 
 def _kinds() -> str:
@@ -335,7 +365,7 @@ def _inferred(target: str, loss: Callable[..., Any]) -> str:
     names = [*_parameters(loss)]
     found = [k for k, kind in KINDS.items() if names and names[0].lower() in kind.first]
     if len(found) > 1:
-        found = [name for name in found if _fits(loss, KINDS[name])]
+        found = [name for name in found if _fits(target, loss, KINDS[name])]
     if len(found) == 1:
         return found[0]
     has = f"({', '.join(names)})"
@@ -349,17 +379,32 @@ def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return {}
 
 
-def _fits(loss: Callable[..., Any], kind: Kind) -> bool:
+def _fits(target: str, loss: Callable[..., Any], kind: Kind) -> bool:
     """Whether one number per example comes out, for two batch shapes."""
-    rng = np.random.default_rng(0)
+    return all(_shape(target, loss, kind.draw, n) == n for n in ((3,), (2, 3)))
+
+
+def _shape(
+    target: str, loss: Callable[..., Any], draw: Callable, batch: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The shape of the losses of a batch, or None if the loss raises an exception.
+
+    Refuses a loss that ends the program or returns no array: all laws would say so.
+    """
     try:
-        shapes = [
-            (n, jax.eval_shape(loss, *map(np.asarray, kind.draw(rng, n))).shape)
-            for n in ((3,), (2, 3))
-        ]
+        data = map(np.asarray, draw(np.random.default_rng(0), batch))
+        return jax.eval_shape(lambda *a: spec.one_array(loss(*a)), *data).shape
+    except spec.NotAnArray as error:
+        raise Refusal(f"{target}: {error}") from None
+    except KeyboardInterrupt:
+        raise
     except Exception:
-        return False
-    return all(n == got for n, got in shapes)
+        return None
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise Refusal(
+            f"{target} ends the program ({reason}); return one number per example"
+        ) from None
 
 
 def _load(target: str) -> Any:
@@ -393,7 +438,9 @@ def _imported(place: str) -> ModuleType:
             where = f"here ({Path.cwd()})"
             raise Refusal(f"there is no module {missing!r}; is it {where}?") from None
         raise Refusal(f"{place} cannot be imported ({error})") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a file may call sys.exit
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise Refusal(f"{place} cannot be imported ({reason})") from None
 

@@ -35,6 +35,7 @@ class Loss(NamedTuple):
         own = [
             f"{name}={values[name]:g}" if values else f"{name}="
             for name in self.hyperparameters
+            if not values or name in values
         ]
         return f"jaxloss.{self.function.__name__}({', '.join([data, *own])})"
 
@@ -47,25 +48,56 @@ class Range(NamedTuple):
 
 
 LOSSES = {
-    "cross_entropy": Loss(datasets.BINARY, jaxloss.sigmoid_cross_entropy),
-    "weighted_cross_entropy": Loss(
+    "sigmoid_cross_entropy": Loss(
         datasets.BINARY, jaxloss.sigmoid_cross_entropy, ("pos_weight",)
     ),
-    "focal": Loss(datasets.BINARY, jaxloss.sigmoid_focal, ("gamma", "alpha")),
-    "squared": Loss(datasets.REGRESSION, jaxloss.squared_error),
-    "absolute": Loss(datasets.REGRESSION, jaxloss.absolute_error),
+    "sigmoid_focal": Loss(datasets.BINARY, jaxloss.sigmoid_focal, ("gamma", "alpha")),
+    "squared_error": Loss(datasets.REGRESSION, jaxloss.squared_error),
+    "absolute_error": Loss(datasets.REGRESSION, jaxloss.absolute_error),
     "huber": Loss(datasets.REGRESSION, jaxloss.huber, ("delta",)),
     "log_cosh": Loss(datasets.REGRESSION, jaxloss.log_cosh),
     "pinball": Loss(datasets.REGRESSION, jaxloss.pinball, ("quantile",)),
 }
 
+ALIASES = {
+    "cross_entropy": "sigmoid_cross_entropy",
+    "weighted_cross_entropy": "sigmoid_cross_entropy",
+    "focal": "sigmoid_focal",
+    "squared": "squared_error",
+    "absolute": "absolute_error",
+}
+"""What they were called before they had the names of the library."""
+
 HYPERPARAMETERS = {
     "learning_rate": Range("(0, inf)", (0.001, 0.003, 0.01, 0.03)),
     "gamma": Range("[0, inf)", (0.0, 0.5, 1.0, 2.0, 5.0)),
     "alpha": Range("(0, 1)", (0.25, 0.5, 0.75, 0.9)),
-    "pos_weight": Range("(0, inf)", (2.0, 5.0, 10.0)),
+    "pos_weight": Range("(0, inf)", (1.0, 2.0, 5.0, 10.0)),
     "delta": Range("(0, inf)", (0.1, 0.3, 1.0, 3.0)),
     "quantile": Range("(0, 1)", (0.1, 0.5, 0.9)),
+}
+
+
+class Simpler(NamedTuple):
+    """A value of a hyperparameter at which a loss is another one, but for a factor."""
+
+    hyperparameter: str
+    value: float
+    loss: str
+    hyperparameters: Callable[[Mapping[str, float]], dict[str, float]]
+    words: str
+
+
+# A factor of the loss is one of the learning rate, and Adam ignores even that.
+SIMPLER = {
+    "sigmoid_focal": Simpler(
+        "gamma",
+        0.0,
+        "sigmoid_cross_entropy",
+        lambda own: {"pos_weight": own["alpha"] / (1 - own["alpha"])},
+        "with pos_weight = alpha / (1 - alpha)",
+    ),
+    "pinball": Simpler("quantile", 0.5, "absolute_error", lambda own: {}, "halved"),
 }
 
 
@@ -73,35 +105,71 @@ class Configurations(NamedTuple):
     """The loss and the own hyperparameters of each configuration, as a list.
 
     `arrays` has the same as arrays of one length, with some valid number where a loss
-    lacks a hyperparameter: a NaN there would reach the gradients of the others.
+    lacks a hyperparameter: a NaN there would reach the gradients of the others. A cross
+    entropy without a `pos_weight` has 1.
+    `notes` say which losses go by a simpler name.
     """
 
     losses: list[str]
     hyperparameters: list[dict[str, float]]
     arrays: dict[str, np.ndarray]
+    notes: list[str]
 
 
 def configurations(
     losses: Sequence[str], values: Mapping[str, Sequence[float]]
 ) -> Configurations:
-    """Every loss with every combination of its hyperparameters and learning rates."""
+    """Every loss with every combination of its hyperparameters and learning rates.
+
+    Each goes by its simplest name, once: a focal loss without focus is no focal loss.
+    """
     from jaxloss.train.sweep import grid
 
-    names: list[str] = []
-    rows: list[dict[str, float]] = []
+    found: dict[tuple, dict[str, float]] = {}
+    notes: list[str] = []
     for name in losses:
         own = ("learning_rate", *LOSSES[name].hyperparameters)
         columns = grid(**{key: values[key] for key in own})
         for row in zip(*columns.values(), strict=True):
-            names.append(name)
-            rows.append(dict(zip(own, map(float, row), strict=True)))
-    taken = dict.fromkeys(key for row in rows for key in row)
+            # As it was written: 0.9, not the float32 next to it.
+            given = {k: float(str(x)) for k, x in zip(own, row, strict=True)}
+            simple, plain, note = simplest(name, given)
+            notes += [note] * (note not in ("", *notes))
+            key = simple, *((k, np.float32(x)) for k, x in plain.items())
+            found.setdefault(key, plain)
+    order = list(dict.fromkeys(name for name, *_ in found))
+    both = [(name, row) for (name, *_), row in found.items()]
+    both.sort(key=lambda x: (order.index(x[0]), len(x[1])))  # the plain loss first
+    names, rows = [name for name, _ in both], [row for _, row in both]
+    filled = {key: x[0] for key, x in values.items()} | {"pos_weight": 1.0}
+    taken = (
+        "learning_rate",
+        *(h for name in order for h in LOSSES[name].hyperparameters),
+    )
     arrays = {
-        key: np.array([row.get(key, values[key][0]) for row in rows], np.float32)
+        key: np.array([row.get(key, filled[key]) for row in rows], np.float32)
         for key in taken
     }
-    which = [list(losses).index(name) for name in names]
-    return Configurations(names, rows, {**arrays, "loss": np.array(which, np.float32)})
+    which = [order.index(name) for name in names]
+    arrays["loss"] = np.array(which, np.float32)
+    return Configurations(names, rows, arrays, notes)
+
+
+def simplest(
+    name: str, values: Mapping[str, float]
+) -> tuple[str, dict[str, float], str]:
+    """The loss that this one is, its hyperparameters, and a note if the name is new."""
+    rule = SIMPLER.get(name)
+    rate, note = {"learning_rate": values["learning_rate"]}, ""
+    if rule and values[rule.hyperparameter] == rule.value:
+        note = (
+            f"{name} with {rule.hyperparameter}={rule.value:g} is {rule.loss} "
+            f"{rule.words}, and is listed so"
+        )
+        name, values = rule.loss, {**rate, **rule.hyperparameters(values)}
+    if values.get("pos_weight") == 1:  # the loss as it is
+        values = rate
+    return name, dict(values), note
 
 
 class Standardiser(NamedTuple):

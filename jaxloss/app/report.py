@@ -160,10 +160,25 @@ class Results:
 
     def best_of_each_loss(self) -> list[int]:
         """The best configuration of each loss, the best loss first."""
-        first: dict[str, int] = {}
+        first: dict[tuple[str, ...], int] = {}
         for i in self.ranking():
-            first.setdefault(self.losses[i], int(i))
+            first.setdefault(self.group(i), int(i))
         return list(first.values())
+
+    def group(self, i: int) -> tuple[str, ...]:
+        """What it is compared as: a loss, with a hyperparameter and without it."""
+        own = [name for name in self.hyperparameters[i] if name != "learning_rate"]
+        return self.losses[i], *own
+
+    def groups(self) -> list[tuple[str, ...]]:
+        """All of them, in the order of the sweep."""
+        return list(dict.fromkeys(self.group(i) for i in range(len(self.losses))))
+
+    def label(self, i: int) -> str:
+        """Its loss in words, told apart from the same without hyperparameters."""
+        loss, *own = self.group(i)
+        alone = not own or (loss,) not in self.groups()
+        return loss if alone else f"{loss} with {', '.join(own)}"
 
     def values(self, name: str) -> list[float]:
         """The values that a hyperparameter takes in the sweep."""
@@ -175,7 +190,7 @@ class Results:
 
     def color(self, i: int) -> int:
         """The place of its loss among all: it keeps its colour in every picture."""
-        return list(dict.fromkeys(self.losses)).index(self.losses[i])
+        return self.groups().index(self.group(i))
 
     def named(self, i: int) -> str:
         """A configuration in words, without its learning rate."""
@@ -383,11 +398,11 @@ def _effects(results: Results, axes: Mapping[str, "Axes"]) -> None:
     upper.set_title(f"The effect of {name}" if name else "The losses compared")
     upper.tick_params(labelbottom=False)
     lower.set_xlabel(name or "")
-    errors = f"± of the gap to {results.losses[best[0]]}"
+    errors = f"± of the gap to {results.label(best[0])}"
     lower.legend(fontsize="small", title=errors, title_fontsize="small")
     if not name:
         lower.set_xticks([results.color(i) for i in best])
-        lower.set_xticklabels([results.losses[i] for i in best])
+        lower.set_xticklabels([results.label(i) for i in best])
         lower.margins(x=0.2)
         upper.sharex(lower)
 
@@ -396,13 +411,13 @@ def _effect(
     results: Results, best: int, name: str | None, metric: str, plain: int, ax: "Axes"
 ) -> None:
     """One loss: a point per value of `name`, the rest chosen on validation rows."""
-    runs, loss, color = results.runs(metric), results.losses[best], results.color(best)
-    how: dict[str, Any] = {"label": loss, "index": color, "ax": ax}
+    runs, color = results.runs(metric), results.color(best)
+    how: dict[str, Any] = {"label": results.label(best), "index": color, "ax": ax}
     if results.trained(plain):  # the runs of a seed have its rows and weights in common
         how["reference"] = runs[plain]
     by_value: dict[float, list[int]] = {}
     for i, own in enumerate(results.hyperparameters):
-        if results.losses[i] == loss and name and name in own:
+        if results.group(i) == results.group(best) and name and name in own:
             by_value.setdefault(own[name], []).append(i)
     if not name:
         plot.plot_sweep([color], runs[[best]], **how)

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import textwrap
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def sweep(options: argparse.Namespace) -> int:
     seeds, steps = _whole("--seeds", options.seeds), _whole("--steps", options.steps)
     losses, grid = _losses(options.losses or []), _grid(options.grid)
     _refuse_missing_extras()
-    data = _data(options.data, options.target)
+    data = _data(options.data, options.target, options.drop)
     parts = datasets.split(data)
     chosen = _configurations(data, losses, grid)
     _refuse_unwritable(options.out)
@@ -38,6 +39,8 @@ def sweep(options: argparse.Namespace) -> int:
         rows = [len(part) for part in parts]
         print(data.describe())
         print(f"{rows[0]} rows train, {rows[1]} choose, {rows[2]} test")
+        for note in chosen.notes:
+            print(note)
         size = f"{len(chosen.losses)} configurations, seeds: {seeds}, steps: {steps}"
         print(size, flush=True)  # before the progress bar, which is on stderr
     results = report.Results(
@@ -139,12 +142,13 @@ def _losses(words: Sequence[str]) -> list[str]:
     names = [name for word in words for name in word.split(",") if name]
     if words and not names:
         raise Refusal(f"--losses is empty; {choices(experiment.LOSSES)}")
+    known = {name: name for name in experiment.LOSSES} | experiment.ALIASES
     for name in names:
-        if name not in experiment.LOSSES:
-            hint = _checks.nearest(name, experiment.LOSSES)
+        if name not in known:
+            hint = _checks.nearest(name, known)
             remedy = choices(experiment.LOSSES)
             raise Refusal(f"--losses: no loss is {name!r}{hint}; {remedy}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(known[name] for name in names))
 
 
 def _grid(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -169,7 +173,7 @@ def _grid(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
 def _number(name: str, text: str) -> float:
     interval = experiment.HYPERPARAMETERS[name].interval
     try:
-        value = float(text)
+        value = datasets.number(text)
         _checks.in_interval("--grid", interval, **{name: value})
     except ValueError:
         raise Refusal(
@@ -186,15 +190,33 @@ def _refuse_missing_extras() -> None:
         )
 
 
-def _data(path: Path | None, target: str | None) -> datasets.Dataset:
-    if path is None and target is not None:
-        raise Refusal(f"--target {target} is of no use without --data; add FILE.csv")
+def _data(
+    path: Path | None, target: str | None, drop: Sequence[str]
+) -> datasets.Dataset:
     if path is None:
+        for option, value in {"--target": target, "--drop": " ".join(drop)}.items():
+            if value:
+                raise Refusal(
+                    f"{option} {value} is of no use without --data; add FILE.csv"
+                )
         return datasets.digits()
     if target is None:
         names = ", ".join(datasets.column_names(path))
         raise Refusal(f"--data needs --target, one of the columns {names}")
-    return datasets.read_csv(path, target)
+    return datasets.read_csv(path, target, drop=_dropped(path, drop))
+
+
+def _dropped(path: Path, words: Sequence[str]) -> list[str]:
+    """The columns of `--drop`; a comma is between two of them, or part of a name."""
+    if not any("," in word for word in words):
+        return list(words)
+    names, found = datasets.column_names(path), []
+    for word in words:
+        whole = unicodedata.normalize("NFC", word) in names
+        found += [word] if whole else [name for name in word.split(",") if name]
+    if not found:
+        raise Refusal(f"--drop is empty; {choices(names)}")
+    return found
 
 
 def _configurations(

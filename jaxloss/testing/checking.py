@@ -37,6 +37,13 @@ def check(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report
       >>> report.passed
       True
     """
+    report = examine(fn, sample=sample, **claims)
+    print(report)
+    return report
+
+
+def examine(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report:
+    """`check` that prints nothing."""
     if isinstance(sample, tuple | list):
         sample = functools.partial(_redraw, [np.asarray(a) for a in sample])
     given = evidence.parameters(fn).values()
@@ -44,9 +51,7 @@ def check(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report
     claims.setdefault("name", getattr(fn, "__name__", repr(fn)))
     claims.setdefault("params", {k: v for k, v in defaults.items() if type(v) is float})
     spec = LossSpec(fn=fn, sample=sample, **claims)
-    report = Report(spec.name, tuple(_hold(spec, *item) for item in LAWS.items()))
-    print(report)
-    return report
+    return Report(spec.name, tuple(_hold(spec, *item) for item in LAWS.items()))
 
 
 def _redraw(rows: list, rng: np.random.Generator, shape: tuple[int, ...]) -> list:
@@ -64,7 +69,9 @@ def _hold(spec: LossSpec, law: Callable, needs: tuple[str, ...]) -> Row:
         law(spec)
     except AssertionError as error:
         return Row(law.__name__, "failed", str(error))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a loss may call sys.exit
         first, *_ = f"{type(error).__name__}: {error}".splitlines()
         called = [n for n in getattr(error, "__notes__", ()) if n.startswith(spec.name)]
         return Row(law.__name__, "failed", "; ".join([first, *called]))

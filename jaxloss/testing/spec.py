@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,19 @@ class Symmetry(NamedTuple):
     """From a NumPy generator and the arguments of a batch, the changed arguments."""
     value: Callable[[np.ndarray], np.ndarray] = lambda loss: loss
     """From the losses before, those after; the same by default."""
+
+
+class NotAnArray(TypeError):
+    """A loss returned a dictionary, a tuple, None: JAX takes it for a tree of arrays,
+    and its errors do not say what is wrong."""
+
+
+def one_array(returned: Any) -> jax.Array:
+    """What a loss returned, if that is an array or a number."""
+    if isinstance(returned, jax.Array | np.ndarray | np.generic | float | int):
+        return cast(jax.Array, returned)
+    has = "None" if returned is None else f"a {type(returned).__name__}"
+    raise NotAnArray(f"it returned {has}; expected one array, a number per example")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,11 +119,17 @@ class LossSpec:
         split = len(args) - len(self.keywords)
         named = dict(zip(self.keywords, args[split:], strict=True))
         try:
-            return self.fn(*args[:split], **named, **params, **self.static)
+            return self.losses_in(
+                self.fn(*args[:split], **named, **params, **self.static)
+            )
         except Exception as error:
             kinds = ", ".join(f"{a.dtype}{list(a.shape)}" for a in args)
             error.add_note(f"{self.name} was called with {kinds}")
             raise
+
+    def losses_in(self, returned: Any) -> jax.Array:
+        """What the function returns; a subclass may choose one of several arrays."""
+        return one_array(returned)
 
     @property
     def wrt(self) -> tuple[int, ...]:

@@ -162,8 +162,8 @@ def refused(name):
 class LossOfForward(LossSpec):
     """The claims of a loss, of the first of what the function returns."""
 
-    def __call__(self, *args, **overrides):
-        return super().__call__(*args, **overrides)[0]
+    def losses_in(self, returned):
+        return returned[0]
 
 
 def spec(fn, kind=LossSpec, *, blank, **static):
