@@ -16,6 +16,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import keras
 
+import jaxloss
 from jaxloss.compat import keras as compat
 from jaxloss.testing import tolerance
 
@@ -390,3 +391,105 @@ def test_errors_name_the_function_and_its_own_arguments():
         compat.circle(IDS, UNIT, ref_labels=IDS[:3])
     with pytest.warns(SyntaxWarning, match="one class, whose loss is 0"):
         compat.categorical_crossentropy(P[:, :1], P[:, :1])
+
+
+# --- in Keras --------------------------------------------------------------------
+
+POINTS = np.asarray(RNG.normal(size=(32, 4)), np.float32)
+CLASSES = np.argmax(POINTS[:, :3], axis=-1)
+UNKNOWN = np.where(np.arange(32) % 4 == 0, -1, CLASSES)  # a quarter of them
+WEIGHTS = np.asarray(RNG.uniform(size=32), np.float32)
+
+
+def fitted(loss, labels=CLASSES, outputs=3, weights=None, **compiled):
+    """The history of a real model, which starts from the same numbers each time."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((4,)), keras.layers.Dense(outputs)]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.5), loss, **compiled)
+    with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        kwargs = {"epochs": 4, "batch_size": 16, "verbose": 0}
+        return model, model.fit(POINTS, labels, sample_weight=weights, **kwargs).history
+
+
+def of_classes(losses):
+    """As a user writes it."""
+
+    def loss(y_true, y_pred):
+        return losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True, ignore_class=-1
+        )
+
+    return loss
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_a_model_trains_as_with_the_losses_of_keras(weights):
+    """Step by step to rounding, with a class to ignore, weights and a metric."""
+    (_, theirs), (_, ours) = (
+        fitted(
+            of_classes(losses),
+            UNKNOWN,
+            weights=weights,
+            metrics=[losses.sparse_categorical_crossentropy],
+        )
+        for losses in (keras.losses, compat)
+    )
+    assert ours["loss"][-1] < ours["loss"][0] / 1.5
+    assert ours.keys() == theirs.keys()
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+
+
+def test_a_partial_is_a_loss_and_a_string_is_that_of_keras():
+    """`functools.partial` passes the other arguments on."""
+    partial = functools.partial(
+        compat.sparse_categorical_crossentropy, from_logits=True
+    )
+    _, ours = fitted(partial)
+    _, theirs = fitted(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+
+
+# Of a variable of Keras', which NumPy asks for a copy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_saved_model_finds_the_loss(tmp_path):
+    """Among `custom_objects`; without them it has that of Keras."""
+    model, _ = fitted(compat.mean_squared_error, POINTS[:, :3])
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path, custom_objects=vars(compat))
+    assert loaded.loss is compat.mean_squared_error
+    assert keras.saving.load_model(path).loss is keras.losses.mean_squared_error
+
+
+BITS_OF_POINTS = np.asarray(POINTS[:, :1] > 0, np.float32)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jaxloss.sigmoid_cross_entropy,
+        functools.partial(jaxloss.huber, delta=2.0),
+        functools.partial(jaxloss.nt_xent, temperature=0.1),
+        jaxloss.compat.optax.l2_loss,
+    ],
+)
+def test_swapped_arguments_are_refused(loss):
+    """A loss that takes predictions first, as a loss and as a metric."""
+    message = r"^\w+: Keras calls it as `\w+\(y_true, y_pred\)`, but predictions come"
+    with pytest.raises(TypeError, match=message):
+        fitted(loss, BITS_OF_POINTS, outputs=1)
+    with pytest.raises(TypeError, match=message):
+        fitted("mse", BITS_OF_POINTS, outputs=1, metrics=[loss])
+    distilled = keras.distillation.LogitsDistillation(loss=loss)
+    with pytest.raises(TypeError, match=message):
+        distilled.compute_loss(f32([0, 1]), f32([1, 0]))
+
+
+def test_what_turns_them_round_is_not_refused():
+    """The remedy of the message trains, and as with the adapter."""
+    turned = lambda y_true, y_pred: jaxloss.sigmoid_cross_entropy(y_pred, y_true)
+    _, by_hand = fitted(turned, BITS_OF_POINTS, outputs=1)
+    adapter = functools.partial(compat.binary_crossentropy, from_logits=True)
+    _, adapted = fitted(adapter, BITS_OF_POINTS, outputs=1)
+    np.testing.assert_allclose(by_hand["loss"], adapted["loss"], rtol=1e-6)
