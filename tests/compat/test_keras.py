@@ -3,6 +3,8 @@
 import functools
 import inspect
 import os
+import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -493,3 +495,31 @@ def test_what_turns_them_round_is_not_refused():
     adapter = functools.partial(compat.binary_crossentropy, from_logits=True)
     _, adapted = fitted(adapter, BITS_OF_POINTS, outputs=1)
     np.testing.assert_allclose(by_hand["loss"], adapted["loss"], rtol=1e-6)
+
+
+def test_the_page_runs():
+    """Its code, block after block, and the models it makes train."""
+    names = {}
+    page = pathlib.Path(__file__).parents[2] / "docs" / "switching-from-keras.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    assert len(blocks) == 2
+    with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
+        for block in blocks:
+            exec(compile(block, page.name, "exec"), names)
+            names["model"].fit(POINTS, BITS_OF_POINTS, verbose=0)
+
+
+def test_the_page_is_right_about_the_last_digits():
+    """What it says of Keras is so: wrong zeros, NaN, and the loss 0 of no class."""
+    with jax.enable_x64(False):
+        theirs = keras.losses
+        focal = theirs.binary_focal_crossentropy(f32(1), f32(20), from_logits=True)
+        assert focal == 0
+        assert theirs.log_cosh(f32(0), f32(1e-4)) == 0
+        wrong = theirs.sparse_categorical_crossentropy(
+            ids(3), f32([1, 2, 3]), from_logits=True
+        )
+        assert wrong.tolist() == [0]
+        one = theirs.sparse_categorical_crossentropy(f32(1.5), f32([1, 3]))
+        assert one == pytest.approx(np.log(4 / 3))
+        assert theirs.dice(f32(0), f32(0)) == 1
