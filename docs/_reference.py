@@ -24,7 +24,7 @@ from jaxloss import catalogue
 from jaxloss.app import gallery
 
 # Modules that readers import although their package shows its names, too.
-IMPORTED = ("compat.optax", "train.nnx")
+IMPORTED = ("compat.keras", "compat.optax", "train.nnx")
 LOSSES = {entry.name: entry for entry in catalogue.entries()}
 
 

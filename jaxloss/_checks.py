@@ -9,6 +9,7 @@ message starts with the function and names the argument as the caller wrote it.
 import difflib
 import functools
 import math
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -18,6 +19,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 Axis = int | tuple[int, ...] | None
+
+# Where Keras calls what `compile` is given, and always with the targets first.
+_KERAS = {
+    "keras.src.losses.losses",
+    "keras.src.metrics.reduction_metrics",
+    "keras.src.distillation.distillation_loss",
+}
 
 
 def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
@@ -293,6 +301,20 @@ def no_integer(loss: str, name: str, value: ArrayLike) -> None:
         f"fn, {name}={plain}) for a size, a count or a flag, which stays as it is"
     )
     wrong_kind(loss, name, has, expected)
+
+
+def not_called_by_keras(loss: str) -> None:
+    """Raises `TypeError` where the caller of the caller is Keras.
+
+    Of `compile(loss=jaxloss.huber)`: nothing in the arguments tells that they are
+    swapped, and it would train.
+    """
+    if sys._getframe(2).f_globals.get("__name__") in _KERAS:
+        raise TypeError(
+            f"{loss}: Keras calls it as `{loss}(y_true, y_pred)`, but predictions come "
+            "first here; expected a loss of `jaxloss.compat.keras`, or `lambda y_true, "
+            f"y_pred: {loss}(y_pred, y_true)`."
+        )
 
 
 def fail(loss: str, argument: str, has: str, expected: str) -> NoReturn:

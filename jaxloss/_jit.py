@@ -51,6 +51,7 @@ def kernel(
         given = inspect.signature(fn).parameters
         readers = {p: _reader(name, p, static, trees, intervals) for p in given}
         compiled = jax.jit(fn, static_argnames=static)
+        targets_first = "y_true" in given  # of `compat.keras`
         # A default is an argument too, or the first other value would compile again.
         defaults = {
             p: x.default
@@ -60,6 +61,8 @@ def kernel(
 
         @functools.wraps(fn)
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            if not targets_first:
+                _checks.not_called_by_keras(name)
             pairs = zip(readers.values(), args, strict=False)
             by_position = [read(x) for read, x in pairs]
             named = {**defaults, **kwargs}.items()

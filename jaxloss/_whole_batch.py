@@ -46,6 +46,7 @@ def require(
         # nothing.
         @functools.wraps(loss)
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            _checks.not_called_by_keras(loss.__name__)
             if _cut.get():
                 whole = "the whole batch, whose examples it compares (microbatches=1)"
                 has = "the examples of one micro-batch"

@@ -21,7 +21,7 @@ PAGES = {
 
 
 def test_every_loss_and_every_adapter_has_a_page():
-    """What `jaxloss` exports, and the names of `optax.losses` that are those here."""
+    """What `jaxloss` exports, and the names of other libraries that are those here."""
     exported = {
         f"jaxloss.{name}"
         for name, value in vars(jaxloss).items()
@@ -34,6 +34,9 @@ def test_every_loss_and_every_adapter_has_a_page():
     }
     assert len(adapters) == 32
     assert exported | adapters <= PAGES
+    assert (
+        len([name for name in PAGES if name.startswith("jaxloss.compat.keras.")]) == 22
+    )
 
 
 def test_what_the_guides_mention_has_a_page():

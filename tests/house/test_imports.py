@@ -193,6 +193,7 @@ def test_modules_need_no_import_of_their_own():
         "import sys, jaxloss\n"
         "assert not {'jaxloss.kernels', 'jaxloss.train', 'optax'} & {*sys.modules}\n"
         "jaxloss.train.objective, jaxloss.train.nnx, jaxloss.compat.optax.huber_loss\n"
+        "jaxloss.compat.keras.poisson; assert 'keras' not in sys.modules\n"
         "jaxloss.plot.plot_loss, jaxloss.datasets.digits, jaxloss.kernels.clip\n"
         "jaxloss.testing.check, jaxloss.landscape.line, jaxloss.parallel.clip\n"
         "jaxloss.catalogue.entries, jaxloss.margins.hinge, jaxloss.stable.xla\n"

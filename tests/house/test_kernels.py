@@ -12,7 +12,7 @@ import pytest
 
 import jaxloss
 from jaxloss import Mean, margins
-from jaxloss.compat import optax as compat
+from jaxloss.compat import keras as compat_keras, optax as compat
 from jaxloss.testing.evidence import compile_events
 
 X = jnp.linspace(-2.0, 2.0, 12, dtype=jnp.float32).reshape(4, 3)
@@ -73,6 +73,13 @@ OPTAX = {
     "smooth_labels": lambda f: f(P, 0.1),
     "triplet_margin_loss": lambda f: f(X, P, -X),
 }
+KERAS = {
+    "categorical_generalized_cross_entropy": lambda f: f(IDS, P, q=0.5),
+    "circle": lambda f: f(GROUPS, X, gamma=8.0),
+    "ctc": lambda f: f(TOKENS, FRAMES),
+    "huber": lambda f: f(P, X, delta=0.5),
+    "sparse_categorical_crossentropy": lambda f: f(IDS, P, ignore_class=1),
+}
 
 
 def call_of_optax(name):
@@ -92,6 +99,11 @@ def functions():
         fn, call = getattr(compat, name), call_of_optax(name)
         if inspect.isfunction(fn) and call:
             yield f"compat.optax.{name}", fn, call
+    for name, fn in vars(compat_keras).items():
+        home = getattr(fn, "__module__", "")
+        if home == compat_keras.__name__ and not name.startswith("_"):
+            call = KERAS.get(name, lambda f: f(P, P))
+            yield f"compat.keras.{name}", fn, call
 
 
 FUNCTIONS = list(functions())
