@@ -2,6 +2,7 @@
 
 import typing as _typing
 
+from jaxloss.train._results import Metric as Metric, metric as metric
 from jaxloss.train.accumulate import (
     Accumulator as Accumulator,
     accumulate as accumulate,

@@ -64,7 +64,8 @@ def accumulate(
 
     Returns:
       `add(params, state, batch, sums)` -> `Accumulator`, with `sums=None` for the first
-      batch, and `finish(params, state, sums)` -> `Evaluation`.
+      batch, and `finish(params, state, sums)` -> `Evaluation`, whose `aux` is None:
+      arrays of examples do not add up.
 
     Raises:
       TypeError: If `objective` is not an `Objective`.
@@ -101,6 +102,7 @@ def accumulate(
             # A part of what the optimiser sees as one batch, as a micro-batch is.
             with _whole_batch.part_of_batch(in_time=True, axis_name=axis_name):
                 found = objective.stats(params, state, batch)
+            found, _ = _terms.apart("accumulate", found, None)
             return devices.vary(jax.tree.map(_wide_sum, found))
 
         new = _with_slopes(stats, devices.vary(params))
@@ -136,7 +138,8 @@ def evaluate(
       batches: The batches, of one shape, or each shape is compiled: see `pad_batch`.
 
     Returns:
-      What `combine` makes of the sums: the loss, and the metrics by name.
+      What `combine` makes of the sums: the loss, and the metrics by name; not what
+      the function of the objective returned beside its terms.
 
     Raises:
       ValueError: If there is no batch.
@@ -213,7 +216,7 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), jacobian)
 
     jaxpr = jax.make_jaxpr(stats)(params).jaxpr
-    moving = reached(jaxpr, jaxpr.invars)
+    moving = reached(jaxpr, jaxpr.invars, with_slope=True)
     found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
     return Accumulator(totals, structure.unflatten(found))
 
