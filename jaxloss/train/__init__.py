@@ -9,6 +9,10 @@ from jaxloss.train.accumulate import (
     evaluate as evaluate,
     pad_batch as pad_batch,
 )
+from jaxloss.train.adapters import (
+    objective_from_mean as objective_from_mean,
+    objective_from_sum as objective_from_sum,
+)
 from jaxloss.train.combinators import (
     decayed as decayed,
     dynamic_weight_average as dynamic_weight_average,

@@ -6,6 +6,7 @@ number can be added up before: one pass, one exchange between devices.  Otherwis
 sums come first.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from jaxloss.stable import xla
+from jaxloss.train import _results
 from jaxloss.train._devices import Devices, widened
 from jaxloss.train._terms import Beside, Terms
 from jaxloss.train.objective import Batch, ObjectiveState, Params
@@ -53,9 +55,16 @@ class Parts(NamedTuple):
             single = _single(self.stats, params, state, part)
             if single is not None:
                 return self._one_pass(params, state, batch, part, single)
-        if self.count == 1:
-            return self._whole(params, state, batch)
-        return self._two_passes(params, state, batch)
+        if self.count > 1:
+            return self._two_passes(params, state, batch)
+        whole = self._whole(params, state, batch)
+        adapted = _results.adapted(whole[0])
+        # Beside a penalty, an adapted loss would be pulled back a second time.
+        if alone and self.split is None and any(adapted) and not all(adapted):
+            single = _single(self.stats, params, state, batch)
+            if single is not None:
+                return self._one_pass(params, state, batch, batch, single)
+        return whole
 
     def _varying(self, state: ObjectiveState, part: Batch) -> Callable:
         """The stats of one part as a function of parameters, local to this device."""
@@ -67,9 +76,11 @@ class Parts(NamedTuple):
         """Of one part per device: the slope is pulled back once the sums are known."""
         vary, add = self.devices.vary, self.devices.add
         stats = self._varying(state, batch)
-        sums, pull, beside = jax.vjp(stats, vary(params), has_aux=True)
+        local = vary(params)
+        sums, pull, beside = jax.vjp(stats, local, has_aux=True)
         totals = add(sums)
-        return totals, add(self._pulled(pull, self._slopes(totals))), beside
+        grads = self._pulled(pull, self._slopes(totals), stats, local, sums)
+        return totals, add(grads), beside
 
     def _two_passes(
         self, params: Params, state: ObjectiveState, parts: Batch
@@ -87,7 +98,8 @@ class Parts(NamedTuple):
             both, carry = sums
             stats = self._varying(state._replace(carry=carry), part)
             found, pull, beside = jax.vjp(stats, params, has_aux=True)
-            both = _add(both, (found, self._pulled(pull, slopes)))
+            grads = self._pulled(pull, slopes, stats, params, found)
+            both = _add(both, (found, grads))
             return (both, beside.carry), beside.aux
 
         no_sums = self._no_sums(params, state, parts)
@@ -146,6 +158,7 @@ class Parts(NamedTuple):
         # the model neither overflows nor underflows; a power of two loses nothing.
         scale = _power_of_two(jax.tree.leaves(self.slope(found))[at])
         (grads,) = pull(self.devices.vary(scale))
+        grads = _results.zero_unless(_results.counts(found)[at], grads)
         unscaled = lambda g: widened(g) / scale.astype(widened(g).dtype)
         return (found, jax.tree.map(unscaled, grads)), beside
 
@@ -171,9 +184,18 @@ class Parts(NamedTuple):
         slopes = self.slope(totals)
         return self.devices.vary(self.split(slopes) if self.split else slopes)
 
-    def _pulled(self, pull: Callable[[Terms], tuple[Params]], slopes: Terms) -> Params:
+    def _pulled(
+        self,
+        pull: Callable[[Terms], tuple[Params]],
+        slopes: Terms,
+        stats: Callable[[Params], tuple[Terms, Beside]],
+        params: Params,
+        found: Terms,
+    ) -> Params:
         """The gradient of one part, or one for each row of the slopes."""
         one = lambda row: jax.tree.map(widened, pull(row)[0])
+        if any(_results.adapted(found)):
+            one = lambda row: _pulled_apart(stats, params, row, found)
         return jax.vmap(one)(slopes) if self.split else one(slopes)
 
     def _no_sums(self, params: Params, state: ObjectiveState, parts: Batch) -> Terms:
@@ -246,6 +268,31 @@ def reached(
         elif any(into):
             moving.update(equation.outvars)
     return [moves(v) for v in jaxpr.outvars]
+
+
+def _pulled_apart(
+    stats: Callable[[Params], tuple[Terms, Beside]],
+    params: Params,
+    slopes: Terms,
+    found: Terms,
+) -> Params:
+    """The gradient of one part, in which each adapted loss is differentiated alone.
+
+    A slope of 0 pulled back through a division by 0 is NaN: the others do without it.
+    """
+    losses, counts = _results.adapted(found), _results.counts(found)
+
+    def of(loss: int) -> Params:
+        chosen = lambda tree: [
+            x
+            for x, own in zip(jax.tree.leaves(tree), losses, strict=True)
+            if own == loss
+        ]
+        _, pull = jax.vjp(lambda params: chosen(stats(params)[0]), params)
+        grads = jax.tree.map(widened, pull(chosen(slopes))[0])
+        return _results.zero_unless(chosen(counts)[0], grads)
+
+    return functools.reduce(_add, [of(loss) for loss in sorted({*losses})])
 
 
 def _power_of_two(x: jax.Array) -> jax.Array:

@@ -1,10 +1,13 @@
 """What the function of an objective may return beside the terms that are minimised."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxloss import _checks
 from jaxloss.reduce import Mean
@@ -23,6 +26,16 @@ class Metric:
     def compute(self) -> jax.Array:
         """The mean; 0 where nothing counts."""
         return self.mean.compute()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Adapted(Mean):
+    """The mean of a loss function that we did not write.
+
+    Where its weight is 0 nothing counts, but its slope may be 0 / 0, which a slope of 0
+    does not make right: the gradient is taken for 0.
+    """
 
 
 @jax.tree_util.register_dataclass
@@ -66,6 +79,40 @@ def metric(mean: Mean) -> Metric:
         expected = "a jaxloss.Mean, such as jaxloss.Mean.of(right, where=mask)"
         _checks.wrong_kind("metric", "mean", has, expected)
     return Metric(jax.tree.map(jax.lax.stop_gradient, mean))
+
+
+def counts(sums: Any) -> list[ArrayLike]:
+    """For each array of the sums of a part, whether its gradient is what it seems."""
+
+    def one(x: Any) -> Any:
+        if isinstance(x, Adapted):
+            return jax.tree.map(lambda _: x.weight != 0, x)
+        return True
+
+    return jax.tree.leaves(jax.tree.map(one, sums, is_leaf=_is_adapted))
+
+
+def adapted(sums: Any) -> list[int]:
+    """For each array of the sums of a part, the number of the adapted loss that it is
+    of, from 1; or 0."""
+    number = itertools.count(1)
+
+    def one(x: Any) -> Any:
+        own = next(number) if _is_adapted(x) else 0
+        return jax.tree.map(lambda _: own, x)
+
+    return jax.tree.leaves(jax.tree.map(one, sums, is_leaf=_is_adapted))
+
+
+def zero_unless(counts: ArrayLike, grads: Any) -> Any:
+    """The gradient of one number of a part, zero where the number does not count."""
+    if counts is True:
+        return grads
+    return jax.tree.map(lambda g: jnp.where(counts, g, jnp.zeros_like(g)), grads)
+
+
+def _is_adapted(x: Any) -> bool:
+    return isinstance(x, Adapted)
 
 
 def minimised(terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxloss import _checks, _whole_batch
-from jaxloss.train import _terms
+from jaxloss.train import _results, _terms
 from jaxloss.train._devices import AxisName, Devices, widened
 from jaxloss.train._parts import reached
 from jaxloss.train._terms import Terms
@@ -202,11 +202,19 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
     totals, pull = jax.vjp(stats, params)
     leaves, structure = jax.tree.flatten(totals)
 
+    apart = any(_results.adapted(totals))
+
     def slopes(at: int) -> Params:
         """Of one array in the totals, its axes first."""
         shape, size = leaves[at].shape, leaves[at].size
+        if apart:  # a slope of 0 may become NaN in a loss that is not ours
+            _, alone = jax.vjp(
+                lambda params: jax.tree.leaves(stats(params))[at], params
+            )
 
         def one(direction: jax.Array) -> Params:
+            if apart:
+                return jax.tree.map(widened, alone(direction)[0])
             cotangent = [jnp.zeros_like(x) for x in leaves]
             cotangent[at] += direction
             return jax.tree.map(widened, pull(structure.unflatten(cotangent))[0])
@@ -217,7 +225,11 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
 
     jaxpr = jax.make_jaxpr(stats)(params).jaxpr
     moving = reached(jaxpr, jaxpr.invars, with_slope=True)
-    found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
+    counts = _results.counts(totals)
+    found = [
+        _results.zero_unless(counts[at], slopes(at)) if moves else None
+        for at, moves in enumerate(moving)
+    ]
     return Accumulator(totals, structure.unflatten(found))
 
 
