@@ -53,12 +53,33 @@ class Mean:
 
     @classmethod
     def constant(cls, value: ArrayLike) -> "Mean":
-        """A quantity that does not depend on the batch, such as a weight penalty.
+        """A quantity that is the same for every batch, such as a weight penalty.
 
         Inside an objective it is counted once, however the batch is cut: totals and
-        weights add alike, and their quotient stays.
+        weights add alike, and their quotient stays.  A quantity of the batch that is no
+        mean over its examples, such as the balance loss of a mixture of experts, is
+        `Mean.per_batch`.
         """
         return _constant(value)
+
+    @classmethod
+    def per_batch(cls, value: ArrayLike) -> "Mean":
+        """A quantity of the batch as a whole that is no mean over its examples.
+
+        Such as the load-balancing loss of a router, or a distance between moments.  It
+        is averaged over the parts that it is computed of: micro-batches, devices and
+        batches count once each, whatever their number of tokens, so a coefficient means
+        the same for any number of parts.  The value itself is that of a part, and may
+        differ from that of the whole batch: where that matters, keep the sums it is
+        made of as terms, and put it together in the `combine` of an objective.
+
+        Example:
+          >>> loads = [jnp.array([0.5, 0.5]), jnp.array([1.0, 0.0])]
+          >>> parts = [jaxloss.Mean.per_batch(2 * jnp.sum(x * x)) for x in loads]
+          >>> sum(parts).compute()
+          Array(1.5, dtype=float32)
+        """
+        return _per_batch(value)
 
     def __add__(self, other: "Mean") -> "Mean":
         if not isinstance(other, Mean):
@@ -279,6 +300,12 @@ def _mean_of(
 @_jit.kernel()
 def _constant(value: ArrayLike) -> Mean:
     (total,) = _checks.widened("Mean.constant", value=value)
+    return Mean(total, jnp.ones_like(total))
+
+
+@_jit.kernel()
+def _per_batch(value: ArrayLike) -> Mean:
+    (total,) = _checks.widened("Mean.per_batch", value=value)
     return Mean(total, jnp.ones_like(total))
 
 

@@ -2,11 +2,16 @@
 
 import typing as _typing
 
+from jaxloss.train._results import Metric as Metric, metric as metric
 from jaxloss.train.accumulate import (
     Accumulator as Accumulator,
     accumulate as accumulate,
     evaluate as evaluate,
     pad_batch as pad_batch,
+)
+from jaxloss.train.adapters import (
+    objective_from_mean as objective_from_mean,
+    objective_from_sum as objective_from_sum,
 )
 from jaxloss.train.combinators import (
     decayed as decayed,

@@ -6,6 +6,7 @@ number can be added up before: one pass, one exchange between devices.  Otherwis
 sums come first.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from jaxloss.stable import xla
+from jaxloss.train import _results
 from jaxloss.train._devices import Devices, widened
-from jaxloss.train._terms import Terms
+from jaxloss.train._terms import Beside, Terms
 from jaxloss.train.objective import Batch, ObjectiveState, Params
 
 
@@ -24,7 +26,7 @@ class Parts(NamedTuple):
     """How a batch becomes sums, and the sums of the whole batch a slope.
 
     Attributes:
-      stats: (params, state, part) -> (sums, next carry).
+      stats: (params, state, part) -> (sums, what is beside them).
       slope: From the sums of the whole batch to the gradient of `combine` there.
       split: None, or from the slope to rows of it, along a new leading axis, each of
         which gets a gradient of its own.
@@ -32,7 +34,7 @@ class Parts(NamedTuple):
       count: How many micro-batches follow each other on this device.
     """
 
-    stats: Callable[[Params, ObjectiveState, Batch], tuple[Terms, Any]]
+    stats: Callable[[Params, ObjectiveState, Batch], tuple[Terms, Beside]]
     slope: Callable[[Terms], Terms]
     split: Callable[[Terms], Terms] | None
     devices: Devices
@@ -40,10 +42,11 @@ class Parts(NamedTuple):
 
     def evaluate(
         self, params: Params, state: ObjectiveState, batch: Batch
-    ) -> tuple[Terms, Params, Any]:
-        """The sums of the whole batch, its gradient, and this device's next carry.
+    ) -> tuple[Terms, Params, Beside]:
+        """The sums of the whole batch, its gradient, and what is beside on this device.
 
-        With a `count` above 1, the leaves of `batch` have a leading axis of parts.
+        With a `count` above 1, the leaves of `batch` have a leading axis of parts, and
+        so have the auxiliary arrays.
         """
         state = state._replace(carry=self.devices.vary(state.carry))
         alone = self.count == 1 and self.devices.axis_name is None
@@ -52,9 +55,16 @@ class Parts(NamedTuple):
             single = _single(self.stats, params, state, part)
             if single is not None:
                 return self._one_pass(params, state, batch, part, single)
-        if self.count == 1:
-            return self._whole(params, state, batch)
-        return self._two_passes(params, state, batch)
+        if self.count > 1:
+            return self._two_passes(params, state, batch)
+        whole = self._whole(params, state, batch)
+        adapted = _results.adapted(whole[0])
+        # Beside a penalty, an adapted loss would be pulled back a second time.
+        if alone and self.split is None and any(adapted) and not all(adapted):
+            single = _single(self.stats, params, state, batch)
+            if single is not None:
+                return self._one_pass(params, state, batch, batch, single)
+        return whole
 
     def _varying(self, state: ObjectiveState, part: Batch) -> Callable:
         """The stats of one part as a function of parameters, local to this device."""
@@ -62,31 +72,35 @@ class Parts(NamedTuple):
 
     def _whole(
         self, params: Params, state: ObjectiveState, batch: Batch
-    ) -> tuple[Terms, Params, Any]:
+    ) -> tuple[Terms, Params, Beside]:
         """Of one part per device: the slope is pulled back once the sums are known."""
         vary, add = self.devices.vary, self.devices.add
         stats = self._varying(state, batch)
-        sums, pull, carry = jax.vjp(stats, vary(params), has_aux=True)
+        local = vary(params)
+        sums, pull, beside = jax.vjp(stats, local, has_aux=True)
         totals = add(sums)
-        return totals, add(self._pulled(pull, self._slopes(totals))), carry
+        grads = self._pulled(pull, self._slopes(totals), stats, local, sums)
+        return totals, add(grads), beside
 
     def _two_passes(
         self, params: Params, state: ObjectiveState, parts: Batch
-    ) -> tuple[Terms, Params, Any]:
+    ) -> tuple[Terms, Params, Beside]:
         """Of several parts: once for the slope, once for the gradient."""
         vary, add = self.devices.vary, self.devices.add
         params = vary(params)
 
         def sum_stats(sums: tuple, part: Batch) -> tuple[tuple, None]:
             totals, carry = sums
-            found, carry = self._varying(state._replace(carry=carry), part)(params)
-            return (_add(totals, found), carry), None
+            found, beside = self._varying(state._replace(carry=carry), part)(params)
+            return (_add(totals, found), beside.carry), None
 
-        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
+        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, Any]:
             both, carry = sums
             stats = self._varying(state._replace(carry=carry), part)
-            found, pull, carry = jax.vjp(stats, params, has_aux=True)
-            return (_add(both, (found, self._pulled(pull, slopes))), carry), None
+            found, pull, beside = jax.vjp(stats, params, has_aux=True)
+            grads = self._pulled(pull, slopes, stats, params, found)
+            both = _add(both, (found, grads))
+            return (both, beside.carry), beside.aux
 
         no_sums = self._no_sums(params, state, parts)
         (totals, _), _ = jax.lax.scan(sum_stats, (no_sums, state.carry), parts)
@@ -95,8 +109,8 @@ class Parts(NamedTuple):
         zeros = no_sums, vary(_zeros(params, rows))
         # The totals once more, instead of those above: then XLA may drop what no slope
         # needs of the first pass, which for a mean is the whole forward computation.
-        (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
-        return *add(both), carry
+        (both, carry), aux = jax.lax.scan(sum_both, (zeros, state.carry), parts)
+        return *add(both), Beside(carry, aux)
 
     def _one_pass(
         self,
@@ -105,46 +119,48 @@ class Parts(NamedTuple):
         parts: Batch,
         part: Batch,
         single: "Single",
-    ) -> tuple[Terms, Params, Any]:
+    ) -> tuple[Terms, Params, Beside]:
         """Where one number depends on parameters and data: its slope comes last."""
         vary, add = self.devices.vary, self.devices.add
         local = vary(params)
 
-        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, None]:
+        def sum_both(sums: tuple, part: Batch) -> tuple[tuple, Any]:
             both, carry = sums
             stats = self._varying(state._replace(carry=carry), part)
-            found, carry = self._unscaled(stats, local, single.at)
-            return (_add(both, found), carry), None
+            found, beside = self._unscaled(stats, local, single.at)
+            return (_add(both, found), beside.carry), beside.aux
 
         if self.count == 1:
             stats = self._varying(state, parts)
-            both, carry = self._unscaled(stats, local, single.at)
+            both, beside = self._unscaled(stats, local, single.at)
         else:
             zeros = self._no_sums(local, state, parts), vary(_zeros(local))
-            (both, carry), _ = jax.lax.scan(sum_both, (zeros, state.carry), parts)
+            (both, carry), aux = jax.lax.scan(sum_both, (zeros, state.carry), parts)
+            beside = Beside(carry, aux)
         totals, grads = add(both)
         slopes = jax.tree.leaves(self.slope(totals))
         grads = jax.tree.map(lambda g: g * slopes[single.at].astype(g.dtype), grads)
         if single.alike:
             grads = _add(grads, self._of_alike(params, state, part, single, slopes))
-        return totals, grads, carry
+        return totals, grads, beside
 
     def _unscaled(
         self, stats: Callable[[Params], tuple], params: Params, at: int
-    ) -> tuple[tuple[Terms, Params], Any]:
-        """Of one part: the sums and the gradient of one number in them; its carry."""
+    ) -> tuple[tuple[Terms, Params], Beside]:
+        """Of one part: the sums, the gradient of one number in them; what is beside."""
 
         def number(params: Params) -> tuple[jax.Array, tuple]:
-            found, carry = stats(params)
-            return jax.tree.leaves(found)[at], (found, carry)
+            found, beside = stats(params)
+            return jax.tree.leaves(found)[at], (found, beside)
 
-        _, pull, (found, carry) = jax.vjp(number, params, has_aux=True)
+        _, pull, (found, beside) = jax.vjp(number, params, has_aux=True)
         # Pulled back at about the size of the slope, so that half precision inside of
         # the model neither overflows nor underflows; a power of two loses nothing.
         scale = _power_of_two(jax.tree.leaves(self.slope(found))[at])
         (grads,) = pull(self.devices.vary(scale))
+        grads = _results.zero_unless(_results.counts(found)[at], grads)
         unscaled = lambda g: widened(g) / scale.astype(widened(g).dtype)
-        return (found, jax.tree.map(unscaled, grads)), carry
+        return (found, jax.tree.map(unscaled, grads)), beside
 
     def _of_alike(
         self,
@@ -168,9 +184,18 @@ class Parts(NamedTuple):
         slopes = self.slope(totals)
         return self.devices.vary(self.split(slopes) if self.split else slopes)
 
-    def _pulled(self, pull: Callable[[Terms], tuple[Params]], slopes: Terms) -> Params:
+    def _pulled(
+        self,
+        pull: Callable[[Terms], tuple[Params]],
+        slopes: Terms,
+        stats: Callable[[Params], tuple[Terms, Beside]],
+        params: Params,
+        found: Terms,
+    ) -> Params:
         """The gradient of one part, or one for each row of the slopes."""
         one = lambda row: jax.tree.map(widened, pull(row)[0])
+        if any(_results.adapted(found)):
+            one = lambda row: _pulled_apart(stats, params, row, found)
         return jax.vmap(one)(slopes) if self.split else one(slopes)
 
     def _no_sums(self, params: Params, state: ObjectiveState, parts: Batch) -> Terms:
@@ -205,7 +230,7 @@ def _single(
     trained, known = len(jax.tree.leaves(params)), len(jax.tree.leaves(free))
     # What a function closed over may differ from device to device, as the data do.
     data = {*jaxpr.invars[trained + known :], *jaxpr.constvars}
-    trains = reached(jaxpr, jaxpr.invars[:trained])
+    trains = reached(jaxpr, jaxpr.invars[:trained], with_slope=True)
     moves = [a and b for a, b in zip(trains, reached(jaxpr, data), strict=True)]
     alike = [i for i, trained in enumerate(trains) if trained and not moves[i]]
     leaves = zip(jax.tree.leaves(like), moves, strict=True)
@@ -217,23 +242,57 @@ def _single(
     return Single(moves.index(True), alike)
 
 
-def reached(jaxpr: Jaxpr, sources: Iterable[Var]) -> list[bool]:
-    """For each output of a traced function, whether it may depend on the sources."""
+def reached(
+    jaxpr: Jaxpr, sources: Iterable[Var], *, with_slope: bool = False
+) -> list[bool]:
+    """For each output of a traced function, whether it may depend on the sources.
+
+    Or whether it may have a slope in them, which a `stop_gradient`, as in a metric,
+    takes away.
+    """
     moving = set(sources)
     moves = lambda v: not isinstance(v, Literal) and v in moving
     for equation in jaxpr.eqns:
         into = [moves(v) for v in equation.invars]
         inner = equation.params.get("jaxpr")
+        if with_slope and equation.primitive.name == "stop_gradient":
+            continue
         if equation.primitive.name in ("jit", "pjit") and isinstance(
             inner, ClosedJaxpr
         ):
             starts = zip(inner.jaxpr.invars, into, strict=True)
-            out = reached(inner.jaxpr, [v for v, moved in starts if moved])
+            into = [v for v, moved in starts if moved]
+            out = reached(inner.jaxpr, into, with_slope=with_slope)
             ends = zip(equation.outvars, out, strict=True)
             moving.update(v for v, moved in ends if moved)
         elif any(into):
             moving.update(equation.outvars)
     return [moves(v) for v in jaxpr.outvars]
+
+
+def _pulled_apart(
+    stats: Callable[[Params], tuple[Terms, Beside]],
+    params: Params,
+    slopes: Terms,
+    found: Terms,
+) -> Params:
+    """The gradient of one part, in which each adapted loss is differentiated alone.
+
+    A slope of 0 pulled back through a division by 0 is NaN: the others do without it.
+    """
+    losses, counts = _results.adapted(found), _results.counts(found)
+
+    def of(loss: int) -> Params:
+        chosen = lambda tree: [
+            x
+            for x, own in zip(jax.tree.leaves(tree), losses, strict=True)
+            if own == loss
+        ]
+        _, pull = jax.vjp(lambda params: chosen(stats(params)[0]), params)
+        grads = jax.tree.map(widened, pull(chosen(slopes))[0])
+        return _results.zero_unless(chosen(counts)[0], grads)
+
+    return functools.reduce(_add, [of(loss) for loss in sorted({*losses})])
 
 
 def _power_of_two(x: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks
 from jaxloss.reduce import Mean
+from jaxloss.train._results import Auxiliary, Metric
 
 Params = Any
 Batch = Any
@@ -46,7 +47,8 @@ class Objective(NamedTuple):
       init: () -> ObjectiveState, in buffers of its own, which may be donated.
       stats: (params, state, batch) -> {term: Mean, or a pytree of arrays that add}.
         The sums of a batch must be the sum over its parts, whatever the parts.  If
-        `state.carry` is not None, "carry" is not a term but the next carry.
+        `state.carry` is not None, "carry" is not a term but the next carry; and under
+        "aux" there may be what `fn` of `objective` returned beside its terms.
       combine: (state, totals) -> (loss, metrics): from the sums of the whole batch
         to a scalar and a dict.  It sees no parameters and no data, so nothing in it
         can be counted once per part.
@@ -130,6 +132,9 @@ def mean(function: str, argument: str, terms: Terms, term: str) -> None:
     if term not in terms:
         known = ", ".join(map(repr, terms))
         _checks.fail(function, argument, f"the term {term!r}", f"one of {known}")
+    if isinstance(terms[term], Metric):
+        has, expected = f"the metric {term!r}", "a term of the loss (jaxloss.Mean.of)"
+        _checks.wrong_kind(function, argument, has, expected)
     if not isinstance(terms[term], Mean):
         _checks.wrong_kind(
             function,
@@ -188,39 +193,78 @@ def join(function: str, theirs: dict, own: dict) -> dict:
     return {**theirs, **own}
 
 
-def with_carry(function: str, result: Any) -> tuple[Any, Terms]:
-    """What `fn` returned beside its terms, under the key that is no term."""
-    if not isinstance(result, tuple) or len(result) != 2:
-        has = f"a result of type {kind(result)}"
-        _checks.wrong_kind(function, "fn", has, "a pair (terms, carry)")
-    if isinstance(result[0], Mapping) and "carry" in result[0]:
-        has = "the term 'carry' beside a carry"
-        _checks.fail(function, "fn", has, "another name for it")
-    return result[0], {"carry": result[1]}
+def results(function: str, result: Any, *, carried: bool) -> tuple[Any, Terms]:
+    """What `fn` returned: its terms, and what is none by the key that it has in stats.
+
+    That is `terms`, `(terms, aux)`, `(terms, carry)` or `(terms, carry, aux)`.
+    """
+    own: Terms = {}
+    if carried:
+        if not isinstance(result, tuple) or len(result) not in (2, 3):
+            has = f"a result of type {kind(result)}"
+            expected = "a pair (terms, carry), or (terms, carry, aux)"
+            _checks.wrong_kind(function, "fn", has, expected)
+        own["carry"] = result[1]
+        result = (result[0], *result[2:])
+    if isinstance(result, tuple) and len(result) in (1, 2):
+        found, *aux = result
+        if aux and aux[0] is not None:
+            own["aux"] = Auxiliary(jax.tree.map(jnp.asarray, aux[0]))
+    else:
+        found = result
+    for name in own if isinstance(found, Mapping) else ():
+        if name in found:
+            has = f"the term {name!r} beside what is no term"
+            _checks.fail(function, "fn", has, "another name for it")
+    return found, own
 
 
-def apart(function: str, stats: Terms, carry: Any) -> tuple[Terms, Any]:
-    """The terms, which add, and the next carry, which must be like the last one."""
+class Beside(NamedTuple):
+    """What the function of an objective returns beside its terms: it does not add.
+
+    Attributes:
+      carry: What the next part receives.
+      aux: Arrays of the examples of this part, or of all parts; None if there are none.
+    """
+
+    carry: Any
+    aux: Any = None
+
+    def stats(self) -> Terms:
+        """As it stands in the result of `Objective.stats`."""
+        found: Terms = {} if self.carry is None else {"carry": self.carry}
+        return found if self.aux is None else {**found, "aux": Auxiliary(self.aux)}
+
+
+def apart(function: str, stats: Terms, carry: Any) -> tuple[Terms, Beside]:
+    """The terms, which add, and what does not; the carry must be like the last one."""
+    aux = stats.get("aux") if isinstance(stats, Mapping) else None
+    if isinstance(aux, Auxiliary):
+        stats, aux = without(dict(stats), ["aux"]), aux.auxiliary
+    else:
+        aux = None  # a term of that name
     if carry is None:
-        return stats, None
+        return stats, Beside(None, aux)
     if not isinstance(stats, Mapping) or "carry" not in stats:
         _checks.fail(function, "objective", "terms without the carry", "'carry'")
-    old, new = (
-        jax.tree_util.tree_leaves_with_path(tree) for tree in (carry, stats["carry"])
-    )
+    _same_shapes(function, carry, stats["carry"])
+    return without(dict(stats), ["carry"]), Beside(stats["carry"], aux)
+
+
+def _same_shapes(function: str, old: Any, new: Any) -> None:
+    """Raises unless a carry has the structure, shapes and dtypes of the last one."""
     described = [
         {
             jax.tree_util.keystr(path): f"{jnp.result_type(x)}{list(jnp.shape(x))}"
-            for path, x in leaves
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
         }
-        for leaves in (old, new)
+        for tree in (old, new)
     ]
     if described[0] != described[1]:
         paths = described[0] | described[1]
         differ = [p for p in paths if described[0].get(p) != described[1].get(p)]
         has, expected = ({p: d.get(p) for p in differ} for d in described[::-1])
         _checks.wrong_kind(function, "carry", str(has), f"{expected}, as it was given")
-    return without(dict(stats), ["carry"]), stats["carry"]
 
 
 def unused(function: str, taken: Iterable[str], names: Iterable[str]) -> None:

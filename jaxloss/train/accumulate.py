@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxloss import _checks, _whole_batch
-from jaxloss.train import _terms
+from jaxloss.train import _results, _terms
 from jaxloss.train._devices import AxisName, Devices, widened
 from jaxloss.train._parts import reached
 from jaxloss.train._terms import Terms
@@ -64,7 +64,8 @@ def accumulate(
 
     Returns:
       `add(params, state, batch, sums)` -> `Accumulator`, with `sums=None` for the first
-      batch, and `finish(params, state, sums)` -> `Evaluation`.
+      batch, and `finish(params, state, sums)` -> `Evaluation`, whose `aux` is None:
+      arrays of examples do not add up.
 
     Raises:
       TypeError: If `objective` is not an `Objective`.
@@ -101,6 +102,7 @@ def accumulate(
             # A part of what the optimiser sees as one batch, as a micro-batch is.
             with _whole_batch.part_of_batch(in_time=True, axis_name=axis_name):
                 found = objective.stats(params, state, batch)
+            found, _ = _terms.apart("accumulate", found, None)
             return devices.vary(jax.tree.map(_wide_sum, found))
 
         new = _with_slopes(stats, devices.vary(params))
@@ -136,7 +138,8 @@ def evaluate(
       batches: The batches, of one shape, or each shape is compiled: see `pad_batch`.
 
     Returns:
-      What `combine` makes of the sums: the loss, and the metrics by name.
+      What `combine` makes of the sums: the loss, and the metrics by name; not what
+      the function of the objective returned beside its terms.
 
     Raises:
       ValueError: If there is no batch.
@@ -199,11 +202,19 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
     totals, pull = jax.vjp(stats, params)
     leaves, structure = jax.tree.flatten(totals)
 
+    apart = any(_results.adapted(totals))
+
     def slopes(at: int) -> Params:
         """Of one array in the totals, its axes first."""
         shape, size = leaves[at].shape, leaves[at].size
+        if apart:  # a slope of 0 may become NaN in a loss that is not ours
+            _, alone = jax.vjp(
+                lambda params: jax.tree.leaves(stats(params))[at], params
+            )
 
         def one(direction: jax.Array) -> Params:
+            if apart:
+                return jax.tree.map(widened, alone(direction)[0])
             cotangent = [jnp.zeros_like(x) for x in leaves]
             cotangent[at] += direction
             return jax.tree.map(widened, pull(structure.unflatten(cotangent))[0])
@@ -213,8 +224,12 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), jacobian)
 
     jaxpr = jax.make_jaxpr(stats)(params).jaxpr
-    moving = reached(jaxpr, jaxpr.invars)
-    found = [slopes(at) if moves else None for at, moves in enumerate(moving)]
+    moving = reached(jaxpr, jaxpr.invars, with_slope=True)
+    counts = _results.counts(totals)
+    found = [
+        _results.zero_unless(counts[at], slopes(at)) if moves else None
+        for at, moves in enumerate(moving)
+    ]
     return Accumulator(totals, structure.unflatten(found))
 
 

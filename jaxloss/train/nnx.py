@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
 from jaxloss import _checks
 from jaxloss.train import _terms, step
+from jaxloss.train._optimizers import extra_arguments
 from jaxloss.train.objective import Batch, Objective, ObjectiveState
 from jaxloss.train.step import AxisName, Evaluation
 
@@ -84,26 +84,8 @@ def value_and_grad(
     step.value_and_grad(objective, **options)  # raises here, not in the first step
 
     def evaluate(model: Any, state: ObjectiveState, batch: Batch) -> Evaluation:
-        graph, params, keys, rest = nnx.split(model, wrt, nnx.RngKey, ...)
-        if not jax.tree.leaves(params):
-            has = f"the value {wrt!r}, which matches no variable"
-            _checks.fail("value_and_grad", "wrt", has, "a filter of the parameters")
-        own_keys = _of_this_device(keys, axis_name)
-
-        def stats(params: Any, state: ObjectiveState, batch: Batch) -> Any:
-            rest, inner = state.carry
-            # A copy: the variables of `model` belong to another trace.
-            module = nnx.merge(graph, params, own_keys, rest, copy=True)
-            found = objective.stats(module, state._replace(carry=inner), batch)
-            found, inner = _terms.apart("value_and_grad", found, inner)
-            *_, rest = nnx.split(module, wrt, nnx.RngKey, ...)
-            return {**found, "carry": (rest, inner)}
-
-        pure = step.value_and_grad(objective._replace(stats=stats), **options)
-        found = pure(params, state._replace(carry=(rest, state.carry)), batch)
-        rest, inner = found.state.carry
-        nnx.update(model, rest)
-        return found._replace(state=found.state._replace(carry=inner))
+        params, pure = _functional(objective, model, wrt, options)
+        return _updated(model, pure(params, state, batch))
 
     return evaluate
 
@@ -127,7 +109,8 @@ def train_step(
       (model, optimizer, state, batch) -> (state, metrics), with `state` that of the
       objective and `optimizer` an `nnx.Optimizer`, whose `wrt` says what to train.
       Model and optimizer are updated in place.  The metrics are those of the
-      objective before the update, and under "loss" what is minimised.
+      objective before the update, under "loss" what is minimised, and under "aux" what
+      its function returned beside the terms, if anything.
 
     Raises:
       TypeError: As `value_and_grad`; also if `optimizer` is not an `nnx.Optimizer`.
@@ -154,20 +137,67 @@ def train_step(
     options["microbatches"] = microbatches
     value_and_grad(objective, **options)  # raises here, not in the first step
 
-    def step(
+    def take(
         model: Any, optimizer: nnx.Optimizer, state: ObjectiveState, batch: Batch
     ) -> tuple[ObjectiveState, dict[str, Any]]:
         if not isinstance(optimizer, nnx.Optimizer):
             has = f"type {type(optimizer).__name__}"
             expected = "nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
             _checks.wrong_kind("train_step", "optimizer", has, expected)
-        evaluate = value_and_grad(objective, wrt=optimizer.wrt, **options)
-        found = evaluate(model, state, batch)
-        asks = isinstance(optimizer.tx, optax.GradientTransformationExtraArgs)
-        optimizer.update(model, found.grads, **({"value": found.loss} if asks else {}))
-        return found.state, {**found.metrics, "loss": found.loss}
+        # Of the model as it is before it runs: a line search runs it again.
+        params, pure = _functional(objective, model, optimizer.wrt, options)
+        found = pure(params, state, batch)
 
-    return step
+        def elsewhere(pure_params: Any) -> tuple[jax.Array, Any]:
+            again = pure(_alike(params, pure_params), state, batch)
+            return again.loss, _alike(pure_params, again.grads)
+
+        extra = extra_arguments(optimizer.tx, elsewhere, found.loss, found.grads)
+        found = _updated(model, found)
+        optimizer.update(model, found.grads, **extra)
+        return found.state, step.reported("train_step", found, {"loss": found.loss})
+
+    return take
+
+
+def _functional(
+    objective: Objective, model: Any, wrt: Any, options: dict[str, Any]
+) -> tuple[Any, Callable[[Any, ObjectiveState, Batch], Evaluation]]:
+    """The parameters of a model, and its `train.value_and_grad` as a pure function.
+
+    The carry that comes back is that of the rest of the model and of the objective.
+    """
+    graph, params, keys, rest = nnx.split(model, wrt, nnx.RngKey, ...)
+    if not jax.tree.leaves(params):
+        has = f"the value {wrt!r}, which matches no variable"
+        _checks.fail("value_and_grad", "wrt", has, "a filter of the parameters")
+    own_keys = _of_this_device(keys, options["axis_name"])
+
+    def stats(params: Any, state: ObjectiveState, batch: Batch) -> Any:
+        rest, inner = state.carry
+        # A copy: the variables of `model` belong to another trace.
+        module = nnx.merge(graph, params, own_keys, rest, copy=True)
+        found = objective.stats(module, state._replace(carry=inner), batch)
+        found, beside = _terms.apart("value_and_grad", found, inner)
+        *_, rest = nnx.split(module, wrt, nnx.RngKey, ...)
+        return {**found, **_terms.Beside((rest, beside.carry), beside.aux).stats()}
+
+    evaluate = step.value_and_grad(objective._replace(stats=stats), **options)
+    return params, lambda params, state, batch: evaluate(
+        params, state._replace(carry=(rest, state.carry)), batch
+    )
+
+
+def _updated(model: Any, found: Evaluation) -> Evaluation:
+    """What was found, with the rest of the model put where it belongs."""
+    rest, inner = found.state.carry
+    nnx.update(model, rest)
+    return found._replace(state=found.state._replace(carry=inner))
+
+
+def _alike(tree: Any, values: Any) -> Any:
+    """The values in the structure of a tree: with or without boxes around arrays."""
+    return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(values))
 
 
 def _of_this_device(keys: Any, axis_name: AxisName) -> Any:

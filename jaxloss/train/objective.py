@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import _checks
-from jaxloss.train import _terms
+from jaxloss.train import _results, _terms
 from jaxloss.train._terms import (
     Batch as Batch,
     Objective as Objective,
@@ -26,7 +26,7 @@ from jaxloss.train._terms import (
 
 
 def objective(
-    fn: Callable[..., Mapping[str, Any] | tuple[Mapping[str, Any], Any]],
+    fn: Callable[..., Mapping[str, Any] | tuple],
     combine: Callable[[ObjectiveState, Terms], tuple[jax.Array, dict]] | None = None,
     *,
     weights: Mapping[str, Setting] | None = None,
@@ -42,20 +42,24 @@ def objective(
     Args:
       fn: `fn(params, batch, **hyperparameters) -> {term: jaxloss.Mean}`, a sum over
         the examples of the batch.  With a `combine` of your own, a term may also be
-        a pytree of plain sums, such as the counts of a Dice coefficient.
+        a pytree of plain sums, such as the counts of a Dice coefficient.  A term may
+        be a `train.metric`, which is reported and not minimised.  `fn` may return a
+        pair (terms, aux): arrays with a leading axis of examples, such as logits, that
+        a step hands back, in the order of the batch.
       combine: `(state, totals) -> (loss, metrics)`, any differentiable function of the
         totals; default the weighted sum above.
       weights: w by term, as in `weighted`; a term that is not named has weight 1.
       carry: The first value of what a model changes as it runs, such as the
         `batch_stats` of Flax Linen: a pytree of arrays.  Then `fn(params, batch,
-        carry=...)` returns a pair, the terms and the next carry.  Micro-batches hand
-        it on; no gradient flows through it.
+        carry=...)` returns (terms, next carry), or (terms, next carry, aux).
+        Micro-batches hand it on; no gradient flows through it.
       **hyperparameters: What else `fn` takes.  A float or an array of floats becomes
         part of the state, as float32: sweep it, replace it, without compiling again.
         A callable is a schedule: `fn` receives its value at the step count.
 
     Returns:
-      An `Objective`.  Its metrics are the unweighted mean of each term, by name.
+      An `Objective`.  Its metrics are the unweighted mean of each term, by name, and
+      what `combine` returned, with the mean of each `train.metric`.
 
     Raises:
       TypeError: If a hyperparameter is neither floating-point nor a schedule (bind a
@@ -88,21 +92,28 @@ def objective(
         return ObjectiveState(jnp.zeros((), jnp.int32), initial(), first)
 
     def stats(params: Params, state: ObjectiveState, batch: Batch) -> Terms:
-        values = current(state)
-        if carry is None:
-            found, own = fn(params, batch, **values), {}
-        else:
-            found = fn(params, batch, carry=state.carry, **values)
-            found, own = _terms.with_carry("objective", found)
+        values, carried = current(state), carry is not None
+        if carried:
+            values["carry"] = state.carry
+        found = fn(params, batch, **values)
+        found, own = _terms.results("objective", found, carried=carried)
         terms = _terms.terms("objective", "fn", found)
-        if combine is None:
-            for term in terms:
-                _terms.mean("objective", "fn", terms, term)
+        trained = _results.minimised(terms)
+        if not trained:
+            has = f"nothing but metrics, {list(terms)}"
+            _checks.fail("objective", "fn", has, "a term that is minimised")
+        for term in trained if combine is None else ():
+            _terms.mean("objective", "fn", terms, term)
         return terms | own
 
     def checked(state: ObjectiveState, totals: Terms) -> tuple[jax.Array, dict]:
-        result = (combine or _sum_of_means)(state, totals)
-        return scalar_and_metrics("objective", result)
+        result = (combine or _sum_of_means)(state, _results.minimised(totals))
+        loss, theirs = scalar_and_metrics("objective", result)
+        own = _results.metrics(totals)
+        for name in own.keys() & theirs.keys():
+            has = f"the metric {name!r}, which `fn` returns too"
+            _checks.fail("objective", "combine", has, "a name of its own")
+        return loss, theirs | own
 
     plain = Objective(init, stats, checked)
     return plain if weights is None else _weighted("objective", plain, weights)

@@ -159,7 +159,8 @@ def scaled_train_step(
     Returns:
       (ScaledState, batch) -> (ScaledState, metrics): the metrics of the objective;
       "loss", which is minimised; "loss_scale", under which this gradient was found;
-      and "skipped", the steps skipped so far, this one included.
+      "skipped", the steps skipped so far, this one included; and "aux", as in
+      `train_step`.
 
     Raises:
       TypeError: See `train_step`.
@@ -197,9 +198,15 @@ def scaled_train_step(
         # What is thrown away must not be NaN either, nor 0, which a norm may divide by:
         # debugging would stop at it.
         grads = jax.tree.map(lambda g: jnp.where(finite, g, 1), found.grads)
-        update = optax.with_extra_args_support(optimizer).update
-        updates, opt_state = update(
-            grads, state.opt_state, state.params, value=found.loss
+        extra = step.asked_for(
+            optimizer,
+            evaluate,
+            state.objective_state,
+            batch,
+            found._replace(grads=grads),
+        )
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, **extra
         )
         params = optax.apply_updates(state.params, updates)
         scale = held.adjusted(finite)
@@ -207,7 +214,7 @@ def scaled_train_step(
         old = state._replace(loss_scale=scale)
         new = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
         own = {"loss": found.loss, "loss_scale": held.scale, "skipped": scale.skipped}
-        return new, {**found.metrics, **own}
+        return new, step.reported("scaled_train_step", found, own)
 
     return take
 

@@ -16,8 +16,9 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _whole_batch
 from jaxloss.train import _terms
 from jaxloss.train._devices import AxisName, Devices
+from jaxloss.train._optimizers import extra_arguments
 from jaxloss.train._parts import Parts
-from jaxloss.train._terms import Terms
+from jaxloss.train._terms import Beside, Terms
 from jaxloss.train.objective import (
     Batch,
     Objective,
@@ -37,12 +38,16 @@ class Evaluation(NamedTuple):
       grads: The gradient, like the parameters in structure, shape and dtype.
       state: The state of the next step: its count is one higher, its carry is that
         of the last part.
+      aux: What the function of the objective returned beside its terms, for all
+        examples of this device in their order; None if nothing.  No gradient flows
+        through it.
     """
 
     loss: jax.Array
     metrics: dict[str, Any]
     grads: Params
     state: ObjectiveState
+    aux: Any = None
 
 
 def value_and_grad(
@@ -76,8 +81,9 @@ def value_and_grad(
         batch with examples of weight 0.
       axis_name: The mesh axes, one name or a tuple, that the batch is sharded over
         in `shard_map`, `pmap` or `vmap`; the parameters must be replicated over
-        them.  Everything that comes back is the same on all devices.  Leave it out
-        under plain `jit`, where a sharded batch is one global array.
+        them.  Everything that comes back is the same on all devices, but for `aux`,
+        which is that of a device's own examples: shard it as the batch is.  Leave it
+        out under plain `jit`, where a sharded batch is one global array.
       loss_scale: Multiplies the slope of `combine` on its way back, so that float16
         gradients inside the model do not underflow; a power of two loses nothing.
         The gradient is divided by it, in float32: it comes back unscaled, and loss
@@ -92,7 +98,8 @@ def value_and_grad(
         is not floating-point.
       ValueError: If `microbatches` < 1 or `loss_scale` <= 0, or, while tracing, if
         the leaves of the batch differ in length, `microbatches` does not divide it,
-        or the loss is not a scalar.
+        the loss is not a scalar, or an array of `aux` in micro-batches has no leading
+        axis of their examples.
       NameError: While tracing, if `axis_name` is not bound.
 
     Example:
@@ -156,15 +163,20 @@ def train_step(
 
     Args:
       objective: What to minimise.
-      optimizer: Any optax transformation.  It also receives `value`, the loss, for
-        those that ask for it, such as `optax.contrib.reduce_on_plateau`.
+      optimizer: Any transformation of optax that takes one gradient.  What others ask
+        for beside it they receive, for the whole batch, whatever it is cut into:
+        `value`, `grad` and `value_fn`, as line searches (`optax.lbfgs`), Polyak's
+        step and `reduce_on_plateau` do; `grad_fn`, as `optax.contrib.sam`; `obj_fn`,
+        as `optax.contrib.sophia`.  These functions start from the carry of this step
+        and leave it where it is.
       microbatches: As in `value_and_grad`.
       axis_name: As in `value_and_grad`.
       loss_scale: As in `value_and_grad`.
 
     Returns:
       (TrainState, batch) -> (TrainState, metrics): the metrics of the objective,
-      before the update, and under "loss" the scalar that is minimised.
+      before the update, under "loss" the scalar that is minimised, and under "aux"
+      what its function returned beside the terms, if anything.
 
     Raises:
       TypeError: If `optimizer` is not an optax transformation; see `value_and_grad`.
@@ -191,18 +203,45 @@ def train_step(
         axis_name=axis_name,
         loss_scale=loss_scale,
     )
-    update = optax.with_extra_args_support(optimizer).update
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         found = evaluate(state.params, state.objective_state, batch)
-        updates, opt_state = update(
-            found.grads, state.opt_state, state.params, value=found.loss
+        extra = asked_for(optimizer, evaluate, state.objective_state, batch, found)
+        updates, opt_state = optimizer.update(
+            found.grads, state.opt_state, state.params, **extra
         )
         params = optax.apply_updates(state.params, updates)
-        metrics = {**found.metrics, "loss": found.loss}
+        metrics = reported("train_step", found, {"loss": found.loss})
         return TrainState(params, opt_state, found.state), metrics
 
     return step
+
+
+def reported(function: str, found: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """What a step returns beside its state: metrics, the loss, auxiliary arrays."""
+    if found.aux is None:
+        return {**found.metrics, **own}
+    if "aux" in found.metrics:
+        has = "a metric 'aux' beside auxiliary arrays"
+        _checks.fail(function, "objective", has, "another name for it")
+    return {**found.metrics, **own, "aux": found.aux}
+
+
+def asked_for(
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[Params, ObjectiveState, Batch], Evaluation],
+    state: ObjectiveState,
+    batch: Batch,
+    found: Evaluation,
+    **own: Any,
+) -> dict[str, Any]:
+    """What an optimiser receives beside the gradient: `extra_arguments` of a batch."""
+
+    def elsewhere(params: Params) -> tuple[jax.Array, Params]:
+        again = evaluate(params, state, batch)
+        return again.loss, again.grads
+
+    return extra_arguments(optimizer, elsewhere, found.loss, found.grads, **own)
 
 
 def optax_transformation(function: str, optimizer: Any) -> None:
@@ -210,6 +249,11 @@ def optax_transformation(function: str, optimizer: Any) -> None:
     if not isinstance(optimizer, optax.GradientTransformation):
         has = f"type {type(optimizer).__name__}"
         expected = "an optax transformation, such as optax.adam(1e-3)"
+        if isinstance(optimizer, optax.MultiSteps):
+            expected += (
+                "; in the place of MultiSteps, which averages batches of unequal "
+                "weight, microbatches= or train.accumulate"
+            )
         _checks.wrong_kind(function, "optimizer", has, expected)
 
 
@@ -232,11 +276,13 @@ def differentiated(
     _checks.in_interval("value_and_grad", "(0, inf)", loss_scale=loss_scale)
     devices = Devices("value_and_grad", axis_name)
 
-    def stats(params: Params, state: ObjectiveState, part: Batch) -> tuple[Terms, Any]:
+    def stats(
+        params: Params, state: ObjectiveState, part: Batch
+    ) -> tuple[Terms, Beside]:
         with _whole_batch.part_of_batch(in_time=microbatches > 1, axis_name=axis_name):
             found = objective.stats(params, state, part)
-        found, carry = _terms.apart("value_and_grad", found, state.carry)
-        return jax.tree.map(_wide_sum, found), carry
+        found, beside = _terms.apart("value_and_grad", found, state.carry)
+        return jax.tree.map(_wide_sum, found), beside
 
     def evaluate(params: Params, state: ObjectiveState, batch: Batch) -> Evaluation:
         params = jax.tree_util.tree_map_with_path(_parameter, params)
@@ -252,14 +298,17 @@ def differentiated(
             return jax.tree.map(lambda x: x * _like(x, loss_scale), slopes)
 
         parts = Parts(stats, slope, split, devices, microbatches)
-        totals, grads, carry = parts.evaluate(params, state, batch)
+        totals, grads, beside = parts.evaluate(params, state, batch)
+        aux = beside.aux
+        if microbatches > 1:
+            aux = _joined(aux, batch)
         loss, metrics = combine(totals)
         grads = jax.tree.map(
             lambda p, g: (g / _like(g, loss_scale)).astype(p.dtype), params, grads
         )
         count = optax.safe_increment(state.count)
-        state = state._replace(count=count, carry=devices.agree(carry))
-        return Evaluation(loss, metrics, grads, state)
+        state = state._replace(count=count, carry=devices.agree(beside.carry))
+        return Evaluation(loss, metrics, grads, state, aux)
 
     return evaluate
 
@@ -280,6 +329,24 @@ def _cut(batch: Batch, count: int) -> Batch:
     return jax.tree.map(
         lambda x: x.reshape(size // count, count, *x.shape[1:]).swapaxes(0, 1), batch
     )
+
+
+def _joined(aux: Any, parts: Batch) -> Any:
+    """The rows of all parts in the order of the batch: the inverse of `_cut`."""
+    count, size, *_ = jax.tree.leaves(parts)[0].shape
+
+    def one(path: tuple, x: jax.Array) -> jax.Array:
+        if x.shape[1:2] != (size,):
+            where = jax.tree_util.keystr(path) or "its root"
+            has = f"shape {x.shape[1:]} at {where}, of micro-batches of {size} examples"
+            expected = (
+                "a leading axis of examples (a mean over them is train.metric, what "
+                "the next part needs is the carry)"
+            )
+            _checks.fail("value_and_grad", "aux", has, expected)
+        return x.swapaxes(0, 1).reshape(count * size, *x.shape[2:])
+
+    return jax.tree_util.tree_map_with_path(one, aux)
 
 
 def _sizes(batch: Batch) -> dict[str, int]:

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks
-from jaxloss.train import _terms, step
+from jaxloss.train import _results, _terms, step
 from jaxloss.train._terms import Terms
 from jaxloss.train.objective import (
     Batch,
@@ -33,6 +33,7 @@ class TaskEvaluation(NamedTuple):
       rest: The gradient of all terms that are no tasks, such as a penalty; None if
         there are none.
       state: The state of the next step.
+      aux: As in `Evaluation`.
     """
 
     loss: jax.Array
@@ -41,6 +42,7 @@ class TaskEvaluation(NamedTuple):
     grads: Params
     rest: Params | None
     state: ObjectiveState
+    aux: Any = None
 
 
 def task_gradients(
@@ -102,7 +104,7 @@ def task_gradients(
         return loss, {"metrics": metrics, "losses": jnp.stack(losses)}
 
     def split(slopes: Terms) -> Terms:
-        others = _terms.without(slopes, terms)
+        others = _terms.without(_results.minimised(slopes), terms)
         rows = [{term} for term in terms] + ([set(others)] if others else [])
 
         def kept(term: str, x: jax.Array) -> jax.Array:
@@ -131,7 +133,13 @@ def task_gradients(
             rest = jax.tree.map(lambda g: g[tasks], found.grads)
         own = found.metrics
         return TaskEvaluation(
-            found.loss, own["metrics"], own["losses"], grads, rest, found.state
+            found.loss,
+            own["metrics"],
+            own["losses"],
+            grads,
+            rest,
+            found.state,
+            found.aux,
         )
 
     return evaluate
@@ -190,7 +198,12 @@ def task_train_step(
         axis_name=axis_name,
         loss_scale=loss_scale,
     )
-    update = optax.with_extra_args_support(optimizer).update
+    whole = step.value_and_grad(
+        objective,
+        microbatches=microbatches,
+        axis_name=axis_name,
+        loss_scale=loss_scale,
+    )
 
     def like(path: tuple, p: jax.Array, u: jax.Array) -> None:
         if jnp.shape(p) != jnp.shape(u):
@@ -204,17 +217,29 @@ def task_train_step(
 
     def take(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         found = evaluate(state.params, state.objective_state, batch)
-        updates, opt_state = update(
-            found.grads,
-            state.opt_state,
-            state.params,
-            value=found.loss,
+        extra = step.asked_for(
+            optimizer,
+            whole,
+            state.objective_state,
+            batch,
+            step.Evaluation(found.loss, found.metrics, _summed(found), found.state),
             losses=found.losses,
             rest=found.rest,
         )
+        updates, opt_state = optimizer.update(
+            found.grads, state.opt_state, state.params, **extra
+        )
         jax.tree_util.tree_map_with_path(like, state.params, updates)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**found.metrics, "loss": found.loss}
+        metrics = step.reported("task_train_step", found, {"loss": found.loss})
         return TrainState(params, opt_state, found.state), metrics
 
     return take
+
+
+def _summed(found: TaskEvaluation) -> Params:
+    """The gradient of the objective, which a line search compares slopes with."""
+    total = jax.tree.map(lambda g: jnp.sum(g, axis=0, dtype=g.dtype), found.grads)
+    if found.rest is None:
+        return total
+    return jax.tree.map(jnp.add, total, found.rest)

@@ -136,6 +136,15 @@ def test_a_constant_is_counted_once():
     np.testing.assert_allclose(total.compute(), 0.7, rtol=2**-22)
 
 
+def test_a_number_per_batch_is_averaged_over_parts():
+    """Each part counts once, whatever its size; half precision adds up in float32."""
+    total = sum([Mean.per_batch(x) for x in (0.5, jnp.float16(1.25), 2)])
+    assert isinstance(total, Mean)
+    assert total.compute() == 1.25
+    with pytest.raises(TypeError, match=r"^Mean.per_batch: `value` has dtype complex"):
+        Mean.per_batch(1j)
+
+
 def test_mean_is_a_pytree():
     """A Mean passes through jit, vmap and scan."""
     rows = jnp.arange(6.0).reshape(2, 3)

@@ -799,6 +799,10 @@ BAD_CALLS = {
         plain
     )(3, plain.init(), jnp.ones(2)),
     "train_step: `optimizer` has type float": lambda: untyped.train_step(plain, 0.1),
+    "train_step: `optimizer` has type MultiSteps; expected an optax transformation, "
+    "such as optax.adam(1e-3); in the place of": lambda: untyped.train_step(
+        plain, optax.MultiSteps(optax.sgd(0.1), 2)
+    ),
 }
 
 
