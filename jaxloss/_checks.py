@@ -65,10 +65,19 @@ def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ..
 
 
 def widened(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
-    """Converts boolean, integer or floating arrays to one dtype, at least float32."""
+    """Converts boolean, integer or floating arrays to one dtype, at least float32.
+
+    Without any floating one that is the default: float64 where `jax_enable_x64` is on.
+    """
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     floats = [x for x in converted.values() if jnp.issubdtype(x.dtype, jnp.floating)]
-    return real(loss, jnp.empty((), _wide(*floats)), **converted)
+    wide = _wide(*floats) if floats else default_float()
+    return real(loss, jnp.empty((), wide), **converted)
+
+
+def default_float() -> jnp.dtype:
+    """What `jnp.zeros(())` is now: float64 where `jax_enable_x64` is on."""
+    return jnp.result_type(float)
 
 
 def same_shape(loss: str, **arrays: jax.Array) -> None:
