@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, _pairs
 
 
-@_jit.kernel("num_classes", smoothing="[0, 1]")
+@_jit.kernel("num_classes", ids="labels", smoothing="[0, 1]")
 def smooth_labels(
     labels: ArrayLike,
     *,
@@ -116,7 +116,7 @@ def smooth_binary_labels(
     return (1 - smoothing) * labels + 0.5 * smoothing
 
 
-@_jit.kernel("num_classes")
+@_jit.kernel("num_classes", ids="labels")
 def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     r"""Which classes of an order a label is above: K - 1 binary labels.
 
@@ -154,7 +154,7 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     return jnp.where(known, levels.astype(_checks.default_float()), jnp.nan)
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def pair_masks(
     labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -167,7 +167,10 @@ def pair_masks(
     depend on the data.  A mining rule is one more mask: `positives & (distances > r)`.
 
     Args:
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids:
+        also the 64-bit hashes and keys of a NumPy array, of which JAX keeps 32 bits
+        (and of which `jit` has cut off the rest, if it is handed them: renumber them
+        before by `np.unique(ids, return_inverse=True)[1]`).
       where: Boolean mask of the shape of `labels`, default all true.  A masked
         example, such as padding, is in no pair.
 

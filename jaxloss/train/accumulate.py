@@ -139,7 +139,8 @@ def evaluate(
       What `combine` makes of the sums: the loss, and the metrics by name.
 
     Raises:
-      ValueError: If there is no batch.
+      ValueError: If there is no batch, or one has an integer that JAX would cut to 32
+        bits, such as a hashed id.
 
     Example:
       >>> from jaxloss import train
@@ -152,6 +153,7 @@ def evaluate(
     stats = jax.jit(objective.stats)
     totals = None
     for batch in batches:
+        _checks.no_wide_integers("evaluate", batches=batch)
         found, _ = _terms.apart("evaluate", stats(params, state, batch), state.carry)
         found = jax.tree.map(_wide_sum, found)
         totals = found if totals is None else jax.tree.map(jnp.add, totals, found)

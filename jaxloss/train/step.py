@@ -92,7 +92,7 @@ def value_and_grad(
         is not floating-point.
       ValueError: If `microbatches` < 1 or `loss_scale` <= 0, or, while tracing, if
         the leaves of the batch differ in length, `microbatches` does not divide it,
-        or the loss is not a scalar.
+        one has an integer that JAX would cut to 32 bits, or the loss is not a scalar.
       NameError: While tracing, if `axis_name` is not bound.
 
     Example:
@@ -266,6 +266,7 @@ def differentiated(
 
 def _cut(batch: Batch, count: int) -> Batch:
     """The parts, along a new leading axis; part k has examples k, k + count, ..."""
+    _checks.no_wide_integers("value_and_grad", batch=batch)
     sizes = _sizes(batch)
     (size, *others) = sorted(set(sizes.values()))
     if others:
