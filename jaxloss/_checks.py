@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,62 @@ _KERAS = {
 
 def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
     """Converts; raises `TypeError` for what is no array and no number."""
+    wide = wide_integers(x)
+    if wide is not None:
+        refuse_wide(loss, name, wide)
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
         ) from error
+    except OverflowError:
+        has = "an integer of more bits than JAX has for one"
+        fail(loss, name, has, "smaller integers, or ids in a NumPy array of 64 bits")
+
+
+def wide_integers(x: Any) -> np.ndarray | None:
+    """`x` in NumPy, if some of its integers need the 64 bits that are off in JAX.
+
+    JAX keeps the lower 32 of them without a word: 2^32 + 1 becomes 1.  Of a tracer they
+    are lost already.
+    """
+    if isinstance(x, float) or (isinstance(x, int) and -(2**31) <= x < 2**31):
+        return None
+    if isinstance(x, jax.Array | np.ndarray | np.generic) and x.dtype.itemsize < 8:
+        return None
+    if jnp.result_type(int) == np.int64:
+        return None
+    try:
+        host = np.asarray(x)
+    except (TypeError, ValueError):  # a tracer; or no array, which others say
+        return None
+    if host.dtype not in (np.int64, np.uint64) or not host.size:
+        return None
+    bits = np.iinfo(np.int32 if host.dtype == np.int64 else np.uint32)
+    return host if host.min() < bits.min or host.max() > bits.max else None
+
+
+def refuse_wide(loss: str, name: str, wide: np.ndarray) -> NoReturn:
+    """Raises `ValueError` for integers that JAX would cut to 32 bits."""
+    largest = max(wide.max(), wide.min(), key=lambda x: abs(int(x)))
+    fail(
+        loss,
+        name,
+        f"the {wide.dtype} number {largest}, of which JAX would keep 32 bits",
+        "smaller integers or floating-point numbers; of ids only equality counts, so "
+        "np.unique(ids, return_inverse=True)[1] serves as well (or turn "
+        "jax_enable_x64 on)",
+    )
+
+
+def no_wide_integers(loss: str, **tree: Any) -> None:
+    """Raises `ValueError` at a leaf of data that a program of ours would cut short."""
+    ((name, given),) = tree.items()
+    for path, x in jax.tree_util.tree_leaves_with_path(given):
+        wide = wide_integers(x)
+        if wide is not None:
+            refuse_wide(loss, f"{name}{jax.tree_util.keystr(path)}", wide)
 
 
 def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -73,10 +123,19 @@ def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ..
 
 
 def widened(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
-    """Converts boolean, integer or floating arrays to one dtype, at least float32."""
+    """Converts boolean, integer or floating arrays to one dtype, at least float32.
+
+    Without any floating one that is the default: float64 where `jax_enable_x64` is on.
+    """
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     floats = [x for x in converted.values() if jnp.issubdtype(x.dtype, jnp.floating)]
-    return real(loss, jnp.empty((), _wide(*floats)), **converted)
+    wide = _wide(*floats) if floats else default_float()
+    return real(loss, jnp.empty((), wide), **converted)
+
+
+def default_float() -> jnp.dtype:
+    """What `jnp.zeros(())` is now: float64 where `jax_enable_x64` is on."""
+    return jnp.result_type(float)
 
 
 def same_shape(loss: str, **arrays: jax.Array) -> None:
@@ -265,9 +324,12 @@ def positive_integer(loss: str, **value: int) -> None:
 
 def number(loss: str, name: str, value: ArrayLike, expected: str) -> jax.Array:
     """Converts to an array; raises `TypeError` unless real and not boolean."""
+    wide = wide_integers(value)
+    if wide is not None:
+        refuse_wide(loss, name, wide)
     try:
         x = None if isinstance(value, str) else jnp.asarray(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         x = None
     if x is None or not _is_real(x) or x.dtype == bool:
         has = f"type {type(value).__name__}" if x is None else f"dtype {x.dtype}"

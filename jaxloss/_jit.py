@@ -6,8 +6,8 @@
 The body is traced once for each shape and type of its arrays, and checks them then: a
 second call costs no check.  What shapes and types do not tell is looked at in each
 call, in Python alone, before the program runs: whether numbers lie in their intervals,
-and what lists and NumPy's scalars are.  A number is an argument of the program, not a
-constant in it, so a new value compiles nothing.
+NumPy's integers in 32 bits, and what lists and NumPy's scalars are.  A number is an
+argument of the program, not a constant in it, so a new value compiles nothing.
 
 Not inlined: where a caller's `jit` traces a loss, it finds one equation, named after
 the loss, in the compiled program and in profiles too.
@@ -32,6 +32,7 @@ Reader = Callable[[Any], Any]
 
 def kernel(
     *static: str,
+    ids: str = "",
     trees: tuple[str, ...] = (),
     left_out: Mapping[str, float] = MappingProxyType({}),
     **intervals: str,
@@ -40,6 +41,8 @@ def kernel(
 
     Args:
       *static: Arguments that are part of the program: axes, sizes, flags, functions.
+      ids: The argument of class or group ids.  Of 64 bits, where JAX has 32, they get
+        other numbers, which are equal to each other and to classes where the ids were.
       trees: Arguments that are pytrees of arrays.
       left_out: Hyperparameters that the body gets as None where they are this Python
         number: a part times 0 would still cost its gradient.
@@ -49,7 +52,8 @@ def kernel(
     def attach(fn: Callable[Given, Result]) -> Callable[Given, Result]:
         fn.__name__ = name = fn.__name__.removeprefix("_")
         given = inspect.signature(fn).parameters
-        readers = {p: _reader(name, p, static, trees, intervals) for p in given}
+        readers = {p: _reader(name, p, static, ids, trees, intervals) for p in given}
+        assert not ids or ids in given
         compiled = jax.jit(fn, static_argnames=static)
         targets_first = "y_true" in given  # of `compat.keras`
         # A default is an argument too, or the first other value would compile again.
@@ -86,6 +90,7 @@ def _reader(
     function: str,
     name: str,
     static: tuple[str, ...],
+    ids: str,
     trees: tuple[str, ...],
     intervals: dict[str, str],
 ) -> Reader:
@@ -94,15 +99,35 @@ def _reader(
         return functools.partial(_number, function, name, intervals[name])
     if name in static:
         return functools.partial(_static, function, name)
-    read = functools.partial(_array, function, name)
+    read = functools.partial(_ids if name == ids else _array, function, name)
     return functools.partial(jax.tree.map, read) if name in trees else read
 
 
 def _array(function: str, name: str, x: Any) -> Any:
     """What `jit` takes as an array, as it is; lists and the like, as an array."""
+    wide = _checks.wide_integers(x)
+    if wide is not None:
+        _checks.refuse_wide(function, name, wide)
     if isinstance(x, jax.Array | float | int) or x is None or _is_numeric(x):
         return x
     return _checks.array(function, name, x)
+
+
+def _ids(function: str, name: str, x: Any) -> Any:
+    """`_array` of ids: as equal to each other, and to a class, in 32 bits as in 64."""
+    wide = _checks.wide_integers(x)
+    if wide is None:
+        return _array(function, name, x)
+    short = wide.astype(np.int32 if wide.dtype == np.int64 else np.uint32)
+    beyond = short != wide
+    others, which = np.unique(wide[beyond], return_inverse=True)
+    # From the largest number down, which is no class, those that are no id here.
+    taken = np.unique(short[~beyond])
+    last = int(np.iinfo(short.dtype).max)
+    free = last - np.arange(others.size + taken.size)
+    free = free[~np.isin(free, taken)]
+    short[beyond] = free[which].astype(short.dtype)
+    return short
 
 
 def _is_numeric(x: Any) -> bool:
@@ -124,7 +149,7 @@ def _number(function: str, name: str, interval: str, x: Any) -> Any:
     if not _is_numeric(values):
         return _checks.array(function, name, x)
     _checks.in_interval(function, interval, **{name: values})
-    return values
+    return _array(function, name, values)
 
 
 def _static(function: str, name: str, x: Any) -> Any:

@@ -27,7 +27,7 @@ from jaxloss import _checks, _classes, _jit, _pairs, _whole_batch, stable
 AxisName = Hashable | tuple[Hashable, ...]
 
 
-@_jit.kernel("axis_name")
+@_jit.kernel("axis_name", ids="labels")
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -108,7 +108,7 @@ def softmax_cross_entropy(
 
 
 @_whole_batch.require("embeddings")
-@_jit.kernel("axis_name", temperature="(0, inf)")
+@_jit.kernel("axis_name", ids="labels", temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -182,7 +182,7 @@ def nt_xent(
 
 
 @_whole_batch.require("embeddings")
-@_jit.kernel("axis_name", temperature="(0, inf)")
+@_jit.kernel("axis_name", ids="labels", temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,

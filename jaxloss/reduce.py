@@ -199,7 +199,8 @@ def top_k_mean(
 
     Args:
       losses: Per-example losses, any shape.
-      k: How many to keep, a Python integer >= 1.  Where fewer count, all of them.
+      k: How many to keep, a Python integer >= 1.  Where fewer count, all of them.  A
+        NaN is the largest loss of all, whatever its sign, as an example that diverged.
       weights: Weights >= 0, same shape as `losses`, of those that are kept.
       where: Boolean mask, same shape as `losses`; a masked loss is never kept.
       axis: The one axis to choose along; default: choose among all.
@@ -231,12 +232,19 @@ def top_k_mean(
         losses, weights, where = (
             jnp.moveaxis(x, axis, -1) for x in (losses, weights, where)
         )
-    ranked = jnp.where(where, losses, -jnp.inf)
+    # `inf - inf` is a NaN with its sign bit set on x86, which sorts below -inf.
+    diverged = jnp.isnan(losses)
+    ranked = jnp.where(diverged, jnp.inf, losses)
+    # A masked loss comes after every other one, one of -inf included.
+    least = float(jnp.finfo(losses.dtype).min)
+    ranked = jnp.where(where, jnp.maximum(ranked, least), -jnp.inf)
     _, kept = jax.lax.top_k(jax.lax.stop_gradient(ranked), min(k, losses.shape[-1]))
+    counts = diverged & (weights != 0)  # and not one that has a rank beside infinity
     losses, weights, where = (
         jnp.take_along_axis(x, kept, axis=-1) for x in (losses, weights, where)
     )
-    return _quotient(_of("top_k_mean", losses, weights, where, -1, "weights"))
+    mean = _quotient(_of("top_k_mean", losses, weights, where, -1, "weights"))
+    return mean + xla.nan_unless(~jnp.any(counts, axis=-1), mean)
 
 
 def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.Array]:

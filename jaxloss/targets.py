@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, _pairs
 
 
-@_jit.kernel("num_classes", smoothing="[0, 1]")
+@_jit.kernel("num_classes", ids="labels", smoothing="[0, 1]")
 def smooth_labels(
     labels: ArrayLike,
     *,
@@ -39,8 +39,8 @@ def smooth_labels(
         uniform distribution is over the others, K of them.
 
     Returns:
-      Distributions `(..., K)`, at least float32, which sum to 1 as `labels` do; a row
-      of NaN where an id is not a class.
+      Distributions `(..., K)`, at least float32 (of ids, the default float of JAX),
+      which sum to 1 as `labels` do; a row of NaN where an id is not a class.
 
     Raises:
       TypeError: If `labels` or `where` has another dtype, `num_classes` is not a Python
@@ -91,7 +91,8 @@ def smooth_binary_labels(
         broadcasts to the shape of `labels`.
 
     Returns:
-      Labels of the same shape, at least float32, in [0, 1].
+      Labels of the same shape in [0, 1], at least float32 (of integers, the default
+      float of JAX).
 
     Raises:
       TypeError: If `labels` is not real.
@@ -115,7 +116,7 @@ def smooth_binary_labels(
     return (1 - smoothing) * labels + 0.5 * smoothing
 
 
-@_jit.kernel("num_classes")
+@_jit.kernel("num_classes", ids="labels")
 def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     r"""Which classes of an order a label is above: K - 1 binary labels.
 
@@ -129,8 +130,8 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
       num_classes: K.
 
     Returns:
-      Levels `(..., K - 1)`, 0 or 1 and float32, of which the first y are 1; a row of
-      NaN where an id is not a class.
+      Levels `(..., K - 1)`, 0 or 1 in the default float of JAX, of which the first y
+      are 1; a row of NaN where an id is not a class.
 
     Raises:
       TypeError: If `labels` is not integer, or `num_classes` not a Python integer.
@@ -150,10 +151,10 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     shape = (*ids.shape[:-1], num_classes - 1)
     levels = ids > lax.broadcasted_iota(ids.dtype, shape, len(shape) - 1)
     known = (ids >= 0) & (ids < num_classes)
-    return jnp.where(known, levels.astype(jnp.float32), jnp.nan)
+    return jnp.where(known, levels.astype(_checks.default_float()), jnp.nan)
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def pair_masks(
     labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -166,7 +167,10 @@ def pair_masks(
     depend on the data.  A mining rule is one more mask: `positives & (distances > r)`.
 
     Args:
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids:
+        also the 64-bit hashes and keys of a NumPy array, of which JAX keeps 32 bits
+        (and of which `jit` has cut off the rest, if it is handed them: renumber them
+        before by `np.unique(ids, return_inverse=True)[1]`).
       where: Boolean mask of the shape of `labels`, default all true.  A masked
         example, such as padding, is in no pair.
 
@@ -272,7 +276,7 @@ def _distributions(loss: str, labels: ArrayLike, num_classes: int | None) -> jax
     _checks.positive_integer(loss, num_classes=num_classes)
     ids = _checks.class_ids(loss, labels=labels)
     known = (ids >= 0) & (ids < num_classes)
-    one_hot = jax.nn.one_hot(ids, num_classes, dtype=jnp.float32)
+    one_hot = jax.nn.one_hot(ids, num_classes, dtype=_checks.default_float())
     return jnp.where(known[..., None], one_hot, jnp.nan)
 
 

@@ -8,7 +8,7 @@ from jaxloss import _checks, _jit
 from jaxloss.losses.language import sequence
 
 
-@_jit.kernel("blank_id")
+@_jit.kernel("blank_id", ids="labels")
 def ctc_loss(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -30,7 +30,7 @@ def ctc_loss(
     return sequence.ctc(x, ids, where=where, label_where=label_where, blank=blank_id)
 
 
-@_jit.kernel("blank_id")
+@_jit.kernel("blank_id", ids="labels")
 def ctc_loss_with_forward_probs(
     logits: ArrayLike,
     logit_paddings: ArrayLike,

@@ -234,7 +234,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike):
     return cross_entropy.softmax_cross_entropy(logits, labels)
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -273,19 +273,19 @@ def poly_loss_cross_entropy(
     return focal.poly1(logits, labels, epsilon=jnp.asarray(epsilon))
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.crammer_singer_hinge`."""
     return large_margin.crammer_singer_hinge(scores, labels)
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.crammer_singer_hinge` with margin 0."""
     return large_margin.crammer_singer_hinge(scores, labels, margin=0.0)
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike):
     """`jaxloss.sparsemax` of class ids, for any batch shape."""
     ids = _checks.class_ids("multiclass_sparsemax_loss", labels=labels)
@@ -436,7 +436,7 @@ def _ranking_softmax_loss(
     return losses, None if where is None else jnp.any(where, axis=-1)
 
 
-@_jit.kernel()
+@_jit.kernel(ids="labels")
 def ntxent(embeddings: ArrayLike, labels: ArrayLike, temperature: ArrayLike = 0.07):
     """`jaxloss.nt_xent`, averaged over the positive pairs; 0 if there is none."""
     name = "ntxent"

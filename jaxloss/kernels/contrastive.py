@@ -84,7 +84,7 @@ def clip(
 
 
 @_whole_batch.require("embeddings", "jaxloss.parallel.nt_xent")
-@_jit.kernel("block", temperature="(0, inf)")
+@_jit.kernel("block", ids="labels", temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -137,7 +137,7 @@ def nt_xent(
 
 
 @_whole_batch.require("embeddings", "jaxloss.parallel.supervised_contrastive")
-@_jit.kernel("block", temperature="(0, inf)")
+@_jit.kernel("block", ids="labels", temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,

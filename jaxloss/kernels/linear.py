@@ -26,6 +26,7 @@ _AXIS = {"dv": 1, "vd": 0}
 
 @_jit.kernel(
     *("kernel_layout", "memory", "block", "implementation"),
+    ids="labels",
     left_out={"label_smoothing": 0, "z_loss": 0, "temperature": 1},
     label_smoothing="[0, 1]",
     z_loss="[0, inf)",
@@ -144,6 +145,7 @@ def linear_softmax_cross_entropy(
 
 @_jit.kernel(
     *("kernel_layout", "block", "implementation"),
+    ids="labels",
     left_out={"temperature": 1},
     soft_cap="(0, inf)",
     temperature="(0, inf)",

@@ -205,7 +205,7 @@ def _leaves(loss: str, params: Any) -> tuple[jax.Array, ...]:
 
 
 def _total(sums: list[jax.Array]) -> jax.Array:
-    return sum(sums[1:], sums[0]) if sums else jnp.zeros((), jnp.float32)
+    return sum(sums[1:], sums[0]) if sums else jnp.zeros((), _checks.default_float())
 
 
 def _entropy_along(axis: int, logits: ArrayLike, where: ArrayLike | None) -> jax.Array:

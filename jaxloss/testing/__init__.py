@@ -26,6 +26,7 @@ from jaxloss.testing.laws import (
     masked_entries_do_not_exist as masked_entries_do_not_exist,
     matches_reference as matches_reference,
     minimiser_is_a_minimum as minimiser_is_a_minimum,
+    nan_has_no_sign as nan_has_no_sign,
     one_dispatch as one_dispatch,
     output_shape_and_dtype as output_shape_and_dtype,
     parameters_may_be_traced as parameters_may_be_traced,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import reduce
-from jaxloss.testing import evidence, ulps
+from jaxloss.testing import evidence, programs, ulps
 from jaxloss.testing.evidence import Trial, trials
 from jaxloss.testing.programs import CHUNK
 from jaxloss.testing.spec import LossSpec
@@ -323,6 +323,34 @@ def debug_nans_stays_quiet(spec: LossSpec) -> None:
             for one in (*trial.singles(), trial):
                 found = one.hidden_nan()
                 one.fail_at("an intermediate result", bool(found), found, "a number")
+
+
+@law()
+def nan_has_no_sign(spec: LossSpec) -> None:
+    """A NaN shows in value and gradient alike, whichever sign it has: that of `inf -
+    inf` is negative on x86, and a sort puts it below -inf."""
+    trial = Trial.draw(spec, dtype=SINGLE)
+    for i in programs.floating(trial.args):
+        plus, minus = (_with_nan(trial, i, sign) for sign in (1, -1))
+        found = zip(
+            ("the value", *["the gradient"] * len(spec.wrt)),
+            (minus.value(), *minus.gradients()),
+            (plus.value(), *plus.gradients()),
+            strict=True,
+        )
+        for what, got, want in found:
+            other = np.isnan(got) != np.isnan(want)
+            minus.fail_at(f"with a negative NaN, {what}", other, got, want)
+
+
+def _with_nan(trial: Trial, place: int, sign: int) -> Trial:
+    """The examples, with one entry of an argument a NaN of this sign."""
+    x = trial.args[place]
+    rows = x.reshape(len(x), -1).copy()
+    each = np.arange(len(x))
+    rows[each, each % rows.shape[1]] = np.copysign(SINGLE.type(np.nan), sign)
+    args = dict(enumerate(trial.args)) | {place: rows.reshape(x.shape)}
+    return trial.of(*args.values())
 
 
 @law()

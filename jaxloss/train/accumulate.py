@@ -142,7 +142,8 @@ def evaluate(
       the function of the objective returned beside its terms.
 
     Raises:
-      ValueError: If there is no batch.
+      ValueError: If there is no batch, or one has an integer that JAX would cut to 32
+        bits, such as a hashed id.
 
     Example:
       >>> from jaxloss import train
@@ -155,6 +156,7 @@ def evaluate(
     stats = jax.jit(objective.stats)
     totals = None
     for batch in batches:
+        _checks.no_wide_integers("evaluate", batches=batch)
         found, _ = _terms.apart("evaluate", stats(params, state, batch), state.carry)
         found = jax.tree.map(_wide_sum, found)
         totals = found if totals is None else jax.tree.map(jnp.add, totals, found)

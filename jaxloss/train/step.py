@@ -98,8 +98,8 @@ def value_and_grad(
         is not floating-point.
       ValueError: If `microbatches` < 1 or `loss_scale` <= 0, or, while tracing, if
         the leaves of the batch differ in length, `microbatches` does not divide it,
-        the loss is not a scalar, or an array of `aux` in micro-batches has no leading
-        axis of their examples.
+        one has an integer that JAX would cut to 32 bits, the loss is not a scalar, or
+        an array of `aux` in micro-batches has no leading axis of their examples.
       NameError: While tracing, if `axis_name` is not bound.
 
     Example:
@@ -315,6 +315,7 @@ def differentiated(
 
 def _cut(batch: Batch, count: int) -> Batch:
     """The parts, along a new leading axis; part k has examples k, k + count, ..."""
+    _checks.no_wide_integers("value_and_grad", batch=batch)
     sizes = _sizes(batch)
     (size, *others) = sorted(set(sizes.values()))
     if others:

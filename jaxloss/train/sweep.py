@@ -135,8 +135,9 @@ def sweep(
       TypeError: If an argument is of the wrong kind; if `train_fn` does not return a
         `Run`, or its `evaluate` not a dict.
       ValueError: If there are no configurations or no seeds, arrays differ in length,
-        or a number is out of range; if a metric is not a scalar, or has the name of
-        another column.  All of these are raised before the training.
+        or a number is out of range; if `data` has an integer that JAX would cut to 32
+        bits; if a metric is not a scalar, or has the name of another column.  All of
+        these are raised before the training.
 
     Example:
       >>> from jaxloss import train
@@ -223,6 +224,8 @@ def runs(
     values = place(dict(hyperparameters), along=True)
 
     def finals(keys: jax.Array, *data: PyTree) -> PyTree:
+        for one in data:
+            _checks.no_wide_integers("sweep", data=one)
         given = values, place(keys, along=keys.ndim > 0), place(data, along=False)
         state = begin(None, *given)
         # What is wrong with `evaluate` is said now, not after hours of training.

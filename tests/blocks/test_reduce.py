@@ -180,6 +180,40 @@ def test_top_k_mean():
     assert jnp.array_equal(gradient, jnp.array([[0, 0.5, 0], [0, 0, 0.5]]))
 
 
+NAN = np.float32(np.nan)
+
+
+@pytest.mark.parametrize("nan", [NAN, -NAN, "inf - inf"])
+@pytest.mark.parametrize("others", [[1.0, 9.0], [-np.inf, 3.0], [np.inf, 0.0]])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
+def test_a_nan_of_either_sign_shows(nan, others, place, dtype):
+    """What diverged is the hardest example of all: NaN from every reduction, for any k,
+    unless it is masked or has the weight 0."""
+    infinite = jnp.full((), jnp.inf, dtype)
+    nan = infinite - infinite if isinstance(nan, str) else jnp.asarray(nan, dtype)
+    losses = jnp.insert(jnp.asarray(others, dtype), place, nan)
+    for k in (1, 2, 3):
+        assert jnp.isnan(jaxloss.top_k_mean(losses, k))
+        assert jnp.isnan(jaxloss.top_k_mean(losses[:, None], k, axis=0)[0])
+        kept = ~jnp.isnan(losses)
+        without = jaxloss.top_k_mean(losses[kept], k)
+        assert jaxloss.top_k_mean(losses, k, where=kept) == without
+    for reduction in (jaxloss.mean, jaxloss.sum, jaxloss.mean_nonzero):
+        assert jnp.isnan(reduction(losses))
+    absent = jaxloss.top_k_mean(losses, 3, weights=kept.astype(dtype))
+    assert absent == jnp.mean(losses[kept], dtype=absent.dtype)
+
+
+def test_the_hardest_example_in_rows():
+    """One row that diverged leaves the others alone, in value and in gradient."""
+    losses = jnp.array([[1.0, -NAN, 9.0], [4.0, 2.0, 8.0]], jnp.float32)
+    best = lambda x: jaxloss.top_k_mean(x, 1, axis=1)
+    assert jnp.array_equal(best(losses), jnp.array([jnp.nan, 8.0]), equal_nan=True)
+    gradient = jax.grad(lambda x: best(x)[1])(losses)
+    assert jnp.array_equal(gradient, jnp.array([[0, 0, 0], [0, 0, 1.0]]))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

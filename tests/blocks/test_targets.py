@@ -133,8 +133,56 @@ def test_smooth_binary_labels_refuses():
         targets.smooth_binary_labels(np.ones(2, complex))
     for labels in (np.array([False, True]), np.array([0, 1], np.uint8)):
         got = targets.smooth_binary_labels(labels, smoothing=0.5)
-        assert got.dtype == jnp.float32
+        assert got.dtype == jnp.float64
         np.testing.assert_array_equal(got, [0.25, 0.75])
+
+
+IDS = np.array([2, 0, 1], np.int32)
+OF_INTEGERS = {
+    "smooth_labels": lambda y: jaxloss.smooth_labels(y, num_classes=3, smoothing=0.1),
+    "smooth_binary_labels": lambda y: jaxloss.smooth_binary_labels(y != 1),
+    "ordinal_levels": lambda y: jaxloss.ordinal_levels(y, num_classes=3),
+    "mean": jaxloss.mean,
+    "sum": lambda y: jaxloss.sum(y != 0),
+    "mean_nonzero": jaxloss.mean_nonzero,
+    "top_k_mean": lambda y: jaxloss.top_k_mean(y, 2),
+    "Mean.of": lambda y: jaxloss.Mean.of(y).compute(),
+    "Mean.constant": lambda y: jaxloss.Mean.constant(y).total,
+    "l1": lambda y: jaxloss.l1({}),
+}
+
+
+@pytest.mark.parametrize("name", OF_INTEGERS)
+@pytest.mark.parametrize(
+    "kind", [np.asarray, jnp.asarray, lambda y: y.astype(np.uint8)]
+)
+def test_integers_become_the_default_float(name, kind):
+    """float64 where `jax_enable_x64` is on, float32 where it is off; compiled too."""
+    for x64, expected in ((True, np.float64), (False, np.float32)):
+        with jax.enable_x64(x64):
+            ids = kind(IDS)
+            assert OF_INTEGERS[name](ids).dtype == expected
+            assert jax.jit(OF_INTEGERS[name])(ids).dtype == expected
+
+
+def test_losses_of_smoothed_ids_are_as_exact_as_their_logits():
+    """To 1e-15 in float64, where labels rounded to float32 leave an error of 4e-8."""
+    rng = np.random.default_rng(5)
+    z, ids, e, k = 4 * rng.normal(size=(7, 6)), rng.integers(0, 6, 7), 0.3, 6
+    y = np.eye(k)[ids] * (1 - e) + e / k
+    log_p = z - z.max(1, keepdims=True)
+    log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
+    smoothed = jaxloss.smooth_labels(ids, num_classes=k, smoothing=e)
+    np.testing.assert_allclose(smoothed, y, rtol=2**-51)
+    loss = jaxloss.softmax_cross_entropy(z, smoothed)
+    np.testing.assert_allclose(loss, -(y * log_p).sum(1), rtol=1e-14)
+    bits = ids % 2
+    y = bits * (1 - e) + e / 2
+    loss = jaxloss.sigmoid_cross_entropy(
+        z[:, 0], jaxloss.smooth_binary_labels(bits, smoothing=e)
+    )
+    exact = np.logaddexp(0, z[:, 0]) - y * z[:, 0]
+    np.testing.assert_allclose(loss, exact, rtol=1e-14)
 
 
 # --- levels ----------------------------------------------------------------------
@@ -145,7 +193,7 @@ def test_a_label_is_above_as_many_classes_as_its_id():
     ids = np.arange(6, dtype=np.int8).reshape(2, 3)
     levels = targets.ordinal_levels(ids, num_classes=6)
     assert levels.shape == (2, 3, 5)
-    assert levels.dtype == jnp.float32
+    assert levels.dtype == jnp.float64
     np.testing.assert_array_equal(levels, np.arange(5) < ids[..., None])
     np.testing.assert_array_equal(jnp.sum(levels, axis=-1), ids)
     many = targets.ordinal_levels(np.array(3, np.uint8), num_classes=300)
@@ -338,5 +386,5 @@ def test_strict_promotion():
         inputs, _ = targets.mixup(jax.random.key(0), labels, labels, alpha=1)
         levels = targets.ordinal_levels(ids, num_classes=3)
     assert {x.dtype for x in (labels, binary, inputs, levels)} == {
-        jnp.dtype(jnp.float32)
+        jnp.dtype(jnp.float64)
     }

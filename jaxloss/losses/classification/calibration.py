@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _classes, _jit, reduce, stable
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Brier score: squared distance between probabilities and what happened.
 

@@ -71,7 +71,9 @@ def sigmoid_cross_entropy(
     return _weighted_binary_cross_entropy(logits, labels, weight)
 
 
-@_jit.kernel("axis", left_out={"label_smoothing": 0}, label_smoothing="[0, 1]")
+@_jit.kernel(
+    "axis", ids="labels", left_out={"label_smoothing": 0}, label_smoothing="[0, 1]"
+)
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -145,7 +147,7 @@ def softmax_cross_entropy(
     return _classes.mix(part, losses, _spread(rows), _smoothing_slope(rows))
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Negative log-likelihood of class labels under given log-probabilities.
 

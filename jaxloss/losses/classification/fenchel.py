@@ -17,7 +17,7 @@ from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Sparsemax loss: cross entropy's counterpart with sparse probabilities.
 
@@ -77,7 +77,7 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
     return _loss_of(_classes.rows("sparsemax", labels, axis, logits=logits), power=1)
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Loss of 1.5-entmax: half way from softmax to sparsemax, and smooth.
 

@@ -77,7 +77,7 @@ def sigmoid_focal(
     return _balanced_binary_focal(x, y, alpha, gamma)
 
 
-@_jit.kernel("axis", gamma="[0, inf)", alpha="[0, inf)")
+@_jit.kernel("axis", ids="labels", gamma="[0, inf)", alpha="[0, inf)")
 def softmax_focal(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -160,7 +160,7 @@ def softmax_focal(
     )
 
 
-@_jit.kernel("axis", epsilon="[-1, inf)")
+@_jit.kernel("axis", ids="labels", epsilon="[-1, inf)")
 def poly1(
     logits: ArrayLike,
     labels: ArrayLike,

@@ -263,7 +263,7 @@ def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     return margins.modified_huber(_margins("modified_huber", scores, labels))
 
 
-@_jit.kernel("axis", margin="[0, inf)")
+@_jit.kernel("axis", ids="labels", margin="[0, inf)")
 def crammer_singer_hinge(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -323,7 +323,7 @@ def crammer_singer_hinge(
     return rows.mask_invalid(jnp.where(alone, 0, violation))
 
 
-@_jit.kernel("axis", margin="[0, inf)")
+@_jit.kernel("axis", ids="labels", margin="[0, inf)")
 def weston_watkins_hinge(
     scores: ArrayLike,
     labels: ArrayLike,

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _classes, _jit, stable
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Ordinal regression as K - 1 binary decisions (CORAL).
 
@@ -70,7 +70,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     return _classes.nan_unless((ids >= 0) & (ids <= x.shape[-1]), losses)
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Squared earth mover's distance of ordered classes, from logits.
 

@@ -13,7 +13,7 @@ from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 
 
 @_whole_batch.require("embeddings", "jaxloss.parallel.nt_xent")
-@_jit.kernel(temperature="(0, inf)")
+@_jit.kernel(ids="labels", temperature="(0, inf)")
 def nt_xent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -91,7 +91,7 @@ def nt_xent(
 
 
 @_whole_batch.require("embeddings", "jaxloss.parallel.supervised_contrastive")
-@_jit.kernel(temperature="(0, inf)")
+@_jit.kernel(ids="labels", temperature="(0, inf)")
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,

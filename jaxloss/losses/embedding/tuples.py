@@ -195,7 +195,7 @@ def triplet_margin(
 
 
 @_whole_batch.require("embeddings", "jit of sharded arrays, which sees it")
-@_jit.kernel("squared", margin="[0, inf)")
+@_jit.kernel("squared", ids="labels", margin="[0, inf)")
 def batch_hard_triplet(
     embeddings: ArrayLike,
     labels: ArrayLike,

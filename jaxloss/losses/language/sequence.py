@@ -12,7 +12,7 @@ from jaxloss import _checks, _classes, _jit, stable
 from jaxloss.stable import xla
 
 
-@_jit.kernel("blank", "zero_infinity")
+@_jit.kernel("blank", "zero_infinity", ids="labels")
 def ctc(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -81,7 +81,7 @@ def ctc(
     return jnp.where(jnp.isposinf(losses), 0, losses) if zero_infinity else losses
 
 
-@_jit.kernel("blank")
+@_jit.kernel("blank", ids="labels")
 def ctc_forward(
     logits: ArrayLike,
     labels: ArrayLike,
