@@ -21,9 +21,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, margins, reduce, stable, targets as target_transforms
+from jaxloss import (
+    _checks,
+    _classes,
+    _jit,
+    margins,
+    reduce,
+    stable,
+    targets as target_transforms,
+)
 from jaxloss.compat import _arrays
 from jaxloss.compat._segmentation import (
     binary_dice_loss as binary_dice_loss,
@@ -55,7 +64,12 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None):
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None):
     """Half of `jaxloss.squared_error`."""
     predictions, targets = _residual("l2_loss", predictions, targets)
-    return 0.5 * pointwise.squared_error(predictions, targets)
+    return _half_square(predictions - targets)
+
+
+@stable.slopes(lambda r: r)
+def _half_square(r: jax.Array) -> jax.Array:
+    return 0.5 * r * r  # in this order: finite as far as the result is
 
 
 @_jit.kernel()
@@ -162,7 +176,7 @@ def sigmoid_focal_loss(
     alpha: ArrayLike | None = None,
     gamma: ArrayLike = 2.0,
 ):
-    """`jaxloss.sigmoid_focal` for labels 0 and 1.
+    """`jaxloss.sigmoid_focal` for labels 0 and 1, but for the slope in the labels.
 
     A soft label has the cross entropy, times the power of `1-p_t = y (1-p) + (1-y) p`,
     times `y alpha + (1-y) (1-alpha)`; `jaxloss.sigmoid_focal` would mix the two losses.
@@ -170,16 +184,26 @@ def sigmoid_focal_loss(
     name = "sigmoid_focal_loss"
     x, y = _arrays.alike(name, logits=logits, labels=labels)
     gamma = _checks.parameter(name, x, gamma=gamma)
+    factor = focal._power(_missing(-x, y), _missing(x, y), gamma)
     if alpha is not None:
         alpha = _checks.parameter(name, x, alpha=alpha)
-    hard = focal.sigmoid_focal(x, y, gamma=gamma, alpha=alpha)
-    certain = (y == 0) | (y == 1)
-    x, y = jnp.where(certain, 0, x), jnp.where(certain, 0.5, y)
-    missing = y * stable.sigmoid(-x) + (1 - y) * stable.sigmoid(x)
-    mixed = cross_entropy.sigmoid_cross_entropy(x, y) * missing**gamma
-    if alpha is not None:
-        mixed = mixed * (y * alpha + (1 - y) * (1 - alpha))
-    return jnp.where(certain, hard, mixed)
+        factor = factor * (y * alpha + (1 - y) * (1 - alpha))
+    losses = cross_entropy.sigmoid_cross_entropy(x, lax.stop_gradient(y))
+    # The slope in the label is `-x`, but finite: the factor may be 0.
+    largest = float(jnp.finfo(x.dtype).max)
+    moved = (y - lax.stop_gradient(y)) * jnp.clip(x, -largest, largest)
+    return _classes.weighted(factor, losses - moved)
+
+
+def _missing_dx(x: jax.Array, y: jax.Array) -> jax.Array:
+    return 2 * (0.5 - y) * stable.sigmoid_slope(x)
+
+
+# By autodiff, slopes near x = 0 or y = 1/2 are differences of equal numbers.
+@stable.slopes(_missing_dx, lambda x, y: -stable.tanh(0.5 * x))
+def _missing(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`y (1 - p) + (1 - y) p` with p = sigmoid(x)."""
+    return y * stable.sigmoid(-x) + (1 - y) * stable.sigmoid(x)
 
 
 @_jit.kernel()
@@ -204,7 +228,11 @@ def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike):
 def sparsemax_loss(logits: ArrayLike, labels: ArrayLike):
     """A quarter of `jaxloss.modified_huber`; a label other than 0 and 1 gives NaN."""
     logits, labels = _arrays.alike("sparsemax_loss", logits=logits, labels=labels)
-    losses = margins.modified_huber(jnp.where(labels == 1, logits, -logits)) / 4
+    margin = jnp.where(labels == 1, logits, -logits)
+    # A quarter of `-4 margin`, which overflows first.
+    far = margin < -1
+    inner = margins.modified_huber(jnp.where(far, 0, margin)) / 4
+    losses = jnp.where(far, -margin, inner)
     return losses + xla.nan_unless((labels == 0) | (labels == 1), losses)
 
 

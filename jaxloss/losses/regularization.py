@@ -138,9 +138,11 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
       Array(4.5, dtype=float32)
     """
     leaves = _leaves("elastic_net", params)
-    magnitudes, squares = l1(leaves), l2(leaves)
-    rho = _checks.parameter("elastic_net", squares, l1_ratio=l1_ratio)
-    return rho * magnitudes + (1 - rho) * squares
+    like = _total([jnp.zeros((), w.dtype) for w in leaves])
+    rho = _checks.parameter("elastic_net", like, l1_ratio=l1_ratio)
+    # Shares of the squares: the sum of all may overflow, and 0 times that is NaN.
+    mixed = lambda w: rho * stable.magnitude(w) + ((1 - rho) * w) * w
+    return _total([jnp.sum(mixed(w)) for w in leaves])
 
 
 @_jit.kernel("axis", trees=("logits", "where"))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax.losses
 import pytest
+from mpmath import mp
 
 from bench import optax_edges
 from jaxloss.compat import optax as compat
@@ -74,12 +75,14 @@ ORDINARY = [
     ("sigmoid_focal_loss", (X, BITS), {"alpha": 0.25, "gamma": 1.5}),
     ("sigmoid_focal_loss", (X, SOFT), {"alpha": 0.25, "gamma": 1.5}),
     ("sigmoid_focal_loss", (X, SOFT), {}),
+    ("sigmoid_binary_cross_entropy", (X, BITS), {}),
     ("hinge_loss", (X, SIGNS), {}),
     ("perceptron_loss", (X, SIGNS), {}),
     ("sparsemax_loss", (X, BITS), {}),
     ("softmax_cross_entropy", (X, P), {"where": MASK}),
     ("softmax_cross_entropy", (X, P), {"axis": (0, 1)}),
     ("softmax_cross_entropy", (X, P), {"where": MASK[:, 0]}),
+    ("softmax_cross_entropy", (X, np.eye(5)[IDS]), {}),
     ("safe_softmax_cross_entropy", (X, P), {}),
     ("softmax_cross_entropy_with_integer_labels", (X, IDS), {"where": MASK}),
     ("poly_loss_cross_entropy", (X, P), {"where": MASK, "epsilon": -0.5}),
@@ -90,6 +93,7 @@ ORDINARY = [
     ("smooth_labels", (P, 0.2), {"axis": (1, 0)}),
     ("kl_divergence", (np.log(P), Q), {"where": MASK}),
     ("kl_divergence", (np.log(P), Q), {"axis": None}),
+    ("kl_divergence", (np.log(P), np.eye(5)[IDS]), {}),
     ("kl_divergence_with_log_targets", (np.log(P), np.log(Q)), {"where": MASK}),
     ("generalized_kl_divergence", (X, SOFT), {"where": MASK, "axis": 0}),
     ("ranking_softmax_loss", (X, BITS), {"where": MASK, "weights": SOFT}),
@@ -126,24 +130,120 @@ ORDINARY = [
     ids=[f"{n}-{i}" for i, (n, *_) in enumerate(ORDINARY)],
 )
 def test_ordinary_numbers_are_those_of_optax(name, args, params):
-    """Value and gradient in float64, where optax has digits to lose."""
+    """Value and gradient in float64, where optax has digits to lose: in every argument
+    and hyperparameter that is not an integer, a mask or a padding, also where labels
+    are 0 and 1; but where the slope is NaN in optax."""
+    given = {str(i): x for i, x in enumerate(args)} | params
+    moving = {
+        k: jnp.asarray(x, float)
+        for k, x in given.items()
+        if np.asarray(x).dtype.kind == "f" and k != "eps" and (name, k) not in FIXED
+    }
 
     def both(fn):
-        loss = lambda x: fn(x, *args[1:], **params)
-        size = jax.eval_shape(loss, args[0]).size
-        total = lambda x: jnp.sum(SLOPES[:size] * jnp.ravel(loss(x)))
-        return jax.jit(lambda x: (loss(x), jax.grad(total)(x)))(args[0])
+        def losses(moving):
+            now = {**given, **moving}
+            by_name = {k: now.pop(k) for k in params}
+            return fn(*now.values(), **by_name)
+
+        def total(moving):
+            values = jnp.ravel(losses(moving))
+            return jnp.sum(SLOPES[: values.size] * values)
+
+        return jax.jit(lambda x: (losses(x), jax.grad(total)(x)))(moving)
 
     with jax.numpy_rank_promotion("allow"):
-        theirs = both(getattr(optax.losses, name))
-    ours = both(getattr(compat, name))
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.shape == b.shape
-        # Sums of a few dozen terms, some of them differences.
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+        value, slopes = both(getattr(optax.losses, name))
+    ours, our_slopes = both(getattr(compat, name))
+    assert ours.shape == value.shape
+    # Sums of a few dozen terms, some of them differences.
+    np.testing.assert_allclose(ours, value, rtol=1e-12, atol=1e-14)
+    for key, slope in slopes.items():
+        wrong = np.isnan(slope)
+        assert not np.any(np.isnan(our_slopes[key]))
+        expected = np.where(wrong, our_slopes[key], slope)
+        np.testing.assert_allclose(
+            our_slopes[key], expected, rtol=1e-12, atol=1e-14, err_msg=str(key)
+        )
+
+
+# Paddings are no numbers; and of a label that is 0 or 1 the logsumexp in optax forgets
+# the probability that it multiplies by 0: see `test_focal_slope_in_the_labels`.
+FIXED = {("ctc_loss", "1"), ("ctc_loss", "3"), ("sigmoid_focal_loss", "1")}
 
 
 SLOPES = np.linspace(0.5, 1.5, 32)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_focal_slope_in_the_labels(gamma, alpha):
+    """That of optax's formula, at labels of 0, of 1 and between, sure or not; and the
+    slope of that in the logits, which is the slope in the labels of the gradient."""
+    x, y = (
+        a.ravel()
+        for a in np.meshgrid(
+            np.float32([-30, -8, -0.5, -1e-3, 0, 1e-6, 0.5, 3, 30]),
+            np.float32([0, 1e-3, 0.5, 0.7, 1]),
+        )
+    )
+
+    def formula(x, y):
+        p, q = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+        entropy = y * mp.log1p(mp.exp(-x)) + (1 - y) * mp.log1p(mp.exp(x))
+        weight = 1 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
+        return weight * entropy * (y * q + (1 - y) * p) ** gamma
+
+    loss = lambda x, y: compat.sigmoid_focal_loss(x, y, alpha=alpha, gamma=gamma)
+    by_label = jax.grad(loss, 1)
+    found = jax.jit(jax.vmap(by_label))(x, y)
+    mixed = jax.jit(jax.vmap(jax.grad(by_label)))(x, y)
+    with mp.workdps(200):
+        points = [
+            tuple(map(mp.mpf, p)) for p in zip(x.tolist(), y.tolist(), strict=True)
+        ]
+        by_y, by_both, values = (
+            np.array([float(f(*point)) for point in points])
+            for f in (by_differences(formula, 1), by_differences(formula, 2), formula)
+        )
+    # Where the slope crosses 0 it is as exact as its parts.
+    size = np.abs(by_y) + np.maximum(np.abs(values), 1e-30)
+    assert np.max(np.abs(np.asarray(found) - by_y) / size) < 1e-5
+    np.testing.assert_allclose(mixed, by_both, 1e-5, 1e-5)
+
+
+def by_differences(formula, order):
+    """The slope in y, or the slope in x of that, by differences in 200 digits."""
+    h = mp.mpf(10) ** -40
+    in_y = lambda x, y: (formula(x, y + h) - formula(x, y - h)) / (2 * h)
+    if order == 1:
+        return in_y
+    return lambda x, y: (in_y(x + h, y) - in_y(x - h, y)) / (2 * h)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_at_infinite_logits_has_no_nan(gamma):
+    """Right labels cost 0, with all slopes 0 but the one that is infinite by itself."""
+    loss = lambda *args: compat.sigmoid_focal_loss(*args[:2], alpha=0.5, gamma=args[2])
+    for x, y in ((np.inf, 1.0), (-np.inf, 0.0), (200.0, 1.0)):
+        args = np.float32([x, y, gamma])
+        value, slopes = jax.value_and_grad(loss, (0, 1, 2))(*args)
+        assert value < 1e-37
+        assert slopes[0] == 0
+        assert not np.any(np.isnan(slopes))
+
+
+def test_no_overflow_before_the_factor():
+    """What is halved or quartered need not be a number itself."""
+    one = np.float32(1)
+    for fn, x, args, value, slope in (
+        (compat.l2_loss, 2e19, (), 2e38, 2e19),
+        (compat.l2_loss, -2e19, (), 2e38, -2e19),
+        (compat.sparsemax_loss, 2e38, (0 * one,), 2e38, 1),
+        (compat.sparsemax_loss, -3e38, (one,), 3e38, -1),
+    ):
+        found = jax.value_and_grad(fn)(np.float32(x), *args)
+        np.testing.assert_allclose(found, (value, slope), tolerance(np.float32))
 
 
 def test_ordinary_names_are_all_names():

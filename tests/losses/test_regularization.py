@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxloss
+from jaxloss.testing import tolerance
 
 # --- penalties -------------------------------------------------------------------
 
@@ -38,6 +39,18 @@ def test_elastic_net_contains_both():
     slope = jax.grad(lambda r: jaxloss.elastic_net(TREE, l1_ratio=r))
     for share in (0.0, 0.5, 1.0):
         assert slope(share) == jaxloss.l1(TREE) - jaxloss.l2(TREE)
+
+
+def test_elastic_net_whose_squares_overflow():
+    """A share of the squares may be a number where they are none; no share is 0 of
+    them, not 0 times infinity."""
+    w = np.float32([2e19, -3e18, 1e-20])
+    value, slope = jax.value_and_grad(jaxloss.elastic_net)(w, l1_ratio=1.0)
+    np.testing.assert_allclose(value, 2.3e19, tolerance(np.float32))
+    np.testing.assert_array_equal(slope, [1, -1, 1])
+    value = jaxloss.elastic_net(w, l1_ratio=0.75)
+    want = 0.25 * (4e38 + 9e36) + 0.75 * 2.3e19
+    np.testing.assert_allclose(value, want, tolerance(np.float32))
 
 
 def test_l1_finds_zeros_and_l2_does_not():

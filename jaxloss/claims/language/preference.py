@@ -307,8 +307,9 @@ def group_of_answers(rng, shape):
 
 def surrogates(new, old, rewards, where, low, high):
     """Each token's weight, advantage, ratio, whether it is clipped, and its bound."""
-    mean = mp.fsum(rewards) / len(rewards)
-    std = mp.sqrt(mp.fsum((r - mean) ** 2 for r in rewards) / len(rewards))
+    given = [r for r, keep in zip(rewards, where, strict=True) if any(keep)]
+    mean = mp.fsum(given) / max(len(given), 1)
+    std = mp.sqrt(mp.fsum((r - mean) ** 2 for r in given) / max(len(given), 1))
     weight = 0
     for i, reward in enumerate(rewards):
         a = (reward - mean) / std if std else mp.mpf(0)
@@ -335,20 +336,25 @@ def grpo_slopes(new, old, rewards, where, epsilon_low, epsilon_high):
 @exact_rows(2, 2, 1, 2)
 def grpo_cancels(new, old, rewards, where, epsilon_low, epsilon_high):
     terms = surrogates(new, old, rewards, where, epsilon_low, epsilon_high)
-    size = 1 + max(map(abs, rewards)) / (max(rewards) - min(rewards) or mp.inf)
+    given = [r for r, keep in zip(rewards, where, strict=True) if any(keep)] or [0]
+    size = 1 + max(map(abs, given)) / (max(given) - min(given) or mp.inf)
     return size * mp.fsum(
         abs(a) * (bound if clipped else r) for a, r, clipped, bound in terms
     )
 
 
 def group_edges(dtype):
-    """Nothing changed, much changed, equal rewards, one good answer, nothing left."""
+    """Nothing changed, much changed, equal rewards, one good answer, nothing left, one
+    left, two left of which neither is the first."""
     old = -np.array([[1.0, 2.0], [0.5, 3.0], [4.0, 0.1]])
     shift = np.array([[5.0, -5.0], [5.0, -5.0], [0.1, -0.1]])
     one, equal = np.array([0.0, 1.0, 0.0]), np.full(3, 0.1)
     some, none = np.array([[1, 1], [1, 0], [0, 1]], bool), np.zeros((3, 2), bool)
     groups = [(old, one, some), (old + shift, one, some), (old + shift, equal, some)]
     groups += [(old - shift, 1e3 * one, some), (old + shift, one, none)]
+    failed = np.array([1e4, 1.0, 0.0])
+    for left in (failed == 1, failed < 1e4):
+        groups += [(old + shift, failed, some & left[:, None])]
     return [(new[None], old[None], r[None], w[None]) for new, r, w in groups]
 
 

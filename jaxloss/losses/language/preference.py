@@ -12,6 +12,7 @@ At the size of language models, logits of all tokens do not fit.  With
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, margins, stable
@@ -357,17 +358,20 @@ def grpo(
       log_probs: Floating array `(..., group, tokens)`; of each token of the answers of
         a group, which are answers to one prompt.
       old_log_probs: Same shape; under the model the answers were drawn from.
-      rewards: Array `(..., group)`, one number per answer.
+      rewards: Array `(..., group)`, one number per answer; of an answer whose tokens
+        are all masked, anything.
       epsilon_low: How far below 1 a ratio still counts, in [0, 1].
       epsilon_high: How far above 1, >= 0; 0.28 in DAPO.
       where: Boolean mask of the shape of `log_probs`, default all true; a masked token,
-        such as one of the prompt, has loss 0.
+        such as one of the prompt, has loss 0.  An answer without any other token, one
+        that failed or is padding, is not of the group: its reward counts neither in
+        the mean nor in the standard deviation.
 
     Returns:
       Per-token losses of the shape of `log_probs`, of either sign.  The mean over the
       tokens of an answer and then over answers is GRPO, the mean over all tokens
-      DAPO.  Where all rewards of a group are equal, 0.  The standard deviation is that
-      of the group (divided by its size, not by one less).
+      DAPO.  Where all rewards of a group are equal, or one is left, 0.  The standard
+      deviation is that of the group (divided by its size, not by one less).
 
     Raises:
       TypeError: If the log-probabilities are not floating, `rewards` not real, `where`
@@ -416,8 +420,10 @@ def grpo(
         (where,) = _checks.boolean(name, where=where)
         _checks.same_shape(name, log_probs=new, where=where)
         new, old = jnp.where(where, new, 0), jnp.where(where, old, 0)
-    losses = _surrogate(new - old, _advantages(rewards), low, high)
-    return losses if where is None else jnp.where(where, losses, 0)
+    else:
+        where = jnp.ones(new.shape, bool)
+    advantages = _advantages(rewards, jnp.any(where, axis=-1))
+    return jnp.where(where, _surrogate(new - old, advantages, low, high), 0)
 
 
 # --- margins -------------------------------------------------------------------------
@@ -465,12 +471,20 @@ def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:
 # --- rewards of a group --------------------------------------------------------------
 
 
-def _advantages(rewards: jax.Array) -> jax.Array:
-    """Rewards of mean 0 and standard deviation 1 in each group; 0 if all are equal."""
-    # Of equal rewards the mean may be rounded to another number.
-    first = rewards[..., :1]
-    centred = (rewards - first) - jnp.mean(rewards - first, axis=-1, keepdims=True)
-    return stable.unit(centred) * rewards.shape[-1] ** 0.5
+def _advantages(rewards: jax.Array, given: jax.Array) -> jax.Array:
+    """Rewards of mean 0 and standard deviation 1 over the answers given in a group.
+
+    0 where all of them are equal, and for an answer that is not given.
+    """
+    # Of equal rewards the mean may be rounded to another number: of their distances
+    # from the largest one it is 0.
+    lowest = float(jnp.finfo(rewards.dtype).min)
+    largest = jnp.max(rewards, axis=-1, keepdims=True, where=given, initial=lowest)
+    largest = lax.stop_gradient(largest)  # which no advantage depends on
+    below = jnp.where(given, rewards, largest) - largest
+    count = jnp.sum(given, axis=-1, keepdims=True, dtype=rewards.dtype)
+    mean = jnp.sum(below, axis=-1, keepdims=True) / jnp.maximum(count, 1)
+    return stable.unit(jnp.where(given, below - mean, 0)) * stable.sqrt(count)
 
 
 def _surrogate(

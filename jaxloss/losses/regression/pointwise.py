@@ -256,7 +256,19 @@ def quantile_huber(
     r = _residual.of("quantile_huber", predictions, targets)
     quantile = _checks.parameter("quantile_huber", r, quantile=quantile)
     delta = _checks.parameter("quantile_huber", r, delta=delta)
-    return _side(r, quantile) * _residual.huber(r, delta)
+    return _huber_part(_side(r, quantile), r, delta)
+
+
+@stable.slopes(
+    lambda part, r, delta: _residual.huber(r, delta),
+    lambda part, r, delta: part * _residual.clipped(r, delta),
+    lambda part, r, delta: part * _residual.excess(r, delta),
+)
+def _huber_part(part: jax.Array, r: jax.Array, delta: jax.Array) -> jax.Array:
+    """`part * huber`, which overflows first."""
+    a = jnp.abs(r)
+    inner = jnp.minimum(a, delta)
+    return (part * inner) * (a - 0.5 * inner)
 
 
 @_jit.kernel()

@@ -95,6 +95,126 @@ def test_kl_ignores_a_class_without_target():
         np.testing.assert_array_equal(slopes, [[0, -1], [0, 3]])
 
 
+# --- near agreement ----------------------------------------------------------------
+
+
+def nearly_equal(apart, classes=10, rows=1000, spread=1.0):
+    """Two sets of logits in float32, and the true divergence of their softmaxes."""
+    rng = np.random.default_rng(2)
+    teacher = np.float32(spread * rng.normal(size=(rows, classes)))
+    student = np.float32(teacher + apart * rng.normal(size=(rows, classes)))
+    return student, teacher, divergence_of_logits(student, teacher)
+
+
+def divergence_of_logits(student, teacher):
+    """In float64, by a sum whose terms are not negative."""
+    log_q, log_t = map(log_softmax, (student, teacher))
+    gap = log_q - log_t
+    return np.sum(np.exp(log_t) * (np.expm1(gap) - gap), axis=-1)
+
+
+def log_softmax(x):
+    x = x.astype(np.float64)
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
+
+
+def divergences(student, teacher, log_softmax=stable.log_softmax):
+    """Of probabilities and of logarithms, in float32."""
+    log_q, log_t = log_softmax(student), log_softmax(teacher)
+    yield jaxloss.kl_divergence(log_q, jnp.exp(log_t))
+    yield jaxloss.kl_divergence_with_log_targets(log_q, log_t)
+
+
+@pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("classes", [2, 10, 500])
+def test_kl_near_agreement_has_digits(apart, classes):
+    """As many as the logarithms leave: with a root mean square of d between them, the
+    result is d^2 / 2 and 1e-7 of each is 1e-7 / d of it, times the largest of them.
+    Jensen-Shannon is a quarter of it there."""
+    student, teacher, truth = nearly_equal(apart, classes, rows=200)
+    found = [*divergences(student, teacher)]
+    log_q, log_t = map(stable.log_softmax, (student, teacher))
+    found += [4 * jaxloss.jensen_shannon(log_q, jnp.exp(log_t))]
+    for value, more in zip(found, (0, 0, apart), strict=True):
+        error = np.abs(np.asarray(value, float) / truth - 1)
+        distance = np.sqrt(2 * truth)
+        assert np.median((error - more) * distance) < 1e-7
+        assert np.max((error - 8 * more) * distance) < 2e-6
+
+
+@pytest.mark.parametrize(
+    "log_softmax",
+    [
+        stable.log_softmax,
+        jax.nn.log_softmax,
+        lambda x: jnp.log(jax.nn.softmax(x)),
+        lambda x: x - jax.nn.logsumexp(x, axis=-1, keepdims=True),
+    ],
+    ids=["stable", "jax.nn", "of softmax", "by hand"],
+)
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_kl_of_distributions_is_never_negative(log_softmax, classes):
+    """However they have been normalised, and however near or far they are; of equal
+    ones nothing is left but what the exponential and its logarithm have rounded."""
+    for apart in (0.0, 1e-7, 1e-5, 1e-3, 1e-1, 3.0):
+        student, teacher, _ = nearly_equal(apart, classes, rows=200, spread=2.0)
+        of_shares, of_logs = divergences(student, teacher, log_softmax)
+        assert np.min(of_shares) >= 0
+        assert np.min(of_logs) >= 0
+        assert apart or (np.max(of_shares) < 1e-12 and not np.any(of_logs))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 16.0, 256.0])
+def test_distillation_at_a_high_temperature(temperature):
+    """Where both sides are nearly uniform, after the factor of its square too."""
+    rng = np.random.default_rng(3)
+    student, teacher = np.float32(3 * rng.normal(size=(2, 300, 50)) / temperature)
+    truth = divergence_of_logits(student, teacher)
+    for value in divergences(student, teacher):
+        np.testing.assert_allclose(value, truth, rtol=3e-5)
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.999, 1.001, 3.0])
+def test_kl_of_unnormalised_rows_is_the_formula(mass):
+    """Of targets that sum to another number than the predictions, of either sign."""
+    logits, t = random_pair()
+    log_q, t = stable.log_softmax(logits), mass * t
+    formula = np.sum(np.asarray(t) * np.asarray(jnp.log(t) - log_q), axis=-1)
+    for value in (
+        jaxloss.kl_divergence(log_q, t),
+        jaxloss.kl_divergence_with_log_targets(log_q, jnp.log(t)),
+    ):
+        np.testing.assert_allclose(value, formula, tolerance(np.float64, 64))
+    near = jaxloss.kl_divergence(jnp.log(t), mass * t)
+    np.testing.assert_allclose(near, mass**2 * np.log(mass), 1e-13)
+
+
+def test_kl_that_has_one_mass_but_not_1_is_never_negative():
+    """The same number on both sides is as good as 1."""
+    student, teacher, truth = nearly_equal(1e-3)
+    log_q, t = stable.log_softmax(student), stable.softmax(teacher)
+    value = jaxloss.kl_divergence(log_q - np.float32(np.log(4)), t / 4)
+    assert np.median(np.abs(4 * value / truth - 1)) < 1e-4
+    assert np.min(value) >= 0
+
+
+def test_the_gradient_near_agreement_is_that_of_the_formula():
+    """`-t` and `log t - log q + 1`, on either way of computing the value."""
+    student, teacher, _ = nearly_equal(1e-3, rows=3)
+    log_q, t = stable.log_softmax(student), stable.softmax(teacher)
+    total = lambda log_q, t: jnp.sum(jaxloss.kl_divergence(log_q, t))
+    slopes = jax.grad(total, (0, 1))(log_q, t)
+    np.testing.assert_array_equal(slopes[0], -t)
+    np.testing.assert_allclose(slopes[1], jnp.log(t) - log_q + 1, rtol=1e-6)
+    log_t = stable.log_softmax(teacher)
+    total = lambda *x: jnp.sum(jaxloss.kl_divergence_with_log_targets(*x))
+    slopes = jax.grad(total, (0, 1))(log_q, log_t)
+    np.testing.assert_array_equal(slopes[0], -jnp.exp(log_t))
+    want = jnp.exp(log_t) * (log_t - log_q + 1)
+    np.testing.assert_allclose(slopes[1], want, rtol=1e-6)
+
+
 # --- on logarithms, and of intensities ---------------------------------------------
 
 
@@ -114,6 +234,17 @@ def test_kl_of_log_targets_goes_where_probabilities_underflow():
     np.testing.assert_array_equal(rare(impossible), 1.0)
     np.testing.assert_array_equal(jax.grad(rare)(impossible), [2.0, 0.0])
     assert rare(jnp.float32([0.0, -200.0])) == 1.0
+
+
+@pytest.mark.parametrize("rare", [-1.0, -200.0, -1e30])
+def test_what_is_excluded_costs_infinity_however_rare(rare):
+    """Also a class whose target probability is no number of the dtype; and another
+    one, with a gradient that is finite in the predictions."""
+    log_q, log_t = jnp.float32([-1.0, -jnp.inf]), jnp.float32([-0.5, rare])
+    fn = jaxloss.kl_divergence_with_log_targets
+    value, slope = jax.value_and_grad(fn)(log_q, log_t)
+    assert value == jnp.inf
+    np.testing.assert_allclose(slope, [-np.exp(-0.5), -np.exp(rare)], 1e-6, 1e-37)
 
 
 def test_generalized_kl_extends_kl():

@@ -262,3 +262,13 @@ def test_messages():
         jaxloss.squared_error(P, T[:, None])
     with pytest.raises(TypeError, match=r"^absolute_error: `targets` has dtype int32;"):
         jaxloss.absolute_error(P, jnp.arange(40, dtype=jnp.int32))
+
+
+def test_quantile_huber_whose_huber_overflows():
+    """The share of a side is taken before the product with delta."""
+    r, zero = np.float32([1e38, -3e37]), np.zeros(2, np.float32)
+    params = {"quantile": 0.99, "delta": 10.0}
+    values = jaxloss.quantile_huber(r, zero, **params)
+    np.testing.assert_allclose(values, [0.01 * 1e39, 0.99 * 3e38], 8 * 1.2e-7)
+    slopes = jax.vmap(jax.grad(lambda r: jaxloss.quantile_huber(r, 0 * r, **params)))(r)
+    np.testing.assert_allclose(slopes, [0.1, -9.9], 1e-6)
