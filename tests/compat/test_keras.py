@@ -398,8 +398,8 @@ def test_errors_name_the_function_and_its_own_arguments():
 # --- in Keras --------------------------------------------------------------------
 
 POINTS = np.asarray(RNG.normal(size=(32, 4)), np.float32)
-CLASSES = np.argmax(POINTS[:, :3], axis=-1)
-UNKNOWN = np.where(np.arange(32) % 4 == 0, -1, CLASSES)  # a quarter of them
+CLASSES = np.argmax(POINTS[:, :3], axis=-1).astype(np.int32)
+UNKNOWN = np.where(np.arange(32) % 4 == 0, np.int32(-1), CLASSES)  # a quarter of them
 WEIGHTS = np.asarray(RNG.uniform(size=32), np.float32)
 
 
@@ -410,7 +410,7 @@ def fitted(loss, labels=CLASSES, outputs=3, weights=None, **compiled):
     model = keras.Sequential(layers)
     model.compile(keras.optimizers.SGD(0.5), loss, **compiled)
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
-        kwargs = {"epochs": 4, "batch_size": 16, "verbose": 0}
+        kwargs: Any = {"epochs": 4, "batch_size": 16, "verbose": 0}
         return model, model.fit(POINTS, labels, sample_weight=weights, **kwargs).history
 
 
@@ -459,9 +459,9 @@ def test_a_saved_model_finds_the_loss(tmp_path):
     model, _ = fitted(compat.mean_squared_error, POINTS[:, :3])
     path = tmp_path / "model.keras"
     model.save(path)
-    loaded = keras.saving.load_model(path, custom_objects=vars(compat))
-    assert loaded.loss is compat.mean_squared_error
-    assert keras.saving.load_model(path).loss is keras.losses.mean_squared_error
+    load: Any = keras.saving.load_model
+    assert load(path, custom_objects=vars(compat)).loss is compat.mean_squared_error
+    assert load(path).loss is keras.losses.mean_squared_error
 
 
 BITS_OF_POINTS = np.asarray(POINTS[:, :1] > 0, np.float32)
