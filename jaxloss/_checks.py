@@ -243,6 +243,13 @@ def one_of(loss: str, choices: Iterable[str | None], **value: str | None) -> Non
         )
 
 
+def flag(loss: str, **value: bool) -> None:
+    """Raises `TypeError` unless the argument, which picks a program, is a bool."""
+    ((name, given),) = value.items()
+    if not isinstance(given, bool):
+        raise TypeError(f"{loss}: `{name}` is {given!r}; expected True or False.")
+
+
 def positive_integer(loss: str, **value: int) -> None:
     """Raises unless the argument, which fixes a shape, is a Python integer >= 1."""
     ((name, given),) = value.items()
