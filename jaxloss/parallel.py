@@ -289,16 +289,12 @@ def clip(
     one_way = lambda **pair: _of_pairs(
         "clip",
         _pairs.info_nce,
-        (pair, where),
+        (pair, where, normalize),
         axis_name,
-        normalize,
         temperature=temperature,
     )
-    there, back = (
-        one_way(first=first, second=second),
-        one_way(second=second, first=first),
-    )
-    return 0.5 * (there + back)
+    there = one_way(first=first, second=second)
+    return 0.5 * (there + one_way(second=second, first=first))
 
 
 @_whole_batch.require("anchors")
@@ -333,9 +329,8 @@ def info_nce(
     return _of_pairs(
         "info_nce",
         _pairs.info_nce,
-        (pair, where),
+        (pair, where, normalize),
         axis_name,
-        normalize,
         temperature=temperature,
     )
 
@@ -372,9 +367,8 @@ def siglip(
     return _of_pairs(
         "siglip",
         _pairs.sigmoid,
-        ({"first": first, "second": second}, where),
+        ({"first": first, "second": second}, where, normalize),
         axis_name,
-        normalize,
         temperature=temperature,
         bias=bias,
     )
@@ -465,15 +459,10 @@ def _of_groups(
 
 
 def _of_pairs(
-    loss: str,
-    rule: Rule,
-    data: tuple,
-    axis_name: AxisName,
-    normalize: bool,
-    **params: ArrayLike,
+    loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
     """The losses of the local anchors, of two embeddings of each pair and a mask."""
-    embeddings, where = data
+    embeddings, where, normalize = data
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
     itself, both = _pair_masks(valid, axis_name, masked=where is not None)

@@ -223,10 +223,8 @@ def info_nce(
       >>> jaxloss.kernels.info_nce(x, y, temperature=0.5, block=1)
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
-    data = ({"anchors": anchors, "positives": positives}, where)
-    return _of_pairs(
-        "info_nce", _pairs.info_nce, data, block, normalize, temperature=temperature
-    )
+    data = ({"anchors": anchors, "positives": positives}, where, normalize)
+    return _of_pairs("info_nce", _pairs.info_nce, data, block, temperature=temperature)
 
 
 @_whole_batch.require("first", "jaxloss.parallel.siglip")
@@ -273,9 +271,8 @@ def siglip(
     return _of_pairs(
         "siglip",
         _pairs.sigmoid,
-        ({"first": first, "second": second}, where),
+        ({"first": first, "second": second}, where, normalize),
         block,
-        normalize,
         temperature=temperature,
         bias=bias,
     )
@@ -308,15 +305,10 @@ def _of_groups(
 
 
 def _of_pairs(
-    loss: str,
-    rule: Rule,
-    data: tuple,
-    block: int | None,
-    normalize: bool,
-    **params: ArrayLike,
+    loss: str, rule: Rule, data: tuple, block: int | None, **params: ArrayLike
 ) -> jax.Array:
     """The losses of all anchors, of two embeddings of each pair and a mask."""
-    embeddings, where = data
+    embeddings, where, normalize = data
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
