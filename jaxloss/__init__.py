@@ -28,6 +28,7 @@ from jaxloss.losses.classification.cross_entropy import (
     nll as nll,
     sigmoid_cross_entropy as sigmoid_cross_entropy,
     softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_with_z as softmax_cross_entropy_with_z,
     z_loss as z_loss,
 )
 from jaxloss.losses.classification.fenchel import (

@@ -37,7 +37,8 @@ def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number."
+            f"{loss}: `{name}` is {type(x).__name__}; expected an array or a number"
+            f"{_what_is_inside(name, x)}."
         ) from error
     except OverflowError:
         has = "an integer of more bits than JAX has for one"
@@ -86,6 +87,13 @@ def no_wide_integers(loss: str, **tree: Any) -> None:
         wide = wide_integers(x)
         if wide is not None:
             refuse_wide(loss, f"{name}{jax.tree_util.keystr(path)}", wide)
+
+
+def _what_is_inside(name: str, x: object) -> str:
+    """How to get the array out of a box that libraries for networks put around it."""
+    if callable(getattr(x, "unbox", None)):  # flax.linen.Partitioned and its kind
+        return f", such as `{name}.unbox()`"
+    return f", such as `{name}.array`" if hasattr(x, "array") else ""  # of Haliax
 
 
 def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -223,13 +231,20 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     )
 
 
-def boolean(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
-    """Converts to arrays; raises `TypeError` unless boolean (a mask, not weights)."""
+def boolean(
+    loss: str, *, weighted: bool = False, **arrays: ArrayLike
+) -> tuple[jax.Array, ...]:
+    """Converts to arrays; raises `TypeError` unless boolean (a mask, not weights).
+
+    `weighted` says that the function takes weights as well.
+    """
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
+    more = " (use `weights=` for numbers)" if weighted else ""
     for name, x in converted.items():
         if x.dtype != bool:
             raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a boolean mask."
+                f"{loss}: `{name}` has dtype {x.dtype}; expected a boolean mask, such "
+                f"as `{name} != 0`{more}."
             )
     return tuple(converted.values())
 
@@ -308,6 +323,13 @@ def one_of(loss: str, choices: Iterable[str | None], **value: str | None) -> Non
             f"{loss}: `{name}` is {given!r}; expected one of "
             f"{', '.join(map(repr, choices))}."
         )
+
+
+def flag(loss: str, **value: bool) -> None:
+    """Raises `TypeError` unless the argument, which picks a program, is a bool."""
+    ((name, given),) = value.items()
+    if not isinstance(given, bool):
+        raise TypeError(f"{loss}: `{name}` is {given!r}; expected True or False.")
 
 
 def positive_integer(loss: str, **value: int) -> None:

@@ -49,6 +49,14 @@ def _has_components(loss: str, **embeddings: jax.Array) -> None:
         _checks.fail(loss, name, f"shape {x.shape}", "shape (..., batch, components)")
 
 
+def directions(
+    loss: str, normalize: bool, *embeddings: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Unit vectors, whose inner products are cosines; or the embeddings as they are."""
+    _checks.flag(loss, normalize=normalize)
+    return tuple(map(stable.unit, embeddings)) if normalize else embeddings
+
+
 def groups(labels: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Who is a positive and who a negative of whom, of rows with group ids."""
     both = valid[..., :, None] & valid[..., None, :]
@@ -71,7 +79,8 @@ def diagonal(shape: tuple[int, ...], first: jax.Array | int = 0) -> jax.Array:
 
 
 def cosines(first: jax.Array, second: jax.Array) -> jax.Array:
-    """The cosine of each row of the first with each row of the second: unit vectors.
+    """The inner product of each row of the first with each of the second: of unit
+    vectors, the cosine.
 
     At full precision: by default a GPU keeps 10 bits of each factor and a TPU 8, and a
     temperature of 0.01 multiplies that error by 100.
@@ -144,13 +153,16 @@ def _(primals, tangents):
 
 
 def _scores(cosines: jax.Array, mask: jax.Array, temperature: jax.Array) -> jax.Array:
-    """The cosines less the largest of each row that the mask keeps, or less -1.
+    """The cosines less the largest of each row that the mask keeps, or less 0.
 
     Only differences within a row count, and those of nearly equal embeddings would be
     lost in scores near 1 / temperature.
     """
-    fixed = lax.stop_gradient(cosines)
-    centred = cosines - jnp.max(fixed, -1, keepdims=True, where=mask, initial=-1)
+    fixed, lowest = lax.stop_gradient(cosines), float(jnp.finfo(cosines.dtype).min)
+    largest = jnp.max(fixed, -1, keepdims=True, where=mask, initial=lowest)
+    # Inner products have no least value, so where nothing is kept this is the lowest
+    # number, less which a score would be infinite.
+    centred = cosines - jnp.where(largest == lowest, 0, largest)
     return centred / jnp.broadcast_to(temperature, cosines.shape[:-1])[..., None]
 
 

@@ -219,7 +219,7 @@ def supervised_contrastive(
 
 
 @_whole_batch.require("first")
-@_jit.kernel("axis_name", temperature="(0, inf)")
+@_jit.kernel("axis_name", "normalize", temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
@@ -227,6 +227,7 @@ def clip(
     axis_name: AxisName,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     r"""Symmetric contrastive loss of CLIP of a batch cut over devices, per local pair.
 
@@ -248,6 +249,7 @@ def clip(
         local pair.
       where: Boolean mask `(..., batch / devices)`, default all true.  A masked pair,
         such as padding, is neither anchor nor candidate.
+      normalize: Whether scores are cosines, or inner products; see `jaxloss.clip`.
 
     Returns:
       The losses of the local pairs >= 0 `(..., batch / devices)`, in nats; 0 for a
@@ -285,17 +287,18 @@ def clip(
       Array([0.66646796, 0.66646796], dtype=float32)
     """
     one_way = lambda **pair: _of_pairs(
-        "clip", _pairs.info_nce, (pair, where), axis_name, temperature=temperature
+        "clip",
+        _pairs.info_nce,
+        (pair, where, normalize),
+        axis_name,
+        temperature=temperature,
     )
-    there, back = (
-        one_way(first=first, second=second),
-        one_way(second=second, first=first),
-    )
-    return 0.5 * (there + back)
+    there = one_way(first=first, second=second)
+    return 0.5 * (there + one_way(second=second, first=first))
 
 
 @_whole_batch.require("anchors")
-@_jit.kernel("axis_name", temperature="(0, inf)")
+@_jit.kernel("axis_name", "normalize", temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -303,6 +306,7 @@ def info_nce(
     axis_name: AxisName,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     """InfoNCE of a batch that is cut over devices, per local anchor.
 
@@ -325,14 +329,14 @@ def info_nce(
     return _of_pairs(
         "info_nce",
         _pairs.info_nce,
-        (pair, where),
+        (pair, where, normalize),
         axis_name,
         temperature=temperature,
     )
 
 
 @_whole_batch.require("first")
-@_jit.kernel("axis_name", temperature="(0, inf)", bias="(-inf, inf)")
+@_jit.kernel("axis_name", "normalize", temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -341,6 +345,7 @@ def siglip(
     temperature: float | jax.Array,
     bias: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     """Pairwise sigmoid loss of SigLIP of a batch cut over devices, per local first.
 
@@ -362,7 +367,7 @@ def siglip(
     return _of_pairs(
         "siglip",
         _pairs.sigmoid,
-        ({"first": first, "second": second}, where),
+        ({"first": first, "second": second}, where, normalize),
         axis_name,
         temperature=temperature,
         bias=bias,
@@ -457,12 +462,12 @@ def _of_pairs(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
     """The losses of the local anchors, of two embeddings of each pair and a mask."""
-    embeddings, where = data
+    embeddings, where, normalize = data
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
     itself, both = _pair_masks(valid, axis_name, masked=where is not None)
-    everyone = _gathered(stable.unit(y), axis_name, -2)
-    cosines = _pairs.cosines(stable.unit(x), everyone)
+    x, y = _pairs.directions(loss, normalize, x, y)
+    cosines = _pairs.cosines(x, _gathered(y, axis_name, -2))
     return rule(cosines, both & itself, both & ~itself, *settings)
 
 

@@ -180,7 +180,7 @@ def mean_nonzero(
     (losses,) = _checks.widened("mean_nonzero", losses=losses)
     active = losses != 0  # not > 0: NaN must come out, not vanish
     if where is not None:
-        (where,) = _checks.boolean("mean_nonzero", where=where)
+        (where,) = _checks.boolean("mean_nonzero", weighted=True, where=where)
         _checks.same_shape("mean_nonzero", losses=losses, where=where)
         active &= where
     return _quotient(_of("mean_nonzero", losses, weights, active, axis, "weights"))
@@ -371,7 +371,7 @@ def _parts(
     (weights,) = _checks.real(name, losses, weights=weights)
     if where is None:
         where = jnp.ones_like(losses, bool)
-    (where,) = _checks.boolean(name, where=where)
+    (where,) = _checks.boolean(name, weighted=True, where=where)
     _checks.same_shape(name, losses=losses, weights=weights, where=where)
     losses, weights = _fill(where, (losses, weights), value=0.0)
     return losses, weights, where

@@ -12,5 +12,6 @@ from jaxloss.kernels.contrastive import (
 )
 from jaxloss.kernels.linear import (
     linear_softmax_cross_entropy as linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_with_z as linear_softmax_cross_entropy_with_z,
     linear_token_log_probs as linear_token_log_probs,
 )

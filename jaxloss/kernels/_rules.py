@@ -60,6 +60,12 @@ def nll(plan: Plan, head: Head, ids: jax.Array) -> jax.Array:
     return statistics(plan, head, ids).nll
 
 
+def nll_and_z(plan: Plan, head: Head, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """That, and the square of the logsumexp of each token."""
+    rows = statistics(plan, head, ids)
+    return rows.nll, jnp.square(rows.lse)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def statistics(plan: Plan, head: Head, ids: jax.Array) -> Rows:
     """What a loss may depend on, per token.
@@ -204,6 +210,14 @@ def dense_total(
 ) -> jax.Array:
     """The weighted sum of the losses of all tokens."""
     return Mean.of(dense_losses(plan, head, ids, knobs), weights=weights).total
+
+
+def dense_nll_and_z(
+    plan: Plan, head: Head, ids: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The two losses of each token."""
+    x = dense_logits(plan, head)
+    return cross_entropy.softmax_cross_entropy_with_z(x, ids)
 
 
 def dense_nll(plan: Plan, head: Head, ids: jax.Array) -> jax.Array:

@@ -27,13 +27,14 @@ _FEWEST, _MOST = 128, 1024
 
 
 @_whole_batch.require("first", "jaxloss.parallel.clip")
-@_jit.kernel("block", temperature="(0, inf)")
+@_jit.kernel("block", "normalize", temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
     *,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
     """Symmetric contrastive loss of CLIP per pair, block by block.
@@ -46,6 +47,7 @@ def clip(
       second: Same shape.
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the pairs that exist.
+      normalize: Whether scores are cosines, or inner products.
       block: How many firsts at a time; by default what 8 MiB of scores allow, at least
         128.
 
@@ -74,13 +76,11 @@ def clip(
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     if tau.ndim:
-        one_way = lambda x, y: info_nce(x, y, temperature=tau, where=valid, block=block)
+        settings = {"temperature": tau, "where": valid, "block": block}
+        one_way = functools.partial(info_nce, normalize=normalize, **settings)
         return 0.5 * (one_way(x, y) + one_way(y, x))
-    rows = _rows(name, block, like)
-    scaled = stable.unit(x) / tau
-    return _anchors.one_by_one(
-        functools.partial(_twice.clip, rows), scaled, stable.unit(y), valid
-    )
+    rows, (x, y) = _rows(name, block, like), _pairs.directions(name, normalize, x, y)
+    return _anchors.one_by_one(functools.partial(_twice.clip, rows), x / tau, y, valid)
 
 
 @_whole_batch.require("embeddings", "jaxloss.parallel.nt_xent")
@@ -184,13 +184,14 @@ def supervised_contrastive(
 
 
 @_whole_batch.require("anchors", "jaxloss.parallel.info_nce")
-@_jit.kernel("block", temperature="(0, inf)")
+@_jit.kernel("block", "normalize", temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
     *,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
     """InfoNCE with in-batch negatives per anchor, block by block.
@@ -200,6 +201,7 @@ def info_nce(
       positives: Same shape.
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the pairs that exist.
+      normalize: Whether scores are cosines, or inner products.
       block: How many anchors at a time; by default as in `clip`.
 
     Returns:
@@ -221,12 +223,12 @@ def info_nce(
       >>> jaxloss.kernels.info_nce(x, y, temperature=0.5, block=1)
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
-    data = ({"anchors": anchors, "positives": positives}, where)
+    data = ({"anchors": anchors, "positives": positives}, where, normalize)
     return _of_pairs("info_nce", _pairs.info_nce, data, block, temperature=temperature)
 
 
 @_whole_batch.require("first", "jaxloss.parallel.siglip")
-@_jit.kernel("block", temperature="(0, inf)", bias="(-inf, inf)")
+@_jit.kernel("block", "normalize", temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -234,6 +236,7 @@ def siglip(
     temperature: float | jax.Array,
     bias: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
     """Pairwise sigmoid loss of SigLIP per first of a pair, block by block.
@@ -244,6 +247,7 @@ def siglip(
       temperature: Temperature tau > 0 of the cosines.
       bias: What is added to each score.
       where: Boolean mask `(..., batch)` of the pairs that exist.
+      normalize: Whether scores are cosines, or inner products.
       block: How many firsts at a time; by default as in `clip`.
 
     Returns:
@@ -267,7 +271,7 @@ def siglip(
     return _of_pairs(
         "siglip",
         _pairs.sigmoid,
-        ({"first": first, "second": second}, where),
+        ({"first": first, "second": second}, where, normalize),
         block,
         temperature=temperature,
         bias=bias,
@@ -304,7 +308,7 @@ def _of_pairs(
     loss: str, rule: Rule, data: tuple, block: int | None, **params: ArrayLike
 ) -> jax.Array:
     """The losses of all anchors, of two embeddings of each pair and a mask."""
-    embeddings, where = data
+    embeddings, where, normalize = data
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
@@ -317,9 +321,8 @@ def _of_pairs(
         everyone = jnp.arange(len(u))
         return _anchors.by_block(rows, of_block, u, everyone, valid, *settings)
 
-    return _anchors.one_by_one(
-        of_batch, stable.unit(x), stable.unit(y), valid, *settings
-    )
+    both = _pairs.directions(loss, normalize, x, y)
+    return _anchors.one_by_one(of_batch, *both, valid, *settings)
 
 
 def _settings(loss: str, like: jax.Array, **params: ArrayLike) -> list[jax.Array]:

@@ -220,6 +220,88 @@ def linear_token_log_probs(
     return found.reshape(tokens.shape)
 
 
+@_jit.kernel(
+    *("kernel_layout", "block", "implementation"),
+    left_out={"temperature": 1},
+    soft_cap="(0, inf)",
+    temperature="(0, inf)",
+)
+def linear_softmax_cross_entropy_with_z(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    soft_cap: float | jax.Array | None = None,
+    temperature: float | jax.Array = 1.0,
+    kernel_layout: str = "dv",
+    block: tuple[int, int] | None = None,
+    implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Cross entropy and z-loss of each token under a linear layer.
+
+    .. math::
+       \ell = (L - z_y, \; L^2), \qquad z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
+
+    with L the logsumexp of the logits z.  `linear_softmax_cross_entropy` adds the two
+    and takes their mean, in three matrix products with the gradient; here they are
+    apart, per token, to be weighed and logged, and the gradient makes the logits again:
+    four products, and the memory of `linear_token_log_probs`.
+
+    Args:
+      hidden: Floating array `(..., D)`, one row per token.
+      kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.
+      labels: Integer class ids in [0, V), of the shape of `hidden` without features.
+      bias: Floating array `(V,)`, default 0; -inf for a class that does not exist.
+      where: Boolean mask of the shape of `labels`; whatever a token has that it
+        excludes is harmless.
+      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
+        none.
+      temperature: T > 0 that the logits are divided by, a scalar.
+      kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel.
+      block: (tokens, classes) of a block, instead of what fits this device.
+      implementation: `"xla"`, the blocks; `"dense"`, the same formula of all logits at
+        once, for reference; `None` is `"xla"`.
+
+    Returns:
+      The cross entropy of each token, in nats, and its z-loss, in nats squared: of
+      float32 at least; both >= 0, 0 where masked, and NaN if the label is not one of
+      the classes.  The former is +inf if the class of the label does not exist.
+
+    Raises:
+      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      ValueError: If a shape does not match, a Python number is out of range, a name
+        is unknown, or, inside `shard_map`, each device has other classes.
+
+    Gradient:
+      With p the softmax, `p - 1[j = y]` of the first and `2 L p` of the second with
+      respect to z, and through the linear layer to `hidden`, `kernel` and `bias`.
+      Forward mode and second derivatives work.
+
+    Reference:
+      Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023).
+
+    Example:
+      >>> from jaxloss import kernels
+      >>> hidden, kernel = jnp.array([[1.0], [0.0]]), jnp.array([[2.0, 0.0, 0.0]])
+      >>> cross_entropy, z = kernels.linear_softmax_cross_entropy_with_z(
+      ...     hidden, kernel, jnp.array([0, 2])
+      ... )
+      >>> cross_entropy + 1e-4 * z
+      Array([0.24004634, 1.098733  ], dtype=float32)
+    """
+    name = "linear_softmax_cross_entropy_with_z"
+    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
+    head, counts = _head(name, tokens, soft_cap, temperature), tokens.weights != 0
+    plan = _plan_of(name, head, kernel_layout, "lean", block, False, False)
+    both = _rules.nll_and_z, _rules.dense_nll_and_z
+    losses = functools.partial(_implementation(name, implementation, *both), plan)
+    found = _left_to_xla(losses, (_spec(tokens.ids),) * 2)(head, tokens.ids)
+    cross_entropy, z = (jnp.where(counts, x, 0).reshape(tokens.shape) for x in found)
+    return cross_entropy, z
+
+
 # --- arguments ---------------------------------------------------------------------
 
 
@@ -252,7 +334,8 @@ def _tokens(
     known = (ids >= 0) & (ids < classes)
     counts = jnp.ones(ids.shape, bool)
     if where is not None:
-        (counts,) = _checks.boolean(name, where=where)
+        weighted = name == "linear_softmax_cross_entropy"  # the one with `weights`
+        (counts,) = _checks.boolean(name, weighted=weighted, where=where)
         _checks.same_shape(name, labels=ids, where=counts)
     like = jnp.ones(ids.shape, wide)
     if weights is not None:
@@ -359,7 +442,7 @@ def _plan_of(
     )
 
 
-def _left_to_xla(fn: Callable, out: P) -> Callable:
+def _left_to_xla(fn: Callable, out: P | tuple[P, ...]) -> Callable:
     """`fn`, in which mesh axes of explicit types, if there are any, are automatic.
 
     Loops over blocks have no shardings to write down that are better than XLA's.

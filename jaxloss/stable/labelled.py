@@ -20,7 +20,12 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxloss.stable import xla
-from jaxloss.stable.rows import log_softmax, softmax, softmax_complement
+from jaxloss.stable.rows import (
+    log_softmax,
+    logsumexp,
+    softmax,
+    softmax_complement,
+)
 from jaxloss.stable.scalars import difference, exp_difference, log1p
 
 
@@ -56,6 +61,14 @@ class _Row(NamedTuple):
     def nll(self) -> jax.Array:
         nll = self.below + (self.excess() + self.error)
         return nll + xla.nan_unless(self.valid, nll)
+
+    def logsumexp(self) -> jax.Array:
+        """To an eps of itself or of 1; 0 of a row without classes."""
+        return jnp.where(self.largest == -jnp.inf, 0, self.largest + self.excess())
+
+    def squared_logsumexp(self) -> jax.Array:
+        square = jnp.square(self.logsumexp())
+        return square + xla.nan_unless(self.valid, square)
 
     def spread(self, mean_below: jax.Array) -> jax.Array:
         spread = mean_below + self.excess()
@@ -201,6 +214,57 @@ def _nll_dx(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
 def _(primals, tangents):
     _, curve = jax.jvp(softmax, primals[:1], tangents[:1])
     return _nll_dx(*primals), curve
+
+
+# --- with the logsumexp --------------------------------------------------------------
+
+
+@jax.custom_jvp
+def softmax_nll_and_z(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`softmax_nll`, and the square of the logsumexp: NaN where that is, 0 of -inf.
+
+    Of one row of sums and, with the gradient, one array of exponentials.
+    """
+    row = _row_by_sums(x, ids)
+    return row.nll(), row.squared_logsumexp()
+
+
+@softmax_nll_and_z.defjvp
+def _(primals, tangents):
+    x, ids = primals
+    row, e = _row_and_exponentials(lax.stop_gradient(x), ids)
+    both = lambda x: (_nll_of_row(x, row, e), _z_of_row(x, row, e))
+    return jax.jvp(both, (x,), tangents[:1])
+
+
+@jax.custom_jvp
+def _z_of_row(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
+    return row.squared_logsumexp()
+
+
+@_z_of_row.defjvp
+def _(primals, tangents):
+    return _z_of_row(*primals), primals[1].along(_z_dx(*primals), tangents[0])
+
+
+@jax.custom_jvp
+def _z_dx(x: jax.Array, row: _Row, e: jax.Array) -> jax.Array:
+    """Twice the logsumexp times the probabilities, of the exponentials of `_nll_dx`."""
+    factor = 2 * row.logsumexp() / row.total()
+    at_label = (factor * row.own)[..., None]
+    return jnp.where(
+        _is_label(x, row.ids), at_label, e * (factor * row.unit)[..., None]
+    )
+
+
+@_z_dx.defjvp
+def _(primals, tangents):
+    def slope(x: jax.Array) -> jax.Array:
+        alive = jnp.max(x, axis=-1, keepdims=True) != -jnp.inf
+        lse = logsumexp(jnp.where(alive, x, 0))[..., None]
+        return 2 * lse * softmax(x)
+
+    return _z_dx(*primals), jax.jvp(slope, primals[:1], tangents[:1])[1]
 
 
 # --- the mean over the classes -------------------------------------------------------

@@ -1,12 +1,15 @@
 """Facts about the reductions that the laws of each loss do not reach."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import jaxloss
-from jaxloss import Mean
+from jaxloss import Mean, kernels
 
 LOSSES = jnp.array([1.0, 2.0, 4.0, 8.0])
 WEIGHTS = jnp.array([1.0, 0.0, 2.0, 3.0])
@@ -233,3 +236,58 @@ def test_misuse_is_refused(call, error, message):
     """The message names the function and the argument as the caller wrote it."""
     with pytest.raises(error, match=rf"^\w+: .*`{message}`"):
         call()
+
+
+# --- what to do instead --------------------------------------------------------------
+
+REDUCTIONS = {
+    "mean": lambda where: jaxloss.mean(LOSSES, where=where),
+    "sum": lambda where: jaxloss.sum(LOSSES, where=where),
+    "mean_nonzero": lambda where: jaxloss.mean_nonzero(LOSSES, where=where),
+    "top_k_mean": lambda where: jaxloss.top_k_mean(LOSSES, 2, where=where),
+    "Mean.of": lambda where: jaxloss.Mean.of(LOSSES, where=where),
+    "linear_softmax_cross_entropy": lambda where: kernels.linear_softmax_cross_entropy(
+        jnp.ones((4, 1)), jnp.ones((1, 2)), jnp.zeros(4, int), where=where
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_numbers_as_a_mask_are_told_of_weights(name, dtype):
+    """What to do with them: a comparison, or the other argument."""
+    told = (
+        rf"^{name}: `where` has dtype {dtype}; expected a boolean mask, such as "
+        r"`where != 0` \(use `weights=` for numbers\)\.$"
+    )
+    with pytest.raises(TypeError, match=told):
+        REDUCTIONS[name](jnp.ones(LOSSES.shape, dtype))
+
+
+def test_without_weights_nothing_is_said_of_them():
+    """`fill` has a mask alone."""
+    told = r"^fill: .*; expected a boolean mask, such as `where != 0`\.$"
+    with pytest.raises(TypeError, match=told):
+        jaxloss.fill(WEIGHTS, LOSSES)
+
+
+class NamedArray:
+    """An array with names of its axes, as Haliax has them."""
+
+    def __init__(self, array):
+        self.array = array
+
+
+def test_boxed_arrays_are_told_how_to_open_them():
+    """Of the metadata of Flax and of named axes; of what is no box, nothing."""
+    mean: Any = jaxloss.mean
+    cases = {
+        r"an array or a number, such as `losses\.unbox\(\)`\.$": nn.Partitioned(
+            LOSSES, names=("batch",)
+        ),
+        r"an array or a number, such as `losses\.array`\.$": NamedArray(LOSSES),
+        r"an array or a number\.$": object(),
+    }
+    for told, given in cases.items():
+        with pytest.raises(TypeError, match=rf"^mean: `losses` is .*; expected {told}"):
+            mean(given)

@@ -51,6 +51,7 @@ CALLS = {
     "smooth_binary_labels": lambda f: f(P, smoothing=0.2),
     "smooth_labels": lambda f: f(IDS, num_classes=3, smoothing=0.2),
     "sum": lambda f: f(X),
+    "softmax_cross_entropy_with_z": lambda f: f(X, IDS),
     "supervised_contrastive": lambda f: f(X, GROUPS, temperature=0.1),
     "temperature": lambda f: f(X, temperature=2.0),
     "top_k_mean": lambda f: f(X, 2),

@@ -86,6 +86,22 @@ def test_every_derivative_is_the_dense_one(name):
     assert_near(found, expected, units=64)
 
 
+@pytest.mark.parametrize("name", ["clip", "info_nce", "siglip"])
+def test_inner_products_are_the_dense_ones(name):
+    """Without normalisation, where all scores are far below 0: losses and gradients,
+    with masked rows, and a last block that is not full."""
+    x, y = draw(7)
+    args = 30 * (x + 9), -y - 9, jnp.float64(0.5), jnp.arange(7) != 2
+    found = jax.jit(gradients(loss_of(name, block=3, normalize=False)))(*args)
+    expected = jax.jit(gradients(loss_of(name, normalize=False)))(*args)
+    assert float(jnp.max(args[0] @ args[1].T)) < -1000
+    assert_near(found, expected, units=1e4)  # scores of 1e4 are rounded as such
+    if name == "clip":
+        each = (*args[:2], jnp.full(7, 0.5), args[3])
+        found = jax.jit(gradients(loss_of(name, block=3, normalize=False)))(*each)
+        assert_near(found[1], expected[1], units=1e4)
+
+
 SIZES = [(1, np.float32), (513, np.float32), (130, jnp.bfloat16), (7, np.float16)]
 
 

@@ -253,6 +253,42 @@ def test_log_probs_are_those_of_the_formula(name):
         assert_near(x, y, bound)
 
 
+@pytest.mark.parametrize("name", ["all options", "float64", "bfloat16, lean"])
+def test_both_losses_are_those_of_the_formula(name):
+    """Cross entropy and z-loss of each token, apart, and the gradient of their weighted
+    sum, by blocks and all at once."""
+    p = dataclasses.replace(PROBLEMS[name], smoothing=0.0, z=0.0)
+    hidden, kernel, bias, weights, labels, where = p.arrays()
+
+    def total(hidden, kernel, bias, implementation):
+        losses = kernels.linear_softmax_cross_entropy_with_z(
+            hidden,
+            kernel,
+            labels,
+            bias=bias,
+            where=where,
+            soft_cap=p.cap,
+            temperature=p.temperature,
+            kernel_layout=p.layout,
+            block=p.block,
+            implementation=implementation,
+        )
+        return jnp.sum(weights * (losses[0] + 0.02 * losses[1])), losses
+
+    wanted = (0, 1) if bias is None else (0, 1, 2)
+    step = jax.jit(jax.value_and_grad(total, wanted, has_aux=True), static_argnums=3)
+    of = lambda z: by_formula(dataclasses.replace(p, z=z), *p.arrays())
+    (expected, slopes), (_, plain) = of(0.02), of(0.0)
+    bound = 1.5 * float(jnp.finfo(p.dtype).eps) if p.dtype == jnp.bfloat16 else 4e-6
+    for implementation in ("xla", "dense"):
+        (value, (cross_entropy, z)), found = step(hidden, kernel, bias, implementation)
+        assert_near(value, expected, 8 * tolerance(np.float32))
+        assert_near(cross_entropy, plain[3], 4e-6)
+        assert_near(0.02 * z, slopes[3] - plain[3], 4e-6)
+        for x, y in zip(found, slopes[: len(found)], strict=True):
+            assert_near(x, y, bound)
+
+
 def test_losses_of_half_precision_are_those_of_float32():
     """optax's are off by 2e-2: it adds up in bfloat16."""
     p = Problem(64, 4096, 16, dtype=jnp.bfloat16, block=(16, 512))
@@ -726,6 +762,7 @@ CALLS = [
     ("linear_softmax_cross_entropy", *case) for case in (BAD | OF_THE_MEAN).items()
 ]
 CALLS += [("linear_token_log_probs", *case) for case in BAD.items()]
+CALLS += [("linear_softmax_cross_entropy_with_z", *case) for case in BAD.items()]
 
 
 @pytest.mark.parametrize(("name", "message", "call"), CALLS)

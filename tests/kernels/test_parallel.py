@@ -242,7 +242,13 @@ def check_nt_xent_is_that_of_the_whole_batch():
 def check_pairs_are_those_of_the_whole_batch():
     """Losses, and gradients in both embeddings and in a replicated temperature: inside
     and outside, with either check.  Embeddings move, scores do not."""
-    for name, params in (("clip", {}), ("info_nce", {}), ("siglip", {"bias": -1.0})):
+    products = {"normalize": False}
+    for name, params in (
+        ("clip", {}),
+        ("clip", products),
+        ("info_nce", products),
+        ("siglip", {"bias": -1.0}),
+    ):
         whole = functools.partial(getattr(jaxloss, name), **params)
         local = functools.partial(getattr(parallel, name), axis_name="data", **params)
         assert_pairs_agree(whole, local)

@@ -1,5 +1,7 @@
 """Claims of the losses of a row of logits, or of its log-probabilities."""
 
+from typing import Any
+
 import numpy as np
 
 import jaxloss
@@ -132,7 +134,7 @@ def z_reference(x, where=None):
 
 
 @common.exact_rows(1, 1)
-def z_gradient(x, where):
+def z_gradient(x, where=None):
     x = masked(x, where)
     logs = log_probs(x)
     return [2 * log_sum(x) * mp.exp(v) for v in logs] if logs else [mp.mpf(0)] * len(x)
@@ -147,6 +149,75 @@ def z_edges(dtype):
     r = common.root(dtype)
     x = np.array([[0.0] * 4, [r, r, 0, 0], [-r] * 4, [20, 0, -20, 5]])
     return [(x, np.ones(x.shape, bool)), (x, np.zeros(x.shape, bool))]
+
+
+class WithZ(LossSpec):
+    """Two losses per example, of which the laws see the sum of one and half the other,
+    the loss of a training."""
+
+    def __call__(self, *args, **overrides):
+        losses: Any = super().__call__(*args, **overrides)
+        return losses[0] + losses[1] / 2
+
+
+def both(kind, sample, edges, name, **more):
+    """Formulas: the sum of those of each."""
+    loss, ids, lift = WITH_Z.__name__, np.zeros(3, int), common.exact_rows(1, kind)
+    plain = softmax_formulas(kind)
+    cross_entropy, slopes = (plain[k].formula for k in ("reference", "gradient"))
+
+    @lift
+    def reference(x, y, where=None):
+        return cross_entropy(x, y, where) + z_reference.formula(x, where) / 2
+
+    @lift
+    def gradient(x, y, where=None):
+        of_z = [v / 2 for v in z_gradient.formula(x, where)]
+        found = slopes(x, y, where)
+        in_logits = found[0] if kind else found
+        in_logits = [s + t for s, t in zip(in_logits, of_z, strict=True)]
+        return (in_logits, found[1]) if kind else in_logits
+
+    @lift
+    def cancels(x, y, where=None):
+        """The logsumexp, whose error is an eps of 1 at least, squared and halved."""
+        x = masked(x, where)
+        return abs(log_sum(x)) if log_probs(x) else mp.mpf(0)
+
+    @lift
+    def gradient_cancels(x, y, where=None):
+        """And that of its slope."""
+        logs = log_probs(masked(x, where))
+        sizes = [mp.exp(v) for v in logs] if logs else [mp.mpf(0)] * len(x)
+        return (sizes, [mp.mpf(0)] * len(x)) if kind else sizes
+
+    return WithZ(
+        name=f"{loss}({name})",
+        fn=WITH_Z,
+        sample=sample,
+        event_ndim=1,
+        differentiable=(0, 1) if kind else 0,
+        reference=reference,
+        cancels=cancels,
+        gradient=gradient,
+        gradient_cancels=gradient_cancels,
+        extremes=edges,
+        bad_calls=(*bad_labels(loss), *bad_masks(loss, ids)),
+        **more,
+    )
+
+
+def both_edges(edges):
+    """Logits whose squares are finite."""
+
+    def inside(dtype):
+        for x, *rest in edges(dtype):
+            yield np.clip(x, -common.root(dtype), common.root(dtype)), *rest
+
+    return inside
+
+
+WITH_Z: Any = jaxloss.softmax_cross_entropy_with_z  # its value is two losses
 
 
 CLAIMS = [
@@ -219,6 +290,26 @@ CLAIMS = [
             "log-probability of the right class",
             (-6, 0),
             lambda x, _: (common.vector(x, 0), 0),
+        ),
+    ),
+    Claim(
+        fn=WITH_Z,
+        settings=(
+            both(0, common.logits_and_ids(), both_edges(id_edges), "ids"),
+            both(
+                1,
+                common.logits_and_distributions(),
+                both_edges(distribution_edges),
+                "distributions",
+            ),
+            both(
+                0,
+                logits_ids_mask,
+                mask_edges,
+                "where",
+                keywords=("where",),
+                symmetries=(common.permutation(0, 2, ids=1),),
+            ),
         ),
     ),
     Claim(

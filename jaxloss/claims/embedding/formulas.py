@@ -36,6 +36,10 @@ def cosine_slopes(a, b, factor=1):
     return slope(a, u, v), slope(b, v, u)
 
 
+def absolute(matrix):
+    return [[abs(v) for v in row] for row in matrix]
+
+
 def transposed(matrix):
     return [list(column) for column in zip(*matrix, strict=True)]
 
@@ -205,6 +209,61 @@ def of_pairs(of, directions):
     def gradient_cancels(x, y, where, **params):
         pull = pulls(x, y, where, **params)[1]
         return rounding(x, pull, **params), rounding(y, transposed(pull), **params)
+
+    formulas = (reference, cancels, gradient, gradient_cancels)
+    return [common.exact_rows(2, 2, 1)(fn) for fn in formulas]
+
+
+# --- of inner products ---------------------------------------------------------------
+
+
+def pulled(y, pull, temperature):
+    """The gradient in the rows of x, from the derivative in each score with y."""
+    columns = transposed(y)
+    return [[dot(weights, c) / temperature for c in columns] for weights in pull]
+
+
+def sizes_of(x, y, temperature, bias=0):
+    """What each score is rounded in proportion to: the sizes of what it sums up."""
+    return of_units(absolute(x), absolute(y), temperature, abs(bias))
+
+
+def rounding_of_rows(y, pull, sizes, temperature):
+    """What that costs each component of the gradient: a share is rounded in proportion
+    to the largest score of its row and of its column."""
+    across = [max(column) for column in transposed(sizes)]
+    found = []
+    for weights, own in zip(pull, sizes, strict=True):
+        rows = zip(weights, across, strict=True)
+        moved = [[abs(w) * max(*own, far) for w, far in rows]]
+        found += pulled(absolute(y), moved, temperature)
+    return found
+
+
+def of_products(of, directions):
+    """The formulas of `of_pairs`, of the embeddings as they are."""
+
+    def pulls(x, y, where, **params):
+        return directions(of, of_units(x, y, **params), coupled(where))
+
+    def reference(x, y, where, **params):
+        return pulls(x, y, where, **params)[0]
+
+    def cancels(x, y, where, **params):
+        sizes, (_, pull) = sizes_of(x, y, **params), pulls(x, y, where, **params)
+        return mp.fsum(map(dot, absolute(pull), sizes))
+
+    def gradient(x, y, where, temperature, **params):
+        _, pull = pulls(x, y, where, temperature=temperature, **params)
+        return pulled(y, pull, temperature), pulled(x, transposed(pull), temperature)
+
+    def gradient_cancels(x, y, where, temperature, **params):
+        _, pull = pulls(x, y, where, temperature=temperature, **params)
+        sizes = sizes_of(x, y, temperature, **params)
+        return (
+            rounding_of_rows(y, pull, sizes, temperature),
+            rounding_of_rows(x, transposed(pull), transposed(sizes), temperature),
+        )
 
     formulas = (reference, cancels, gradient, gradient_cancels)
     return [common.exact_rows(2, 2, 1)(fn) for fn in formulas]

@@ -1,5 +1,6 @@
 """Claims of the in-batch contrastive losses."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxloss.claims.embedding.formulas import (
     nt_xent_of,
     of_one_batch,
     of_pairs,
+    of_products,
     of_units,
     sigmoid_of,
     supervised_of,
@@ -84,6 +86,17 @@ def edges(dtype):
         yield r[None], np.array([groups]), np.array([where])
 
 
+def product_edges(dtype):
+    """The same for inner products, whose squares the second derivative has: finite."""
+    top = float(np.sqrt(common.root(dtype))) / 64
+    for x, y, where in pair_edges(dtype):
+        x, y = (np.where(np.abs(v) > top, np.sign(v) * top, v) for v in (x, y))
+        yield x, y, where
+    # Every score far below 0, and far apart.
+    x = np.ones((4, 3)) * [[30], [31], [90], [400]]
+    yield x[None], -x[None, ::-1], np.ones((1, 4), bool)
+
+
 def pair_edges(dtype):
     """The same for pairs: every kind of rows with itself, and with ordinary ones; one
     pair alone, or none."""
@@ -110,6 +123,13 @@ def lengths(*positions):
         return tuple(moved)
 
     return Symmetry("other lengths", move)
+
+
+def traded(rng, *args):
+    """What the first of a pair gains in length, all seconds lose."""
+    x, y, *rest = args
+    power = 2.0 ** rng.integers(-3, 4, size=(len(x), 1, 1))
+    return x * power, y / power, *rest
 
 
 def other_ids(position=1):
@@ -167,6 +187,31 @@ def batch_spec(fn, of, temperature):
             *bad_temperatures(name, x, ids),
             refused("temperature", x, ids, temperature="cold", error=TypeError),
         ),
+    )
+
+
+def product_spec(fn, of, directions, **params):
+    """Of the embeddings as they are, of lengths that count."""
+    spec = pair_spec(fn, of, directions, "first", "second", **params)
+    reference, cancels, gradient, gradient_cancels = of_products(of, directions)
+    name, x = fn.__name__, np.ones((3, 4))
+    bad = {**params, "normalize": "no", "error": TypeError}
+    return dataclasses.replace(
+        spec,
+        name=spec.name.replace("(", "(normalize=False, "),
+        static={"normalize": False},
+        reference=reference,
+        cancels=cancels,
+        gradient=gradient,
+        gradient_cancels=gradient_cancels,
+        convex=True,
+        symmetries=(
+            Symmetry("lengths that cancel", traded),
+            common.flip(0, 1),
+            common.permutation(0, 1, axis=2),
+        ),
+        extremes=product_edges,
+        bad_calls=(common.refused(name, "normalize", x, x, **bad),),
     )
 
 
@@ -359,6 +404,7 @@ CLAIMS = [
                 symmetries=(common.swap(),),
                 temperature=TEMPERATURE,
             ),
+            product_spec(jaxloss.clip, nt_xent_of, both_ways, temperature=1.5),
         ),
         accuracy=case_of_pairs(jaxloss.clip, nt_xent_of, both_ways),
         line=TWO_PAIRS,
@@ -387,6 +433,7 @@ CLAIMS = [
                 "positives",
                 temperature=TEMPERATURE,
             ),
+            product_spec(jaxloss.info_nce, nt_xent_of, by_anchor, temperature=1.5),
         ),
         # Its accuracy is one half of that of clip.
         line=TWO_PAIRS._replace(label="angle between anchor and positive"),
@@ -402,6 +449,9 @@ CLAIMS = [
                 "second",
                 temperature=TEMPERATURE,
                 bias=-4.0,
+            ),
+            product_spec(
+                jaxloss.siglip, sigmoid_of, by_anchor, temperature=1.5, bias=-1.0
             ),
         ),
         accuracy=case_of_pairs(jaxloss.siglip, sigmoid_of, by_anchor, bias=0.0),

@@ -245,6 +245,66 @@ def z_loss(
     return jnp.where(alive, jnp.square(stable.logsumexp(scores)), 0)
 
 
+@_jit.kernel("axis")
+def softmax_cross_entropy_with_z(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Cross entropy and z-loss of the same logits, in one pass.
+
+    .. math::
+       \ell = \Big(-\sum_j y_j \log p_j, \;\;
+       \Big(\log \sum_j e^{x_j}\Big)^2\Big), \qquad
+       p = \text{softmax}(\text{logits})
+
+    The losses of `softmax_cross_entropy` and of `z_loss`, apart, to be weighed and to
+    be logged: `cross_entropy + 1e-4 * z`.  Of class ids, with their gradients, they
+    take the exponentials once.
+
+    Args:
+      logits: Floating array with the classes along `axis`; a class of logit -inf has
+        probability 0.
+      labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
+        distribution y >= 0 of the shape of `logits`.
+      axis: The axis of the classes.
+      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
+        if its logit were -inf.
+
+    Returns:
+      The cross entropy of each example, in nats, and its z-loss, in nats squared: both
+      >= 0; both 0 if no class has a probability, and NaN if a class id is not one of
+      the classes.  The logsumexp is right to an eps of itself or of 1.
+
+    Raises:
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
+        integer nor floating.
+      ValueError: If a shape does not match or `axis` is not an axis of `logits`.
+
+    Gradient:
+      `p sum(y) - y` of the first, `2 logsumexp(x) p` of the second, with respect to
+      the logits.
+
+    Reference:
+      Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023).
+
+    Example:
+      >>> logits = jnp.array([[2.0, 1.0, 0.1], [0.0, 0.0, 3.0]])
+      >>> labels = jnp.array([0, 2])
+      >>> cross_entropy, z = jaxloss.softmax_cross_entropy_with_z(logits, labels)
+      >>> cross_entropy + 1e-4 * z
+      Array([0.41761425, 0.09588081], dtype=float32)
+    """
+    name = "softmax_cross_entropy_with_z"
+    rows = _classes.rows(name, labels, axis, where, logits=logits)
+    if rows.are_ids:
+        return stable.softmax_nll_and_z(rows.given, rows.given_labels)
+    z = jnp.where(rows.has_class, jnp.square(stable.logsumexp(rows.scores)), 0)
+    return _classes.cross_entropy(rows), z
+
+
 # --- the formulas and their derivatives --------------------------------------------
 
 

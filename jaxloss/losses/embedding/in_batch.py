@@ -165,13 +165,14 @@ def supervised_contrastive(
 
 
 @_whole_batch.require("first", "jaxloss.parallel.clip")
-@_jit.kernel(temperature="(0, inf)")
+@_jit.kernel("normalize", temperature="(0, inf)")
 def clip(
     first: ArrayLike,
     second: ArrayLike,
     *,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     r"""Symmetric contrastive loss of CLIP, per pair.
 
@@ -191,6 +192,8 @@ def clip(
         `jnp.exp(-logit_scale)`.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
+      normalize: Whether scores are cosines; else they are the inner products
+        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
 
     Returns:
       Per-pair losses >= 0 `(..., batch)`, in nats; 0 for a pair that is masked or
@@ -198,24 +201,24 @@ def clip(
       its cosine, a few eps, over the temperature.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
-        not a number.
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+        bool, or `temperature` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
         cut the batch, whose pairs this loss compares.
 
     Gradient:
       Of the sum of the losses, `(p + q) / 2 - 1[i = j]` with respect to the score
-      `s_ij`, where p is the softmax along j and q along i.  At right angles to each
-      embedding, and inversely as its length; 0 at a zero vector, whose cosines are 0.
-      Not convex.
+      `s_ij`, where p is the softmax along j and q along i.  Of cosines, at right angles
+      to each embedding, and inversely as its length; 0 at a zero vector, whose cosines
+      are 0.  Of inner products, convex in either embedding.
 
     Use:
       task: embedding
       activation: none (embeddings)
       range: [0, inf)
-      robust: yes
-      convex: no
+      robust: for normalize
+      convex: for not normalize
       when: Pairs of two kinds, such as images and texts, each to be found from the
         other.
       not when: The batch is cut over many devices, or too small for a softmax:
@@ -235,9 +238,10 @@ def clip(
     x, y, valid = _pairs.paired(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
+    x, y = _pairs.directions(name, normalize, x, y)
     if like.size == 0:
         return like
-    cosines = _pairs.cosines(stable.unit(x), stable.unit(y))
+    cosines = _pairs.cosines(x, y)
     masks = _pairs.pairs(valid)
     to_second = _pairs.info_nce(cosines, *masks, tau)
     to_first = _pairs.info_nce(jnp.swapaxes(cosines, -1, -2), *masks, tau)
@@ -245,13 +249,14 @@ def clip(
 
 
 @_whole_batch.require("anchors", "jaxloss.parallel.info_nce")
-@_jit.kernel(temperature="(0, inf)")
+@_jit.kernel("normalize", temperature="(0, inf)")
 def info_nce(
     anchors: ArrayLike,
     positives: ArrayLike,
     *,
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     r"""InfoNCE with in-batch negatives, per anchor.
 
@@ -269,6 +274,8 @@ def info_nce(
         for all, or one for each anchor.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
+      normalize: Whether scores are cosines; else they are the inner products
+        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
 
     Returns:
       Per-anchor losses >= 0 `(..., batch)`, in nats; 0 for a pair that is masked or
@@ -277,23 +284,23 @@ def info_nce(
       the mutual information.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
-        not a number.
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+        bool, or `temperature` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
         cut the batch, whose pairs this loss compares.
 
     Gradient:
       `p - 1[i = j]` with respect to the score `s_ij`, where p is the softmax along j.
-      At right angles to each embedding, and inversely as its length; 0 at a zero
-      vector, whose cosines are 0.  Not convex.
+      Of cosines, at right angles to each embedding, and inversely as its length; 0 at a
+      zero vector, whose cosines are 0.  Of inner products, convex in either embedding.
 
     Use:
       task: embedding
       activation: none (embeddings)
       range: [0, inf)
-      robust: yes
-      convex: no
+      robust: for normalize
+      convex: for not normalize
       when: Queries are to find their answers, in one direction, among those of the
         whole batch.
       not when: Both directions matter: `clip`.
@@ -312,14 +319,15 @@ def info_nce(
     x, y, valid = _pairs.paired(name, where, anchors=anchors, positives=positives)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
+    x, y = _pairs.directions(name, normalize, x, y)
     if like.size == 0:
         return like
-    cosines = _pairs.cosines(stable.unit(x), stable.unit(y))
+    cosines = _pairs.cosines(x, y)
     return _pairs.info_nce(cosines, *_pairs.pairs(valid), tau)
 
 
 @_whole_batch.require("first", "jaxloss.parallel.siglip")
-@_jit.kernel(temperature="(0, inf)", bias="(-inf, inf)")
+@_jit.kernel("normalize", temperature="(0, inf)", bias="(-inf, inf)")
 def siglip(
     first: ArrayLike,
     second: ArrayLike,
@@ -327,6 +335,7 @@ def siglip(
     temperature: float | jax.Array,
     bias: float | jax.Array,
     where: ArrayLike | None = None,
+    normalize: bool = True,
 ) -> jax.Array:
     r"""Pairwise sigmoid loss of SigLIP, per first of a pair.
 
@@ -346,6 +355,8 @@ def siglip(
         from -10 on, so that the many negatives are no surprise.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
+      normalize: Whether scores are cosines; else they are the inner products
+        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
 
     Returns:
       Losses >= 0 `(..., batch)`, in nats, each a sum over the batch; 0 for a masked
@@ -353,23 +364,23 @@ def siglip(
       its cosine, a few eps, over the temperature.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
-        or `bias` not a number.
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+        bool, or `temperature` or `bias` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
         cut the batch, whose pairs this loss compares.
 
     Gradient:
-      `sigmoid(s_ij) - 1[i = j]` with respect to the score `s_ij`.  At right angles to
-      each embedding, and inversely as its length; 0 at a zero vector, whose cosines
-      are 0.  Not convex.
+      `sigmoid(s_ij) - 1[i = j]` with respect to the score `s_ij`.  Of cosines, at
+      right angles to each embedding, and inversely as its length; 0 at a zero vector,
+      whose cosines are 0.  Of inner products, convex in either embedding.
 
     Use:
       task: embedding
       activation: none (embeddings)
       range: [0, inf)
-      robust: yes
-      convex: no
+      robust: for normalize
+      convex: for not normalize
       when: Pairs of two kinds, of which some may match several, or batches of any size.
       not when: Exactly one candidate is right and only its rank counts: `clip`.
 
@@ -387,7 +398,8 @@ def siglip(
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     bias = _checks.parameter(name, like, bias=bias)
+    x, y = _pairs.directions(name, normalize, x, y)
     if like.size == 0:
         return like
-    cosines = _pairs.cosines(stable.unit(x), stable.unit(y))
+    cosines = _pairs.cosines(x, y)
     return _pairs.sigmoid(cosines, *_pairs.pairs(valid), tau, bias)

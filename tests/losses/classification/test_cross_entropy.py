@@ -293,6 +293,50 @@ def test_nll_of_log_softmax_is_cross_entropy():
         both(jaxloss.nll(logs, labels), plain)
 
 
+def test_cross_entropy_and_z_loss_in_one_pass():
+    """The values of the two functions and the gradient of their sum; but only as many
+    exponentials of arrays of logits as the cross entropy has alone."""
+    x = 3 * np.random.default_rng(0).normal(size=(64, 300)).astype(np.float32)
+    ids = jnp.asarray(np.random.default_rng(1).integers(0, 300, 64))
+
+    def apart(x):
+        return jaxloss.softmax_cross_entropy(x, ids), jaxloss.z_loss(x)
+
+    def train(losses, x):
+        both = losses(x)
+        return jnp.sum(both[0] + 1e-3 * both[1]), both
+
+    together = lambda x: jaxloss.softmax_cross_entropy_with_z(x, ids)
+    step = jax.jit(jax.value_and_grad(train, 1, has_aux=True), static_argnums=0)
+    for got, want in zip(
+        *map(jax.tree.leaves, (step(together, x), step(apart, x))), strict=True
+    ):
+        np.testing.assert_allclose(got, want, 4e-6, 1e-8)
+    count = lambda fn, *args: fn.lower(*args).compile().as_text().count("exponential(")
+    alone = jax.jit(jax.grad(lambda x: jnp.sum(jaxloss.softmax_cross_entropy(x, ids))))
+    assert count(step, together, x) <= count(alone, x) < count(step, apart, x)
+
+
+def test_an_unknown_id_costs_both_losses_nan_and_a_mask_takes_them_away():
+    """And a row without classes costs nothing, with an unknown id as well."""
+    x = jnp.array([[1.0, 2.0], [0.5, 0.0], [-jnp.inf, -jnp.inf]])
+    ids, keep = jnp.array([0, 7, -1]), jnp.array([True, False, True])
+    losses = jaxloss.softmax_cross_entropy_with_z(x, ids)
+    for part in losses:
+        np.testing.assert_array_equal(jnp.isnan(part), ~keep)
+        assert part[2] == 0
+
+    def total(x):
+        parts = jaxloss.softmax_cross_entropy_with_z(x, ids)
+        return sum(jaxloss.mean(part, where=keep) for part in parts)
+
+    slope = jax.grad(total)(x)
+    np.testing.assert_array_equal(slope[1:], np.zeros((2, 2)))
+    p, lse = jax.nn.softmax(x[0]), jax.nn.logsumexp(x[0])
+    want = (p - jnp.array([1.0, 0.0]) + 2 * lse * p) / 2
+    np.testing.assert_allclose(slope[0], want, 1e-6)
+
+
 def test_z_loss_pulls_the_partition_function_to_one():
     """Its gradient is 2 logsumexp p: 0 for log-probabilities, finite up to 1e30."""
     x, *_ = draw()

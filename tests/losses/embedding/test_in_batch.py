@@ -148,8 +148,8 @@ def of_pairs(loss):
 
 
 clip = of_pairs(jaxloss.clip)
-info_nce = jax.jit(jaxloss.info_nce)
-siglip = jax.jit(jaxloss.siglip)
+info_nce = jax.jit(jaxloss.info_nce, static_argnames="normalize")
+siglip = jax.jit(jaxloss.siglip, static_argnames="normalize")
 supervised = jax.jit(jaxloss.supervised_contrastive)
 
 
@@ -226,6 +226,56 @@ def test_siglip_classifies_every_combination():
     u, v = (z / jnp.linalg.norm(z, axis=-1, keepdims=True) for z in (x, y))
     scores = jaxloss.sigmoid_cross_entropy(u @ v.T / 0.1 - 3, jnp.eye(7))
     np.testing.assert_allclose(losses, jnp.sum(scores, axis=1), rtol=64 * FLOAT64)
+
+
+# --- scores that are no cosines ------------------------------------------------------
+
+
+def exact_scores(far):
+    """Embeddings whose inner products are of size `far`, and those over 0.5."""
+    x, y = draw_pairs()
+    x, y = x.at[:, 0].add(far), y.at[:, 0].add(-4.0)
+    return x, y, np.asarray(x) @ np.asarray(y).T / 0.5
+
+
+def nll_of_rows(scores):
+    """Of the diagonal under the softmax of each row, in NumPy."""
+    top = scores.max(axis=1, keepdims=True)
+    odds = np.exp(scores - top)
+    return np.log(odds.sum(axis=1)) + top[:, 0] - np.diag(scores)
+
+
+@pytest.mark.parametrize("far", [0.0, 40.0, 4000.0])
+def test_inner_products_count_as_they_are(far):
+    """Without normalisation: the cross entropies of the matrix of inner products, also
+    where every one of them is far below -1."""
+    x, y, scores = exact_scores(far)
+    given = {"temperature": 0.5, "normalize": False}
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-11)
+    rows, columns = nll_of_rows(scores), nll_of_rows(scores.T)
+    near(info_nce(x, y, **given), rows)
+    both = jax.jit(functools.partial(jaxloss.clip, normalize=False))
+    found = both(x, y, temperature=0.5)
+    near(found, (rows + columns) / 2)
+    signs = 1 - 2 * np.eye(7)
+    want = np.logaddexp(0, signs * (scores + 1)).sum(axis=1)
+    found = siglip(x, y, bias=1.0, **given)
+    near(found, want)
+
+
+def test_a_matrix_of_scores_has_the_losses_of_its_embeddings():
+    """What the recipes say of scores that come from anywhere else."""
+    x, y, scores = exact_scores(1.0)
+    given = {"temperature": 0.5, "normalize": False}
+    ids, rtol = jnp.arange(7), 64 * FLOAT64
+    near = functools.partial(np.testing.assert_allclose, rtol=rtol)
+    rows = jaxloss.softmax_cross_entropy(scores, ids)
+    columns = jaxloss.softmax_cross_entropy(scores, ids, axis=0)
+    near(rows, info_nce(x, y, **given))
+    found = jaxloss.clip(x, y, **given)
+    near((rows + columns) / 2, found)
+    every = jaxloss.sigmoid_cross_entropy(scores - 3, jnp.eye(7)).sum(axis=-1)
+    near(every, siglip(x, y, bias=-3.0, **given))
 
 
 # --- groups against all others -------------------------------------------------------
