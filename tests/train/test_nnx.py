@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen as nn, nnx
 
 import jaxloss
 from jaxloss import Mean, train
@@ -497,6 +497,39 @@ def test_docstrings_run_as_printed(name):
     (test,) = finder.find(getattr(adapter, name), name, globs=names)
     with jax.enable_x64(False):
         assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def loss_of_all_logits(framework, names):
+    """What the head is spared: cross entropy of the logits that `__call__` gives."""
+    given, ids = names["ids"][:64], names["ids"][1:65]
+    if framework == "nnx":
+        logits = names["model"](given)
+    else:
+        params = nn.unbox(names["state"].params)
+        logits = names["net"].apply({"params": params}, given)
+    return jaxloss.softmax_cross_entropy(logits, ids).mean()
+
+
+@pytest.mark.parametrize("framework", ["nnx", "linen"])
+def test_examples_of_a_large_vocabulary_learn(framework, capsys):
+    """Each fits on a screen and learns thousands of words from the hidden states; the
+    loss is that of all logits, which the model gives when it is called."""
+    path = EXAMPLES / f"vocabulary_{framework}.py"
+    source = path.read_text()
+    assert len(source.splitlines()) <= 40
+    assert source.count("STEPS, WIDTH = 60, ") == 1
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with jax.enable_x64(False):
+        exec(compile(source.replace("= 60, ", "= 16, "), path, "exec"), names)
+        words = {"word": names["ids"][:64], "next": names["ids"][1:65]}
+        model = names["model"] if framework == "nnx" else names["state"].params
+        found = names["fn"](model, words)["nats"].compute()
+        expected = loss_of_all_logits(framework, names)
+    np.testing.assert_allclose(found, expected, 1e-6)
+    first, last = names["losses"][0], names["losses"][-1]
+    assert np.log(len(names["words"])) - 0.2 < first < np.log(len(names["words"])) + 0.2
+    assert last < first - 0.4
+    assert capsys.readouterr().out.startswith("loss [")
 
 
 @pytest.mark.parametrize(
