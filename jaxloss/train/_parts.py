@@ -7,6 +7,7 @@ sums come first.
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from jaxloss.reduce import Mean
 from jaxloss.stable import xla
 from jaxloss.train._devices import Devices, widened
 from jaxloss.train._terms import Terms
@@ -205,7 +207,7 @@ def _single(
     trained, known = len(jax.tree.leaves(params)), len(jax.tree.leaves(free))
     # What a function closed over may differ from device to device, as the data do.
     data = {*jaxpr.invars[trained + known :], *jaxpr.constvars}
-    trains = reached(jaxpr, jaxpr.invars[:trained])
+    trains = reached(jaxpr, jaxpr.invars[:trained], slopes=True)
     moves = [a and b for a, b in zip(trains, reached(jaxpr, data), strict=True)]
     alike = [i for i, trained in enumerate(trains) if trained and not moves[i]]
     leaves = zip(jax.tree.leaves(like), moves, strict=True)
@@ -217,18 +219,24 @@ def _single(
     return Single(moves.index(True), alike)
 
 
-def reached(jaxpr: Jaxpr, sources: Iterable[Var]) -> list[bool]:
-    """For each output of a traced function, whether it may depend on the sources."""
+def reached(
+    jaxpr: Jaxpr, sources: Iterable[Var], *, slopes: bool = False
+) -> list[bool]:
+    """For each output of a traced function, whether it may depend on the sources; for
+    `slopes`, whether it may have a derivative in them."""
     moving = set(sources)
     moves = lambda v: not isinstance(v, Literal) and v in moving
     for equation in jaxpr.eqns:
+        if slopes and equation.primitive.name == "stop_gradient":
+            continue
         into = [moves(v) for v in equation.invars]
         inner = equation.params.get("jaxpr")
         if equation.primitive.name in ("jit", "pjit") and isinstance(
             inner, ClosedJaxpr
         ):
             starts = zip(inner.jaxpr.invars, into, strict=True)
-            out = reached(inner.jaxpr, [v for v, moved in starts if moved])
+            within = [v for v, moved in starts if moved]
+            out = reached(inner.jaxpr, within, slopes=slopes)
             ends = zip(equation.outvars, out, strict=True)
             moving.update(v for v, moved in ends if moved)
         elif any(into):
@@ -253,4 +261,5 @@ def _zeros(params: Params, rows: tuple[int, ...] = ()) -> Params:
 
 
 def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
+    """Their sums; of means with what rounding leaves out."""
+    return jax.tree.map(operator.add, a, b, is_leaf=lambda x: isinstance(x, Mean))
