@@ -7,15 +7,18 @@ the end; a mean of means is a different, wrong number as soon as masks differ.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit
+from jaxloss import _checks, _jit, stable
 from jaxloss.stable import xla
 
 Axis = int | tuple[int, ...] | None
+_NOT_GIVEN: Any = object()
 
 
 @jax.tree_util.register_dataclass
@@ -26,6 +29,10 @@ class Mean:
     `a + b` is the mean over both sets of examples.  A pytree, so it passes through
     `jit`, `scan`, `psum` and `tree.map(jnp.add, ...)` as it is.
 
+    Each of the two has a rest, what rounding left out when it was added up, so that a
+    million additions are as exact as one (float32 would not count past 2^24).  It is 0
+    where it is not given, as in a checkpoint that has none.
+
     Example:
       >>> first = jaxloss.Mean.of(jnp.array([1.0, 2.0]))
       >>> second = jaxloss.Mean.of(jnp.array([6.0]))
@@ -35,6 +42,13 @@ class Mean:
 
     total: jax.Array
     weight: jax.Array
+    total_rest: jax.Array = dataclasses.field(default=_NOT_GIVEN, repr=False)
+    weight_rest: jax.Array = dataclasses.field(default=_NOT_GIVEN, repr=False)
+
+    def __post_init__(self) -> None:
+        for rest, whole in (("total_rest", self.total), ("weight_rest", self.weight)):
+            if getattr(self, rest) is _NOT_GIVEN:
+                object.__setattr__(self, rest, _no_rest(whole))
 
     @classmethod
     def of(
@@ -317,16 +331,33 @@ def _per_batch(value: ArrayLike) -> Mean:
     return Mean(total, jnp.ones_like(total))
 
 
+def _no_rest(whole: Any) -> Any:
+    """0 beside a number; None beside what stands for one, as a gradient may."""
+    if isinstance(whole, jax.Array | np.ndarray | np.generic | int | float):
+        return jnp.zeros_like(_checks.array("Mean", "total", whole))
+    return None
+
+
 @jax.jit
 def _added(a: Mean, b: Mean) -> Mean:
-    return Mean(a.total + b.total, a.weight + b.weight)
+    total, total_rest = _sum_of(a.total, a.total_rest, b.total, b.total_rest)
+    weight, weight_rest = _sum_of(a.weight, a.weight_rest, b.weight, b.weight_rest)
+    return Mean(total, weight, total_rest, weight_rest)
+
+
+def _sum_of(
+    a: ArrayLike, a_rest: ArrayLike, b: ArrayLike, b_rest: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    parts = _checks.widened("Mean", a=a, a_rest=a_rest, b=b, b_rest=b_rest)
+    return stable.compensated_sum(*parts)
 
 
 def _quotient(mean: Mean) -> jax.Array:
-    empty = mean.weight == 0
-    weight = jnp.where(empty, jnp.ones_like(mean.weight), mean.weight)
+    total, weight = mean.total + mean.total_rest, mean.weight + mean.weight_rest
+    empty = weight == 0
+    weight = jnp.where(empty, jnp.ones_like(weight), weight)
     # Of a constant, such as the size of a batch, XLA would multiply by the reciprocal.
-    quotient = mean.total / xla.barrier(weight)
+    quotient = total / xla.barrier(weight)
     return jnp.where(empty, jnp.zeros_like(quotient), quotient)
 
 

@@ -37,6 +37,7 @@ from jaxloss.stable.rows import (
     softmax_complement as softmax_complement,
 )
 from jaxloss.stable.scalars import (
+    compensated_sum as compensated_sum,
     difference as difference,
     exp_difference as exp_difference,
     expm1 as expm1,

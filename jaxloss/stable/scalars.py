@@ -386,6 +386,20 @@ def difference(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return d, (a - (s - shadow)) - (b + shadow)
 
 
+def compensated_sum(
+    a: jax.Array, a_rest: jax.Array, b: jax.Array, b_rest: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The sum of two numbers that have a rest, and its rest: twice the digits.
+
+    A rest is what rounding left out so far.  It is a constant to autodiff: the slope of
+    the sum is that of `a + b`.
+    """
+    fixed = jax.lax.stop_gradient
+    total, error = difference(a, -b)
+    total, rest = difference(total, -fixed(error + (a_rest + b_rest)))
+    return total, fixed(rest)
+
+
 def exp_difference(a: jax.Array, b: jax.Array, variant: int = 1) -> jax.Array:
     """`exp(a - b)` for a <= b + 88: 2 ulp; NaN where both are infinite.
 

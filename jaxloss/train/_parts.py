@@ -8,6 +8,7 @@ sums come first.
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from jaxloss.reduce import Mean
 from jaxloss.stable import xla
 from jaxloss.train import _results
 from jaxloss.train._devices import Devices, widened
@@ -312,4 +314,5 @@ def _zeros(params: Params, rows: tuple[int, ...] = ()) -> Params:
 
 
 def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
+    """Their sums; of means with what rounding leaves out."""
+    return jax.tree.map(operator.add, a, b, is_leaf=lambda x: isinstance(x, Mean))

@@ -171,7 +171,9 @@ def weighted(
 
 def scaled(totals: Terms, factors: Mapping[str, jax.Array]) -> Terms:
     def scale(mean: Mean, factor: jax.Array) -> Mean:
-        return Mean(mean.total * factor.astype(mean.total.dtype), mean.weight)
+        factor = factor.astype(mean.total.dtype)
+        total, total_rest = mean.total * factor, mean.total_rest * factor
+        return Mean(total, mean.weight, total_rest, mean.weight_rest)
 
     return totals | {term: scale(totals[term], x) for term, x in factors.items()}
 

@@ -4,6 +4,7 @@
 that count.  Here sums are kept: of the terms, and of their gradients.
 """
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxloss import _checks, _whole_batch
+from jaxloss import _checks, _whole_batch, stable
+from jaxloss.reduce import Mean
 from jaxloss.train import _results, _terms
 from jaxloss.train._devices import AxisName, Devices, widened
 from jaxloss.train._parts import reached
@@ -35,10 +37,14 @@ class Accumulator(NamedTuple):
       totals: What the objective's `stats` add up to.
       slopes: Beside each array of `totals` its gradient, with the array's axes first;
         None if it does not depend on the parameters, as the weight of a mean.
+      rests: Beside each array of both what rounding has left out of it; None for
+        nothing, as in a checkpoint of an older version, of which
+        `Accumulator(totals, slopes)` is made.
     """
 
     totals: Terms
     slopes: Any
+    rests: Any = None
 
 
 Add = Callable[[Params, ObjectiveState, Batch, Accumulator | None], Accumulator]
@@ -52,6 +58,9 @@ def accumulate(
 
     .. math:: \nabla_\theta\, C\Big(\sum_b S_b(\theta)\Big)
        = \sum_k \frac{\partial C}{\partial S_k} \sum_b \nabla S_{b,k}(\theta)
+
+    Sums keep what rounding leaves out of them (twice the digits, and the memory), so
+    that a million batches are as exact as one.
 
     Keep the parameters fixed from the first `add` to `finish`.  For batches that are
     in memory together, `value_and_grad(microbatches=)` needs less of it: here every
@@ -106,7 +115,7 @@ def accumulate(
             return devices.vary(jax.tree.map(_wide_sum, found))
 
         new = _with_slopes(stats, devices.vary(params))
-        return new if sums is None else jax.tree.map(jnp.add, sums, new)
+        return _sum(devices, sums, new)
 
     def finish(params: Params, state: ObjectiveState, sums: Accumulator) -> Evaluation:
         def combine(totals: Terms) -> tuple[jax.Array, dict]:
@@ -131,6 +140,8 @@ def evaluate(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Loss and metrics of a whole data set, batch by batch: sums are added, not means.
 
+    On the host, in float64: however many batches there are.
+
     Args:
       objective: Any objective.
       params: Its parameters.
@@ -154,15 +165,32 @@ def evaluate(
       {'fit': Array(3., dtype=float32)}
     """
     stats = jax.jit(objective.stats)
-    totals = None
+    totals: Any = None
+    waiting: Any = None
     for batch in batches:
         _checks.no_wide_integers("evaluate", batches=batch)
         found, _ = _terms.apart("evaluate", stats(params, state, batch), state.carry)
-        found = jax.tree.map(_wide_sum, found)
-        totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
-    if totals is None:
+        # Added while the device computes those of the next batch.
+        totals, waiting = _on_host(totals, waiting), jax.tree.map(_wide_sum, found)
+    if waiting is None:
         _checks.fail("evaluate", "batches", "no batch", "at least one")
+    like, totals = waiting, _on_host(totals, waiting)
+    totals = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), totals, like)
     return scalar_and_metrics("evaluate", objective.combine(state, totals))
+
+
+def _on_host(totals: Terms | None, new: Terms | None) -> Terms | None:
+    """The sums so far, in float64: those of float32 would stall at 2^24."""
+    if new is None:
+        return totals
+    try:
+        new = jax.tree.map(lambda x: np.asarray(x, np.float64), new)
+        is_leaf = None
+    except jax.errors.TracerArrayConversionError:  # inside of a compiled function
+        is_leaf = _is_mean
+    if totals is None:
+        return new
+    return jax.tree.map(operator.add, totals, new, is_leaf=is_leaf)
 
 
 def pad_batch(batch: Batch, size: int) -> tuple[Batch, np.ndarray]:
@@ -233,6 +261,33 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
         for at, moves in enumerate(moving)
     ]
     return Accumulator(totals, structure.unflatten(found))
+
+
+def _sum(devices: Devices, sums: Accumulator | None, new: Accumulator) -> Accumulator:
+    """Both, and what rounding leaves out of their sum."""
+    nothing = lambda tree: devices.vary(jax.tree.map(jnp.zeros_like, tree))
+    if sums is None:
+        return new._replace(rests=nothing(new[:2]))
+    # The rests of a mean are constants, and so they were without a rest.
+    slopes = jax.tree.map(_without_rests, sums.slopes, is_leaf=_is_mean)
+    old = sums.totals, slopes
+    rests = nothing(old) if sums.rests is None else sums.rests
+    pairs = jax.tree.map(
+        lambda a, rest, b: stable.compensated_sum(a, rest, b, jnp.zeros_like(b)),
+        *(old, rests, new[:2]),
+    )
+    (totals, slopes), rests = jax.tree.transpose(
+        jax.tree.structure(old), jax.tree.structure((0, 0)), pairs
+    )
+    return Accumulator(totals, slopes, rests)
+
+
+def _is_mean(x: Any) -> bool:
+    return isinstance(x, Mean)
+
+
+def _without_rests(x: Any) -> Any:
+    return Mean(x.total, x.weight, None, None) if _is_mean(x) else x
 
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:

@@ -163,6 +163,89 @@ def test_evaluation_adds_sums():
         train.evaluate(objective, PARAMS, state, [])
 
 
+TENTH = np.float32(0.1)
+
+
+def tenths(params, batch):
+    """A mean, of weight 1 a batch, and counts beside it."""
+    losses = params * TENTH * batch
+    return {"fit": Mean.of(losses), "plain": jnp.sum(losses)}
+
+
+def mean_and_plain(_, totals):
+    mean = totals["fit"].compute()
+    return mean, {**totals["fit"].__dict__, "plain": totals["plain"]}
+
+
+TENTHS = train.objective(tenths, mean_and_plain)
+
+
+@pytest.mark.parametrize("count", [3_000, 20_000])
+def test_evaluation_of_many_batches(count):
+    """In float64: by float32, 20 000 tenths are off by 1e-4."""
+    one, params = np.ones(1, np.float32), jnp.float32(1)
+    _, found = train.evaluate(TENTHS, params, TENTHS.init(), [one] * count)
+    for name in ("total", "plain"):
+        np.testing.assert_allclose(found[name], np.float64(TENTH) * count, rtol=2**-24)
+        assert found[name].dtype == jnp.float32
+    assert found["weight"] == count
+
+
+def test_evaluation_does_not_stall():
+    """Weights of 1 after 2^24 of them: the next ones count."""
+    fn = lambda p, n: {"fit": Mean(p * n.astype(jnp.float32), n.astype(jnp.float32))}
+    combine = lambda _, totals: (totals["fit"].compute(), totals["fit"].__dict__)
+    fit = train.objective(fn, combine)
+    batches = [np.array(n) for n in (2**24, *[1] * 64)]
+    evaluate = lambda p: train.evaluate(fit, p, fit.init(), batches)[1]["weight"]
+    assert evaluate(jnp.float32(1)) == 2**24 + 64
+    assert jax.jit(evaluate)(jnp.float32(1)) == 2**24 + 64
+
+
+@pytest.mark.parametrize("first", ["none", "old"])
+def test_accumulation_of_a_million_batches(first):
+    """Sums and gradients to the last digit, and on from sums without rests, as those
+    that an older version has saved."""
+    count, one = 1_000_000, jnp.ones(1, jnp.float32)
+    add, finish = train.accumulate(TENTHS)
+    params, state = jnp.float32(1), TENTHS.init()
+    sums = add(params, state, one, None)
+    if first == "old":
+        totals, slopes = sums.totals, sums.slopes
+        old = {"total": totals["fit"].total, "weight": totals["fit"].weight}
+        kept = {"total": slopes["fit"].total, "weight": None}
+        sums = train.Accumulator(
+            totals | {"fit": Mean(**old)}, slopes | {"fit": Mean(**kept)}
+        )
+        sums = add(params, state, one, sums)
+        count += 1
+    more = lambda _, sums: add(params, state, one, sums)
+    sums = jax.jit(lambda s: jax.lax.fori_loop(0, 999_999, more, s))(sums)
+    exact = np.float64(TENTH) * count
+    for found in (sums.totals["fit"].total, sums.totals["plain"]):
+        np.testing.assert_allclose(found, exact, rtol=2**-24)
+    for found in (sums.slopes["fit"].total, sums.slopes["plain"]):
+        np.testing.assert_allclose(found, exact, rtol=2**-24)
+    assert sums.totals["fit"].weight == count
+    assert sums.slopes["fit"].weight is None
+    np.testing.assert_allclose(finish(params, state, sums).grads, TENTH, rtol=2**-22)
+
+
+def test_means_that_are_added_in_fn():
+    """A sum of Means has the gradient of one: in one pass, micro-batches too."""
+    fn = lambda p, x: {"fit": Mean.of(p * x) + Mean.of(p * x * x)}
+    fit, x = train.objective(fn), jnp.array([1.0, 2.0, 5.0, 6.0])
+    for parts in (1, 2):
+        found = train.value_and_grad(fit, microbatches=parts)(1.5, fit.init(), x)
+        np.testing.assert_allclose(found.grads, np.mean(x + x * x) / 2, rtol=1e-12)
+    weigh = train.value_and_grad(
+        train.objective(lambda p, x: {"fit": Mean.of(p * jax.lax.stop_gradient(x))}),
+        microbatches=2,
+    )
+    found = weigh(1.5, fit.init(), x)
+    np.testing.assert_allclose(found.grads, np.mean(x), rtol=1e-12)
+
+
 def test_padding_keeps_the_numbers_and_the_compilation():
     """A ragged last batch, filled up: the same loss, and nothing is compiled again."""
     traces = []

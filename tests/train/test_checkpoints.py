@@ -1,5 +1,6 @@
 """Every state of `train` through Orbax and back: bitwise, typed, and donatable."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -157,6 +158,41 @@ def test_without_a_target_types_are_dicts_and_lists(saved):
     assert_same(Mean(**sums), before.sums.totals["up"])
     # A chain is a list, its states are dicts, and states without a field are None.
     assert [type(x) for x in restored["single"]["opt_state"]] == [dict, type(None)]
+
+
+class OldAccumulator(NamedTuple):
+    """As it was before sums had rests."""
+
+    totals: Any
+    slopes: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class OldMean:
+    """As it was before sums had rests."""
+
+    total: Any
+    weight: Any
+
+
+def test_sums_of_an_older_version_go_on(tmp_path):
+    """Without a target, and with what was saved as one: each field by its name."""
+    params, state = make_params(), BOTH.init()
+    now = ADD(params, state, BATCH, None)
+    shorten = lambda tree: {k: OldMean(m.total, m.weight) for k, m in tree.items()}
+    old = OldAccumulator(shorten(now.totals), shorten(now.slopes))
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "old", old)
+        checkpointer.wait_until_finished()
+        raw = checkpointer.restore(tmp_path / "old")
+        same = checkpointer.restore(tmp_path / "old", jax.eval_shape(lambda: old))
+    typed = {k: vars(m) for k, m in same.totals.items()}
+    assert_same({k: Mean(**m) for k, m in typed.items()}, now.totals)
+    means = lambda tree: {k: Mean(**m) for k, m in tree.items()}
+    restored = train.Accumulator(means(raw["totals"]), means(raw["slopes"]))
+    found, expected = (ADD(params, state, BATCH, s) for s in (restored, now))
+    assert_same(found, expected)
 
 
 def test_no_two_states_share_a_buffer():

@@ -257,6 +257,17 @@ def test_complex_parameters_have_the_gradient_of_jax():
 # ------------------------------------------------------------------------ precision
 
 
+def test_many_micro_batches_add_up():
+    """4096 tenths one after the other: float32 alone is off by 200 units."""
+    fn = lambda p, x: {"fit": Mean.of(p * x)}
+    combine = lambda _, totals: (totals["fit"].total, {})
+    x = jnp.full(4096, 0.1, jnp.float32)
+    total = train.objective(fn, combine)
+    evaluate = train.value_and_grad(total, microbatches=4096)
+    found = evaluate(jnp.float32(1), total.init(), x)
+    np.testing.assert_allclose(found.loss, 4096 * np.float64(x[0]), rtol=2**-24)
+
+
 def test_half_precision_gradients_add_up_in_float32():
     """512 parts of gradient 1 are 512 in bfloat16, which cannot count past 256."""
     objective = train.objective(
