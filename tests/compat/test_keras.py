@@ -342,6 +342,18 @@ def test_half_precision_comes_back_as_float32(dtype):
         assert jax.eval_shape(slope(fn), y, x).dtype == dtype
 
 
+@pytest.mark.parametrize("x64", [False, True])
+def test_they_trace_under_strict_promotion(x64):
+    """Each, of half precision too; value and gradient have their dtypes."""
+    for name, y_true, y_pred, params in ORDINARY:
+        fn = given(name, **params)
+        for dtype in (jnp.float32, jnp.bfloat16):
+            with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+                x = jnp.asarray(np.float32(y_pred), dtype)
+                assert jax.eval_shape(fn, y_true, x).dtype == jnp.float32
+                assert jax.eval_shape(slope(fn), y_true, x).dtype == dtype
+
+
 def test_integers_and_lists_are_numbers():
     """Also as predictions, which Keras averages as numbers too."""
     assert untyped.mean_squared_error([4, 8], [[3], [0]]).tolist() == [1, 64]
