@@ -333,7 +333,7 @@ def _per_batch(value: ArrayLike) -> Mean:
 
 def _no_rest(whole: Any) -> Any:
     """0 beside a number; None beside what stands for one, as a gradient may."""
-    if isinstance(whole, jax.Array | np.ndarray | np.generic | int | float):
+    if isinstance(whole, jax.Array | np.ndarray | np.number | int | float):
         return jnp.zeros_like(_checks.array("Mean", "total", whole))
     return None
 

@@ -287,7 +287,8 @@ def _is_mean(x: Any) -> bool:
 
 
 def _without_rests(x: Any) -> Any:
-    return Mean(x.total, x.weight, None, None) if _is_mean(x) else x
+    none: Any = None
+    return Mean(x.total, x.weight, none, none) if _is_mean(x) else x
 
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:
