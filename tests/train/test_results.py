@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 import jaxloss
 from jaxloss import Mean, testing, train
@@ -275,6 +275,35 @@ def test_a_carry_and_rows_together(microbatches):
     found = evaluate(make_params(), objective.init(), make_batch())
     assert_expected(found)
     assert found.state.carry == microbatches
+
+
+def test_linen_returns_terms_statistics_and_logits():
+    """BatchNorm's statistics go from part to part; logits are those of each part."""
+    net = linen.Sequential([linen.BatchNorm(False, momentum=0.5), linen.Dense(3)])
+    batch = jax.tree.map(jnp.float32, make_batch()) | {"y": make_batch()["y"]}
+
+    def of_module(params, batch, *, carry):
+        logits, carry = net.apply(
+            {"params": params, **carry}, batch["x"], mutable=["batch_stats"]
+        )
+        losses = jaxloss.softmax_cross_entropy(logits, batch["y"])
+        return {"fit": Mean.of(losses)}, carry, {"logits": logits}
+
+    carry: Any = net.init(jax.random.key(0), batch["x"])
+    params = carry.pop("params")
+    objective, optimizer = train.objective(of_module, carry=carry), optax.sgd(0.1)
+    step = jax.jit(train.train_step(objective, optimizer, microbatches=2))
+    state = train.TrainState.init(objective, optimizer, params)
+    state, metrics = step(state, batch)
+    expected = np.zeros((16, 3), np.float32)
+    for k in range(2):
+        logits, carry = net.apply(
+            {"params": params, **carry}, batch["x"][k::2], mutable=["batch_stats"]
+        )
+        expected[k::2] = logits
+    np.testing.assert_allclose(metrics["aux"]["logits"], expected, 1e-5, 1e-6)
+    found, carry = map(jax.tree.leaves, (state.objective_state.carry, carry))
+    np.testing.assert_allclose(found, carry, 1e-5, 1e-7)
 
 
 # ------------------------------------------------------------ several batches, checks
