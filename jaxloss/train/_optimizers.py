@@ -57,12 +57,10 @@ def extra_arguments(
         "obj_fn": loss,  # Hutchinson's estimator, of Sophia
         **own,
     }
-    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
-        return {}
     known = inspect.signature(optimizer.update).parameters
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):
         return arguments
-    # As SAM, which takes nothing but `grad_fn`.
+    # None, of most; of SAM nothing but `grad_fn`.
     return {name: x for name, x in arguments.items() if name in known}
 
 

@@ -72,6 +72,8 @@ OPTIMIZERS = {
         optax.adam(0.3),
         optax.contrib.reduce_on_plateau(patience=1, rtol=0.5, accumulation_size=2),
     ),
+    # Said to be a plain transformation, and takes what another one asks for.
+    "in turns": optax.MultiSteps(optax.polyak_sgd(0.5), 2).gradient_transformation(),
     "polyak": optax.polyak_sgd(max_learning_rate=0.5),
     "sam": sharpness_aware(False),
     "sam in one step": sharpness_aware(True),
@@ -98,7 +100,7 @@ def by_hand(name):
         value_fn, grad, searched = asked_by_hand(params)
         value = {"value": searched["value"]}
         other = {"lbfgs": searched, "sophia": {"obj_fn": value_fn}}
-        other |= {"plateau": value, "polyak": value}
+        other |= dict.fromkeys(("plateau", "polyak", "in turns"), value)
         other["sam in one step"] = {"grad_fn": lambda p, _: jax.grad(value_fn)(p)}
         extra = searched if "backtracking" in name else other.get(name, {})
         updates, state = optimizer.update(grad, state, params, **extra)
