@@ -26,7 +26,8 @@ def smooth_labels(
     .. math:: \tilde y_j = (1 - \varepsilon)\, y_j + \varepsilon / K
 
     The right one of K classes gets `1 - smoothing + smoothing / K` and each other one
-    `smoothing / K`; fairseq's variant shares `smoothing` among the others alone.
+    `smoothing / K`.  Fairseq and T5X share it among the others alone: for theirs, give
+    `smoothing * K / (K - 1)`.
 
     Args:
       labels: Floating array `(..., K)`, a distribution along the last axis; or integer
