@@ -326,6 +326,18 @@ def debug_nans_stays_quiet(spec: LossSpec) -> None:
 
 
 @law()
+def debug_infs_stays_quiet(spec: LossSpec) -> None:
+    """Nor does an infinity, in the value of a compiled call, in what the call keeps for
+    its gradient, or in that: a user who hunts another infinity with `jax.debug_infs`
+    would be stopped here.  Unless an argument or the result is infinite."""
+    for trial in trials(spec, SINGLE):
+        if trial.seen_infinity():
+            for one in (*trial.singles(), trial):
+                found = one.seen_infinity()
+                one.fail_at("a result of a call", bool(found), found, "finite numbers")
+
+
+@law()
 def masked_entries_do_not_exist(spec: LossSpec) -> None:
     """NaN behind a mask reaches neither the mean nor its gradient; and the mean over
     the mask is the mean over the kept examples."""
