@@ -17,6 +17,7 @@ from jaxloss.testing.laws import (
     applicable as applicable,
     bad_calls_raise as bad_calls_raise,
     compiles_once as compiles_once,
+    debug_infs_stays_quiet as debug_infs_stays_quiet,
     debug_nans_stays_quiet as debug_nans_stays_quiet,
     finite_at_extremes as finite_at_extremes,
     gradient_matches_derivation as gradient_matches_derivation,

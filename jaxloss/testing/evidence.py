@@ -236,6 +236,36 @@ class Trial:
                 value, every = programs.in_chunks(run, self.args)
         return message, value, every
 
+    def seen_infinity(self) -> str:
+        """What `jax.debug_infs` says of value and gradient, each of them compiled: so a
+        loss runs outside of `jit`.  Between two of its operations nothing is seen.
+
+        Of the examples that are finite, and so are their values and gradients: an
+        infinity that is due is none to be hidden.
+        """
+        self._one_per_example()
+        arrays = [*filter(is_floating, self.args), self.value(), *self.gradients()]
+        finite = [np.isfinite(a.reshape(len(a), -1)).all(axis=1) for a in arrays]
+        due = np.logical_and.reduce(finite)
+        if not due.any():
+            return ""
+
+        compiled, where = jax.jit(self.spec), self.spec.wrt
+
+        def run(args: list) -> tuple:
+            args = [jnp.asarray(a) for a in args]
+            loss = lambda *chosen: compiled(*programs.insert(args, where, chosen))
+            value, pull = jax.vjp(loss, *(args[i] for i in where))
+            return value, pull(jnp.ones_like(value))
+
+        try:
+            # JAX announces its second look at a compiled part by `print`.
+            with jax.debug_infs(True), contextlib.redirect_stdout(io.StringIO()):
+                programs.in_chunks(run, [a[due] for a in self.args])
+        except FloatingPointError as error:
+            return str(error)
+        return ""
+
     def _one_per_example(self) -> None:
         """Raises if the loss is a mean already, of which no example can be told."""
         shape = jax.eval_shape(self.spec, *self.args).shape

@@ -326,6 +326,18 @@ def debug_nans_stays_quiet(spec: LossSpec) -> None:
 
 
 @law()
+def debug_infs_stays_quiet(spec: LossSpec) -> None:
+    """Nor does an infinity, in the value of a compiled call, in what the call keeps for
+    its gradient, or in that: a user who hunts another infinity with `jax.debug_infs`
+    would be stopped here.  Unless an argument or the result is infinite."""
+    for trial in trials(spec, SINGLE):
+        if trial.seen_infinity():
+            for one in (*trial.singles(), trial):
+                found = one.seen_infinity()
+                one.fail_at("a result of a call", bool(found), found, "finite numbers")
+
+
+@law()
 def nan_has_no_sign(spec: LossSpec) -> None:
     """A NaN shows in value and gradient alike, whichever sign it has: that of `inf -
     inf` is negative on x86, and a sort puts it below -inf."""

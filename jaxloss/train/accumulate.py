@@ -4,6 +4,7 @@
 that count.  Here sums are kept: of the terms, and of their gradients.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -287,8 +288,8 @@ def _is_mean(x: Any) -> bool:
 
 
 def _without_rests(x: Any) -> Any:
-    none: Any = None
-    return Mean(x.total, x.weight, none, none) if _is_mean(x) else x
+    none = {"total_rest": None, "weight_rest": None}
+    return dataclasses.replace(x, **none) if _is_mean(x) else x
 
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:

@@ -158,11 +158,11 @@ def test_transformations_agree(name):
 
 @pytest.mark.parametrize("name", ["nt_xent", "clip"])
 def test_nothing_left_is_no_loss(name):
-    """All masked, or one pair alone: losses and gradients are 0, and nothing is NaN on
-    the way."""
+    """All masked, or one pair alone: losses and gradients are 0, and nothing is NaN or
+    infinite on the way."""
     x, y = draw(5)
     step = jax.jit(gradients(loss_of(name, block=2)))
-    with jax.debug_nans(True):
+    with jax.debug_nans(True), jax.debug_infs(True):
         for keep in (0, 1):
             found = step(x, y, 0.1, jnp.arange(5) < keep)
             for leaf in jax.tree.leaves(found):

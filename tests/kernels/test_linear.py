@@ -337,7 +337,7 @@ def test_what_does_not_count_is_harmless(memory):
 
     step = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))
     clean = step(hidden, kernel, weights, labels)
-    with jax.debug_nans(True):
+    with jax.debug_nans(True), jax.debug_infs(True):
         found = step(hidden_bad, kernel, weights, labels_bad)
     # The slope by a weight of 0 is the loss, and 0 of a loss there is not.
     expected = clean[0], (*clean[1][:2], clean[1][2].at[5:7].set(0))

@@ -287,6 +287,13 @@ def sorts_nan_by_its_sign(p, t, *, delta):
     return jax.lax.top_k(jnp.stack([loss, jnp.zeros_like(loss)], -1), 1)[0][..., 0]
 
 
+def keeps_infinity(p, t, *, delta):
+    # Value and gradient are right; what the gradient is made of again is -inf.
+    hidden = jnp.where(p == t, -jnp.inf, jnp.zeros_like(p))
+    shown = lambda p, hidden: jnp.where(hidden < 0, 0, huber(p, t, delta=delta))
+    return jax.checkpoint(shown)(p, hidden)
+
+
 def subtracts_delta(p, t, *, delta):
     r = jnp.abs(p - t)  # the slope is q + delta - delta: 0 for a residual of 1e-8
     q = jnp.minimum(r, delta)
@@ -444,6 +451,7 @@ BROKEN = [
     (plain_norm, TRIPLET, laws.finite_at_extremes),
     (hides_nan, HUBER, laws.debug_nans_stays_quiet),
     (sorts_nan_by_its_sign, HUBER, laws.nan_has_no_sign),
+    (keeps_infinity, HUBER, laws.debug_infs_stays_quiet),
     (normalises_by_batch, HUBER, laws.masked_entries_do_not_exist),
     (normalises_by_batch, HUBER, laws.weights_count_repetitions),
     (broadcasts, HUBER, laws.bad_calls_raise),
@@ -496,3 +504,16 @@ def test_a_reduction_that_counts_what_it_dropped_is_refused(monkeypatch):
     for law in (laws.masked_entries_do_not_exist, laws.weights_count_repetitions):
         with pytest.raises(AssertionError):
             law(spec)
+
+
+def test_an_infinity_that_is_due_is_allowed():
+    """Of a loss that is infinite, and of one that hides a division by 0 in its call."""
+
+    def inside(p, t, *, delta):
+        hidden = jnp.where(p == t, 1 / (p - t), 0)
+        return jnp.where(jnp.isinf(hidden), 0, huber(p, t, delta=delta))
+
+    laws.debug_infs_stays_quiet(HUBER)
+    laws.debug_infs_stays_quiet(dataclasses.replace(HUBER, fn=inside))
+    infinite = lambda p, t, *, delta: huber(p, t, delta=delta) * jnp.float32(1e38)
+    laws.debug_infs_stays_quiet(dataclasses.replace(HUBER, fn=infinite))
