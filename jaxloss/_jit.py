@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from jaxloss import _checks
+from jaxloss.stable import sharding
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -35,6 +36,7 @@ def kernel(
     ids: str = "",
     trees: tuple[str, ...] = (),
     left_out: Mapping[str, float] = MappingProxyType({}),
+    explicit: bool = False,
     **intervals: str,
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Compiles a function, once for each shape and type of its arrays.
@@ -46,6 +48,8 @@ def kernel(
       trees: Arguments that are pytrees of arrays.
       left_out: Hyperparameters that the body gets as None where they are this Python
         number: a part times 0 would still cost its gradient.
+      explicit: Whether the body sees how its arguments are sharded on a mesh with
+        explicit axes, and so calls `stable.sharding.automatic` itself.
       **intervals: Where a hyperparameter must lie, as `delta="(0, inf)"`.
     """
 
@@ -54,7 +58,8 @@ def kernel(
         given = inspect.signature(fn).parameters
         readers = {p: _reader(name, p, static, ids, trees, intervals) for p in given}
         assert not ids or ids in given
-        compiled = jax.jit(fn, static_argnames=static)
+        body = fn if explicit else sharding.automatic(fn)
+        compiled = jax.jit(body, static_argnames=static)
         targets_first = "y_true" in given  # of `compat.keras`
         # A default is an argument too, or the first other value would compile again.
         defaults = {

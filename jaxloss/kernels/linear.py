@@ -6,13 +6,10 @@ they exist a block at a time, in float32 even of bfloat16 factors, and the resul
 those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit
@@ -20,6 +17,7 @@ from jaxloss.kernels import _blocks, _plan, _rules
 from jaxloss.kernels._head import Head
 from jaxloss.kernels._rules import Knobs
 from jaxloss.reduce import Mean
+from jaxloss.stable import sharding
 
 _AXIS = {"dv": 1, "vd": 0}
 
@@ -28,6 +26,7 @@ _AXIS = {"dv": 1, "vd": 0}
     *("kernel_layout", "memory", "block", "implementation"),
     ids="labels",
     left_out={"label_smoothing": 0, "z_loss": 0, "temperature": 1},
+    explicit=True,
     label_smoothing="[0, 1]",
     z_loss="[0, inf)",
     soft_cap="(0, inf)",
@@ -127,26 +126,18 @@ def linear_softmax_cross_entropy(
       >>> loss.compute()
       Array(0.11977238, dtype=float32)
     """
-    name = "linear_softmax_cross_entropy"
-    tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, kernel_layout)
-    head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
-    like = jnp.zeros((), head.wide)
-    knobs = Knobs(
-        _number(name, like, label_smoothing=label_smoothing),
-        _number(name, like, z_loss=z_loss),
-    )
-    smooth = knobs.label_smoothing is not None
-    half = head.kernel.dtype.itemsize < 4
-    plan = _plan_of(name, head, kernel_layout, memory, block, half, smooth)
-    total = _implementation(name, implementation, _rules.total, _rules.dense_total)
-    total = _left_to_xla(functools.partial(total, plan), P())
-    return Mean(total(head, tokens.ids, tokens.weights, knobs), weight)
+    numbers = label_smoothing, z_loss, soft_cap, temperature
+    options = _Options(kernel_layout, memory, block, implementation)
+    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    mean = sharding.automatic(_mean)
+    return mean(hidden, kernel, labels, bias, weights, where, numbers, options)
 
 
 @_jit.kernel(
     *("kernel_layout", "block", "implementation"),
     ids="labels",
     left_out={"temperature": 1},
+    explicit=True,
     soft_cap="(0, inf)",
     temperature="(0, inf)",
 )
@@ -209,20 +200,19 @@ def linear_token_log_probs(
       >>> kernels.linear_token_log_probs(hidden, kernel, jnp.array([[0, 2]]))
       Array([[-0.23954476, -1.0986123 ]], dtype=float32)
     """
-    name = "linear_token_log_probs"
-    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
-    head = _head(name, tokens, soft_cap, temperature)
     # Whatever the dtype, the gradient of this is added up in float32.
-    plan = _plan_of(name, head, kernel_layout, "lean", block, False, False)
-    nll = _implementation(name, implementation, _rules.nll, _rules.dense_nll)
-    nll = _left_to_xla(functools.partial(nll, plan), _spec(tokens.ids))
-    found = jnp.where(tokens.weights == 0, 0, -nll(head, tokens.ids))
-    return found.reshape(tokens.shape)
+    options = _Options(kernel_layout, "lean", block, implementation)
+    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    log_probs = sharding.automatic(_log_probs)
+    numbers = soft_cap, temperature
+    return log_probs(hidden, kernel, labels, bias, where, numbers, options)
 
 
 @_jit.kernel(
     *("kernel_layout", "block", "implementation"),
+    ids="labels",
     left_out={"temperature": 1},
+    explicit=True,
     soft_cap="(0, inf)",
     temperature="(0, inf)",
 )
@@ -291,13 +281,90 @@ def linear_softmax_cross_entropy_with_z(
       >>> cross_entropy + 1e-4 * z
       Array([0.24004634, 1.098733  ], dtype=float32)
     """
+    options = _Options(kernel_layout, "lean", block, implementation)
+    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    losses = sharding.automatic(_with_z)
+    numbers = soft_cap, temperature
+    return losses(hidden, kernel, labels, bias, where, numbers, options)
+
+
+class _Options(NamedTuple):
+    """What is part of the program."""
+
+    layout: str
+    memory: str
+    block: tuple[int, int] | None
+    implementation: str | None
+    cut: bool = False
+    """Whether the classes are known to be sharded over devices."""
+
+
+def _classes_are_cut(kernel: ArrayLike, layout: str) -> bool:
+    """Whether the type of the kernel says so; loops over blocks are left to XLA."""
+    entries = sharding.spec(jnp.asarray(kernel))
+    return len(entries) == 2 and entries[_AXIS.get(layout, 0)] is not None
+
+
+def _mean(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    numbers: tuple,
+    options: _Options,
+) -> Mean:
+    name, layout = "linear_softmax_cross_entropy", options.layout
+    label_smoothing, z_loss, soft_cap, temperature = numbers
+    tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, layout)
+    head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
+    like = jnp.zeros((), head.wide)
+    knobs = Knobs(
+        _number(name, like, label_smoothing=label_smoothing),
+        _number(name, like, z_loss=z_loss),
+    )
+    smooth = knobs.label_smoothing is not None
+    half = head.kernel.dtype.itemsize < 4
+    plan = _plan_of(name, head, options, half, smooth)
+    total = _rules.dense_total if _is_dense(name, options) else _rules.total
+    return Mean(total(plan, head, tokens.ids, tokens.weights, knobs), weight)
+
+
+def _log_probs(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None,
+    where: ArrayLike | None,
+    numbers: tuple,
+    options: _Options,
+) -> jax.Array:
+    name, layout = "linear_token_log_probs", options.layout
+    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, layout)
+    head = _head(name, tokens, *numbers)
+    plan = _plan_of(name, head, options, False, False)
+    nll = _rules.dense_nll if _is_dense(name, options) else _rules.nll
+    found = jnp.where(tokens.weights == 0, 0, -nll(plan, head, tokens.ids))
+    return found.reshape(tokens.shape)
+
+
+def _with_z(
+    hidden: ArrayLike,
+    kernel: ArrayLike,
+    labels: ArrayLike,
+    bias: ArrayLike | None,
+    where: ArrayLike | None,
+    numbers: tuple,
+    options: _Options,
+) -> tuple[jax.Array, jax.Array]:
     name = "linear_softmax_cross_entropy_with_z"
-    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, kernel_layout)
-    head, counts = _head(name, tokens, soft_cap, temperature), tokens.weights != 0
-    plan = _plan_of(name, head, kernel_layout, "lean", block, False, False)
-    both = _rules.nll_and_z, _rules.dense_nll_and_z
-    losses = functools.partial(_implementation(name, implementation, *both), plan)
-    found = _left_to_xla(losses, (_spec(tokens.ids),) * 2)(head, tokens.ids)
+    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, options.layout)
+    head, counts = _head(name, tokens, *numbers), tokens.weights != 0
+    plan = _plan_of(name, head, options, False, False)
+    dense = _is_dense(name, options)
+    losses = _rules.dense_nll_and_z if dense else _rules.nll_and_z
+    found = losses(plan, head, tokens.ids)
     cross_entropy, z = (jnp.where(counts, x, 0).reshape(tokens.shape) for x in found)
     return cross_entropy, z
 
@@ -414,50 +481,32 @@ def _number(
 
 
 def _plan_of(
-    name: str,
-    head: Head,
-    layout: str,
-    memory: str,
-    block: tuple[int, int] | None,
-    half: bool,
-    mean_logit: bool,
+    name: str, head: Head, options: _Options, half: bool, mean_logit: bool
 ) -> _plan.Plan:
-    _checks.one_of(name, ("fast", "lean", "auto"), memory=memory)
+    _checks.one_of(name, ("fast", "lean", "auto"), memory=options.memory)
+    block = options.block
     if block is not None:
         if not isinstance(block, tuple) or len(block) != 2:
             _checks.fail(name, "block", repr(block), "(tokens, classes)")
         for size in block:
             _checks.positive_integer(name, block=size)
     tokens, features = head.hidden.shape
+    axis = _AXIS[options.layout]
     return _plan.plan(
         tokens,
         features,
-        head.kernel.shape[_AXIS[layout]],
-        class_axis=_AXIS[layout],
-        memory=memory,
+        head.kernel.shape[axis],
+        class_axis=axis,
+        memory=options.memory,
         block=block,
-        cut=_spec(head.kernel)[_AXIS[layout]] is not None,
+        cut=options.cut,
         half=half,
         mean_logit=mean_logit,
     )
 
 
-def _left_to_xla(fn: Callable, out: P | tuple[P, ...]) -> Callable:
-    """`fn`, in which mesh axes of explicit types, if there are any, are automatic.
-
-    Loops over blocks have no shardings to write down that are better than XLA's.
-    """
-    if not jax.sharding.get_abstract_mesh().explicit_axes:
-        return fn
-    return jax.sharding.auto_axes(fn, out_sharding=out)
-
-
-def _spec(x: jax.Array) -> P:
-    """How an array is cut, as far as its type says."""
-    return P(*jax.typeof(x).sharding.spec)
-
-
-def _implementation(name: str, given: str | None, xla: Any, dense: Any) -> Any:
-    named = {"xla": xla, "dense": dense}
-    _checks.one_of(name, named, implementation=given or "xla")
-    return named[given or "xla"]
+def _is_dense(name: str, options: _Options) -> bool:
+    """Whether the implementation is the formula of all logits at once."""
+    given = options.implementation or "xla"
+    _checks.one_of(name, ("xla", "dense"), implementation=given)
+    return given == "dense"

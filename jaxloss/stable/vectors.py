@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable import xla
+from jaxloss.stable import sharding, xla
 from jaxloss.stable.scalars import magnitude, safe_divide, sqrt
 
 
@@ -108,6 +108,7 @@ def _(p, primals, tangents):
     return length, jnp.sum(slope * t, axis=-1)
 
 
+@sharding.automatic
 def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
     """`|a_i - b_j|^2` for rows of `(n, d)` and `(m, d)`, as `(n, m)`, by one matmul.
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jaxloss.stable import sharding
+
 Elementwise = Callable[..., jax.Array]
 Arrays = TypeVar("Arrays", jax.Array, tuple[jax.Array, ...])
 
@@ -111,6 +113,7 @@ def unless_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
     return lax.platform_dependent(wrong, a, cpu=arithmetic, default=choice)
 
 
+@sharding.automatic
 def entry(x: jax.Array, ids: jax.Array) -> jax.Array:
     """The entry of each row at its id, which must be one of the columns.
 

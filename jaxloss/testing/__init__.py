@@ -32,6 +32,7 @@ from jaxloss.testing.laws import (
     output_shape_and_dtype as output_shape_and_dtype,
     parameters_may_be_traced as parameters_may_be_traced,
     second_order_is_finite as second_order_is_finite,
+    shardings_agree as shardings_agree,
     strict_promotion as strict_promotion,
     transformations_agree as transformations_agree,
     value_survives_differentiation as value_survives_differentiation,

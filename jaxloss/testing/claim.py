@@ -48,9 +48,11 @@ class Claim:
         object.__setattr__(self, "accuracy", cases)
         # A loss is compiled by itself; a function around one is not.
         settings = tuple(
-            dataclasses.replace(spec, kernel=True)
-            if type(spec) is LossSpec and spec.fn is self.fn
-            else spec
+            dataclasses.replace(
+                spec,
+                kernel=spec.kernel or (type(spec) is LossSpec and spec.fn is self.fn),
+                shardable=True,
+            )
             for spec in self.settings
         )
         object.__setattr__(self, "settings", settings)

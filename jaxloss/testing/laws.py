@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import reduce
-from jaxloss.testing import evidence, programs, ulps
+from jaxloss.testing import evidence, programs, sharded, ulps
 from jaxloss.testing.evidence import Trial, trials
 from jaxloss.testing.programs import CHUNK
 from jaxloss.testing.spec import LossSpec
@@ -149,6 +149,35 @@ def transformations_agree(spec: LossSpec) -> None:
     eights = value.reshape(-1, 8)
     near(batch.plain, eights, what="the loss of a batch of two axes")
     near(batch.twice, eights, what="the loss under vmap of vmap")
+
+
+@law()
+def shardings_agree(spec: LossSpec) -> None:
+    """On a mesh with explicit axes: the value and the gradients of one device, sharded
+    like the arguments, of which any axis may be sharded if that is claimed.
+
+    Where there is one device, nothing is run: only types are looked at.
+    """
+    args, whole = Trial.draw(spec, (8,), dtype=SINGLE).args, None
+    for axis in range(args[0].ndim if spec.shardable else 1):
+        what = f"with axis {axis} of the arguments sharded on an explicit mesh, it"
+        given = sharded.layouts(args, axis)
+        want = sharded.EXAMPLES if axis == 0 else sharded.WHOLE
+        want = want, [given[i] for i in evidence.floating(args)]
+        try:
+            got = sharded.types(spec, args, axis)
+        except Exception as error:
+            raise AssertionError(f"{what} raises {error}") from error
+        if got != want:
+            found = f"{what} and its gradients are sharded as {got}"
+            raise AssertionError(f"{found}; expected {want}")
+        parts = sharded.parts(spec, args, axis)
+        if parts is None:
+            continue
+        whole = sharded.whole(spec, args) if whole is None else whole
+        for part, all_of_it in zip(*map(jax.tree.leaves, (parts, whole)), strict=True):
+            near = functools.partial(assert_close, dtype=SINGLE, ulps=64, what=what)
+            near(part, all_of_it, size=np.abs(all_of_it).max(initial=0))
 
 
 @law()

@@ -98,6 +98,9 @@ class LossSpec:
     """Changes of the arguments that the loss does not see, or that change it so."""
     kernel: bool = False
     """Whether the loss is compiled by itself, so that a call of it is one program."""
+    shardable: bool = False
+    """Whether every axis of the arguments may be sharded on a mesh with explicit axes,
+    and not the one of the examples alone."""
     fill: float = 0.0
     """What masked entries are replaced by: a value inside the domain."""
     bad_calls: tuple[tuple[tuple, dict, type[Exception], str], ...] = ()

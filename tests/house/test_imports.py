@@ -36,7 +36,7 @@ TOOLS = {"catalogue", "claims", "datasets", "landscape", "plot", "testing", "tra
 MAY_IMPORT = {
     "_checks": set(),
     "stable": {"_checks"},
-    "_jit": {"_checks"},
+    "_jit": {"_checks", "stable"},
     **dict.fromkeys(BLOCKS, GROUND | BLOCKS),
     **dict.fromkeys(FAMILIES, GROUND | BLOCKS),
     **dict.fromkeys(FORMS, LOSSES),

@@ -5,7 +5,6 @@ import numpy as np
 
 import jaxloss
 from jaxloss.claims.common import exact, exact_rows, refused, scale, shift, swap
-from jaxloss.claims.embedding.in_batch import weighted
 from jaxloss.testing import LossSpec, Symmetry, accuracy
 from jaxloss.testing.accuracy import Case
 from jaxloss.testing.claim import Claim, Line
@@ -294,7 +293,9 @@ class OfGroup(LossSpec):
 
     def __call__(self, *args, **overrides):
         losses = super().__call__(*args, **overrides)
-        return weighted(losses.reshape(*losses.shape[:-2], -1))
+        weights = np.arange(1, np.prod(losses.shape[-2:]) + 1, dtype=losses.dtype)
+        weights = weights.reshape([1] * (losses.ndim - 2) + [*losses.shape[-2:]])
+        return jnp.sum(losses * weights, axis=(-2, -1))
 
 
 def group_of_answers(rng, shape):
