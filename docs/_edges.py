@@ -154,7 +154,15 @@ POINTS: dict[tuple[str, tuple[str, ...]], list[tuple]] = {
         (1.0, -100.0),
         (1.0, 100.0),
     ],
+    ("stable.scalars", ("x", "scale")): [
+        (-2.0, 0.0),
+        (-2.0, 0.5),
+        (-_INF, 0.5),
+        (-_INF, 0.0),
+        (2.0, 1e-30),
+    ],
     ("stable.rows", ("x",)): _ROWS,
+    ("stable.rows", ("p",)): [(x,) for x in (0.0, 1e-30, 0.5, 1.0)],
     ("stable.vectors", ("x",)): _VECTORS,
 }
 EXAMPLES: dict[tuple[str, tuple[str, ...]], tuple[list, ...]] = {
@@ -165,6 +173,8 @@ EXAMPLES: dict[tuple[str, tuple[str, ...]], tuple[list, ...]] = {
     ("stable.scalars", ("x", "y")): ([0.0, 2.0], [0.0, 0.5]),
     ("stable.scalars", ("x", "gamma")): ([-30.0, 1.0], [0.5, 2.0]),
     ("stable.scalars", ("weight", "x")): ([0.0, 1.0], [-30.0, 2.0]),
+    ("stable.scalars", ("x", "scale")): ([-2.0, -2.0], [0.0, 0.5]),
+    ("stable.rows", ("p",)): ([0.0, 0.25, 1.0],),
     ("stable.rows", ("x",)): ([[1.0, 0.0], [1000.0, 0.0]],),
     ("stable.vectors", ("x",)): ([[3.0, 4.0], [0.0, 0.0]],),
 }

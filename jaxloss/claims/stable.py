@@ -129,7 +129,48 @@ def product(fn, formula, bounds) -> Claim:
     return Claim(fn=fn, accuracy=cases)
 
 
+def integral(x, scale):
+    return mp.expm1(scale * x) / scale if scale else x
+
+
+def by_scale(order):
+    """Derivatives in the scale: differences have no digits where it is 0."""
+
+    def moment(x, scale):
+        """The integral of `s^order exp(scale s)` from 0 to x, by its series."""
+        terms = (
+            scale**k * x ** (k + order + 1) / (mp.factorial(k) * (k + order + 1))
+            for k in range(120)
+        )
+        return mp.fsum(terms)
+
+    return moment
+
+
+def scaled_expm1_cases():
+    x = np.array([-18.0, -7, -2.5, -1, -0.3, -1e-3, -1e-30, 1e-6, 0.5, 3, 11])
+    columns = pairs(x, np.array([0, 1e-30, 1e-4, 0.05, 0.3, 0.7, 1.0, 1.7]))
+    grown = lambda x, scale: mp.exp(scale * x)
+    slope_of_grown = lambda x, scale: scale * mp.exp(scale * x)
+    for argument, (first, second) in enumerate(
+        ((grown, slope_of_grown), (by_scale(1), by_scale(2)))
+    ):
+        yield Primitive(
+            name=f"in {('x', 'scale')[argument]}",
+            formula=integral,
+            columns=columns,
+            argument=argument,
+            bounds=(3, 4, 6),
+            # The exponential of a product is as exact as that.
+            conditioned=(True, True, True),
+            first=first,
+            second=second,
+            floor=FLUSH,
+        )
+
+
 PRODUCTS = [
+    Claim(fn=stable.scaled_expm1, accuracy=(*scaled_expm1_cases(),)),
     Claim(fn=stable.sigmoid_power, accuracy=(*power_cases(),)),
     product(stable.xlogy, lambda x, y: x * mp.log(y), (2, 1, 2)),
     product(stable.xlog1py, lambda x, y: x * mp.log1p(y), (3, 2, 3)),
@@ -164,7 +205,10 @@ def of_logits(fn, formula, bounds, *columns, run=None, **claims) -> Claim:
     return Claim(fn=fn, accuracy=(*cases,))
 
 
+SHARES = np.concatenate([np.geomspace(1e-37, 1, 40), 1 - np.geomspace(1e-6, 0.5, 20)])
+
 ROWS = [
+    scalar(stable.log_probabilities, lambda p: mp.log(p), SHARES, (2, 1, 2)),
     of_logits(stable.logsumexp, log_sum, (2, 4, 8), conditioned=(True, False, False)),
     of_logits(
         stable.softmax_nll,

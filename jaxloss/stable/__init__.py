@@ -31,6 +31,7 @@ from jaxloss.stable.labelled import (
     softmax_spread as softmax_spread,
 )
 from jaxloss.stable.rows import (
+    log_probabilities as log_probabilities,
     log_softmax as log_softmax,
     logsumexp as logsumexp,
     softmax as softmax,
@@ -50,6 +51,7 @@ from jaxloss.stable.scalars import (
     magnitude as magnitude,
     polynomial as polynomial,
     safe_divide as safe_divide,
+    scaled_expm1 as scaled_expm1,
     sech2 as sech2,
     sigmoid as sigmoid,
     sigmoid_less_half as sigmoid_less_half,

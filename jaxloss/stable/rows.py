@@ -8,7 +8,8 @@ the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up withou
 import jax
 import jax.numpy as jnp
 
-from jaxloss.stable.scalars import difference, log1p
+from jaxloss.stable.scalars import difference, log1p, safe_divide
+from jaxloss.stable.slopes import slopes
 
 
 def _row(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -114,6 +115,16 @@ def log_softmax(
     values are 0.
     """
     return jnp.moveaxis(_log_softmax(_masked(x, axis, where)), -1, axis)
+
+
+@slopes(lambda p: safe_divide(jnp.ones_like(p), p))
+def log_probabilities(p: jax.Array) -> jax.Array:
+    """`log(p)` of probabilities, or of rates: 2 ulp (derivatives 1, 2); -inf at 0.
+
+    There the derivative is 0 and not infinity: a class that a loss gives no weight to
+    has the gradient 0, not `0 * inf`.
+    """
+    return jnp.log(p)
 
 
 def _masked(x: jax.Array, axis: int, where: jax.Array | None) -> jax.Array:

@@ -6,7 +6,7 @@ where the truth is no subnormal number.  Other bounds are those of a sample.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -363,6 +363,44 @@ def _exp_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
     rest = high_a * (b - high_b) + (a - high_a) * b
     leading = jnp.exp(high_a * high_b)
     return leading + leading * expm1(jnp.clip(rest, -1, 1))
+
+
+def scaled_expm1(x: jax.Array, scale: Scalar) -> jax.Array:
+    """`expm1(scale x) / scale`, and x at scale 0: 4 ulp (derivatives 8, 12).
+
+    With minus a negative log-likelihood as x, and minus in front, it is the generalised
+    cross entropy `(1 - p^q) / q` of q = scale, which may be 0, swept or learnt.
+    """
+    scale = jnp.broadcast_to(jnp.asarray(scale).astype(x.dtype), x.shape)
+    return _moment(0)(x, scale)
+
+
+@functools.cache
+def _moment(n: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The integral of `s^n exp(scale s)` for s from 0 to x."""
+
+    def integrand(x: jax.Array, scale: jax.Array) -> jax.Array:
+        z = _product(scale, x)
+        return jnp.power(jnp.where(z == -jnp.inf, 0, x), n) * jnp.exp(z)
+
+    def moment(x: jax.Array, scale: jax.Array) -> jax.Array:
+        z = _product(scale, x)
+        near = jnp.abs(z) < 1
+        count = 11 if x.dtype == jnp.float32 else 19
+        series = [1 / (math.factorial(k) * (k + n + 1)) for k in range(count)]
+        close = jnp.power(x, n + 1) * polynomial(jnp.where(near, z, 0), series)
+        scale = jnp.where(near, 1, scale)
+        if n == 0:
+            return jnp.where(near, close, expm1(jnp.where(near, 0, z)) / scale)
+        rest = integrand(x, scale) - n * _moment(n - 1)(x, scale)  # by parts
+        return jnp.where(near, close, rest / scale)
+
+    return slopes(integrand, lambda x, scale: _moment(n + 1)(x, scale))(moment)
+
+
+def _product(scale: jax.Array, x: jax.Array) -> jax.Array:
+    """`scale x`, and 0 where the scale is 0, even of an infinite x."""
+    return scale * jnp.where(scale == 0, 0, x)
 
 
 def polynomial(x: jax.Array, coefficients: Sequence[Scalar]) -> jax.Array:

@@ -30,6 +30,8 @@ from jaxloss.testing import tolerance
         (stable.log1mexp, 0.0, -np.inf, np.inf),
         (stable.log1mexp, np.inf, 0.0, 0.0),
         (stable.sqrt, 0.0, 0.0, 0.0),
+        (stable.log_probabilities, 0.0, -np.inf, 0.0),
+        (stable.log_probabilities, 1.0, 0.0, 1.0),
         (stable.magnitude, 0.0, 0.0, 0.0),
     ],
 )
@@ -51,6 +53,7 @@ def test_limits(fn, at, value, slope):
         stable.log_cosh,
         stable.log1mexp,
         stable.sqrt,
+        stable.log_probabilities,
         stable.magnitude,
     ],
 )
@@ -71,6 +74,27 @@ def test_zero_times_log_zero(fn):
     assert slopes == (0, 0)
     hessian = jax.hessian(fn, argnums=(0, 1))(*args)
     assert all(jnp.isfinite(h) for h in jax.tree.leaves(hessian))
+
+
+def test_generalised_cross_entropy_ends_in_the_plain_one():
+    """At q = 0 it is the loss, its slope 1 and the one in q `-loss^2 / 2`; at q = 1 it
+    is 1 - p; and of an infinite loss 1 / q, with finite slopes."""
+    fn = lambda loss, q: -stable.scaled_expm1(-loss, q)
+    losses = jnp.float32([0.0, 1e-8, 0.5, 30.0])
+    per_loss = jax.vmap(jax.value_and_grad(fn, (0, 1)), (0, None))
+    value, (by_loss, by_q) = per_loss(losses, jnp.float32(0))
+    np.testing.assert_array_equal(value, losses)
+    np.testing.assert_array_equal(by_loss, np.ones(4))
+    np.testing.assert_allclose(by_q, -(losses**2) / 2, rtol=1e-6)
+    value, (by_loss, _) = per_loss(losses, jnp.float32(1))
+    np.testing.assert_allclose(value, -np.expm1(-losses), rtol=1e-6)
+    np.testing.assert_allclose(by_loss, np.exp(-losses), rtol=1e-5)
+    value, slopes = jax.value_and_grad(fn, (0, 1))(
+        jnp.float32(np.inf), jnp.float32(0.5)
+    )
+    assert value == 2
+    assert slopes == (0, -4)
+    assert fn(jnp.float32(np.inf), jnp.float32(0)) == np.inf
 
 
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])

@@ -189,7 +189,8 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       R. Soc. A 222 (1922).
 
     Example:
-      >>> jaxloss.nll(jnp.log(jnp.array([[0.1, 0.8, 0.1]])), jnp.array([1]))
+      >>> shares = jnp.array([[0.2, 0.8, 0.0]])
+      >>> jaxloss.nll(jaxloss.stable.log_probabilities(shares), jnp.array([1]))
       Array([0.22314353], dtype=float32)
     """
     rows = _classes.rows("nll", labels, axis, log_probs=log_probs)

@@ -22,7 +22,8 @@ def kl_divergence(
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
-        `stable.log_softmax(logits)`; -inf is probability 0.
+        `stable.log_softmax(logits)` or `stable.log_probabilities(q)`; -inf is
+        probability 0.
       targets: Probabilities t >= 0 of the same shape, boolean, integer or floating,
         cast to the dtype of `log_predictions`; a one-hot array gives the cross entropy.
       axis: The axis of the classes.
@@ -62,7 +63,7 @@ def kl_divergence(
 
     Example:
       >>> q, t = jnp.array([0.5, 0.25, 0.25]), jnp.array([1.0, 0.0, 0.0])
-      >>> jaxloss.kl_divergence(jnp.log(q), t)
+      >>> jaxloss.kl_divergence(jaxloss.stable.log_probabilities(q), t)
       Array(0.6931472, dtype=float32)
     """
     name = "kl_divergence"
@@ -86,7 +87,8 @@ def kl_divergence_with_log_targets(
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
-        `stable.log_softmax(logits)`; -inf is probability 0.
+        `stable.log_softmax(logits)` or `stable.log_probabilities(q)`; -inf is
+        probability 0.
       log_targets: Floating array of the same shape; log t, likewise.
       axis: The axis of the classes.
 
@@ -120,7 +122,8 @@ def kl_divergence_with_log_targets(
 
     Example:
       >>> q, t = jnp.array([0.5, 0.25, 0.25]), jnp.array([1.0, 0.0, 0.0])
-      >>> jaxloss.kl_divergence_with_log_targets(jnp.log(q), jnp.log(t))
+      >>> log_q, log_t = map(jaxloss.stable.log_probabilities, (q, t))
+      >>> jaxloss.kl_divergence_with_log_targets(log_q, log_t)
       Array(0.6931472, dtype=float32)
     """
     name = "kl_divergence_with_log_targets"
@@ -244,7 +247,7 @@ def jensen_shannon(
 
     Example:
       >>> q, t = jnp.array([0.5, 0.25, 0.25]), jnp.array([1.0, 0.0, 0.0])
-      >>> jaxloss.jensen_shannon(jnp.log(q), t)
+      >>> jaxloss.jensen_shannon(jaxloss.stable.log_probabilities(q), t)
       Array(0.21576156, dtype=float32)
     """
     name = "jensen_shannon"

@@ -138,8 +138,8 @@ def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
       Nelder and Wedderburn, "Generalized Linear Models", JRSS A 135, 1972.
 
     Example:
-      >>> jaxloss.poisson_nll(jnp.log(jnp.array([1.0, 2.0])), jnp.array([0, 4]))
-      Array([ 1.       , -0.7725887], dtype=float32)
+      >>> jaxloss.poisson_nll(jnp.array([0.0, 0.5]), jnp.array([0, 4]))
+      Array([ 1.        , -0.35127878], dtype=float32)
     """
     (log_rates,) = _checks.floating("poisson_nll", log_rates=log_rates)
     (counts,) = _checks.real("poisson_nll", log_rates, counts=counts)
