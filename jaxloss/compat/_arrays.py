@@ -20,6 +20,29 @@ def alike(name: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     return converted
 
 
+def residual(
+    name: str, predictions: ArrayLike, targets: ArrayLike | None
+) -> tuple[jax.Array, ...]:
+    """Predictions and targets; without these, which are 0 then, a residual."""
+    if targets is None:
+        (predictions,) = _checks.floating(name, predictions=predictions)
+        return predictions, jnp.zeros_like(predictions)
+    return alike(name, predictions=predictions, targets=targets)
+
+
+def vectors(
+    name: str,
+    axis: _checks.Axis,
+    where: ArrayLike | None,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
+    """Both with their components last, 0 where they are masked."""
+    given = {"predictions": predictions, "targets": targets}
+    a, b, _ = rows(name, axis, where, fills=(0.0, 0.0), **given)
+    return a, b
+
+
 def rows(
     name: str,
     axis: _checks.Axis,

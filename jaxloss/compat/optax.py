@@ -56,14 +56,14 @@ from jaxloss.stable import xla
 @_jit.kernel()
 def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None):
     """`jaxloss.squared_error`; without targets, of `predictions` themselves."""
-    predictions, targets = _residual("squared_error", predictions, targets)
+    predictions, targets = _arrays.residual("squared_error", predictions, targets)
     return pointwise.squared_error(predictions, targets)
 
 
 @_jit.kernel()
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None):
     """Half of `jaxloss.squared_error`."""
-    predictions, targets = _residual("l2_loss", predictions, targets)
+    predictions, targets = _arrays.residual("l2_loss", predictions, targets)
     return _half_square(predictions - targets)
 
 
@@ -80,14 +80,14 @@ def huber_loss(
     delta: ArrayLike = 1.0,
 ):
     """`jaxloss.huber`, whose gradient at a small residual is that residual."""
-    predictions, targets = _residual("huber_loss", predictions, targets)
+    predictions, targets = _arrays.residual("huber_loss", predictions, targets)
     return robust.huber(predictions, targets, delta=jnp.asarray(delta))
 
 
 @_jit.kernel()
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None):
     """`jaxloss.log_cosh`, which is `r^2 / 2` at small residuals, not noise or < 0."""
-    predictions, targets = _residual("log_cosh", predictions, targets)
+    predictions, targets = _arrays.residual("log_cosh", predictions, targets)
     return robust.log_cosh(predictions, targets)
 
 
@@ -104,7 +104,7 @@ def cosine_similarity(
 
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
-    a, b = _vectors("cosine_similarity", axis, where, predictions, targets)
+    a, b = _arrays.vectors("cosine_similarity", axis, where, predictions, targets)
     return cosine.cosine_similarity(a, b) * _clipped(a, b, epsilon)
 
 
@@ -121,31 +121,9 @@ def cosine_distance(
 
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
-    a, b = _vectors("cosine_distance", axis, where, predictions, targets)
+    a, b = _arrays.vectors("cosine_distance", axis, where, predictions, targets)
     kept = _clipped(a, b, epsilon)
     return cosine.cosine_distance(a, b) * kept + (1 - kept)
-
-
-def _residual(
-    name: str, predictions: ArrayLike, targets: ArrayLike | None
-) -> tuple[jax.Array, ...]:
-    if targets is None:
-        (predictions,) = _checks.floating(name, predictions=predictions)
-        return predictions, jnp.zeros_like(predictions)
-    return _arrays.alike(name, predictions=predictions, targets=targets)
-
-
-def _vectors(
-    name: str,
-    axis: _checks.Axis,
-    where: ArrayLike | None,
-    predictions: ArrayLike,
-    targets: ArrayLike,
-) -> tuple[jax.Array, jax.Array]:
-    """Both with their components last, 0 where they are masked."""
-    given = {"predictions": predictions, "targets": targets}
-    a, b, _ = _arrays.rows(name, axis, where, fills=(0.0, 0.0), **given)
-    return a, b
 
 
 def _clipped(a: jax.Array, b: jax.Array, epsilon: ArrayLike) -> jax.Array:
