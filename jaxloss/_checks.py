@@ -103,8 +103,8 @@ def floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     better, and autodiff casts the gradient back to the caller's dtype.
     """
     converted = _floating(loss, **arrays)
-    wide = _wide(*converted)
-    return tuple(x.astype(wide) for x in converted)
+    common = wide(*converted)
+    return tuple(x.astype(common) for x in converted)
 
 
 def factors(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -114,7 +114,7 @@ def factors(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """
     converted = _floating(loss, **arrays)
     dtypes = {x.dtype for x in converted}
-    common = dtypes.pop() if len(dtypes) == 1 else _wide(*converted)
+    common = dtypes.pop() if len(dtypes) == 1 else wide(*converted)
     return tuple(x.astype(common) for x in converted)
 
 
@@ -137,8 +137,8 @@ def widened(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     """
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     floats = [x for x in converted.values() if jnp.issubdtype(x.dtype, jnp.floating)]
-    wide = _wide(*floats) if floats else default_float()
-    return real(loss, jnp.empty((), wide), **converted)
+    found = wide(*floats) if floats else default_float()
+    return real(loss, jnp.empty((), found), **converted)
 
 
 def default_float() -> jnp.dtype:
@@ -445,14 +445,14 @@ def _is_real(x: jax.Array) -> bool:
     )
 
 
-def _wide(*arrays: jax.Array) -> jnp.dtype:
+def wide(*arrays: jax.Array) -> jnp.dtype:
     """The common dtype of floating arrays, at least float32."""
-    wide = jnp.dtype(jnp.float32)
+    widest = jnp.dtype(jnp.float32)
     for x in arrays:
         # Not promote_types, which mixes no dtypes when promotion is strict.
-        if jnp.finfo(x.dtype).bits > jnp.finfo(wide).bits:
-            wide = x.dtype
-    return wide
+        if jnp.finfo(x.dtype).bits > jnp.finfo(widest).bits:
+            widest = x.dtype
+    return widest
 
 
 def count(shape: tuple[int, ...], axis: Axis) -> int:

@@ -72,8 +72,10 @@ def gradients(
         by_hidden, *added = _backward(here, ids, slopes, kept, carry, plan, need)
         return tuple(added), (rows, by_hidden)
 
-    # Sums over parts of the tokens are kept in float32; a lone part has none.
-    dtype = head.kernel.dtype if plan.chunks == 1 else head.wide
+    # Sums over parts of the tokens are kept in float32; a lone part has none.  8 bits
+    # are too few for what is yet to be divided by the sum of the weights.
+    alone = plan.chunks == 1 and head.kernel.dtype.itemsize > 1
+    dtype = head.kernel.dtype if alone else head.wide
     by_kernel = jnp.zeros(head.kernel.shape, dtype) if need.kernel else None
     by_bias = jnp.zeros(_head.size(head, plan), head.wide) if need.bias else None
     carry, (rows, by_hidden) = _over_tokens(

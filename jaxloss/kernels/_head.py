@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss import stable
+from jaxloss import _checks, stable
 from jaxloss.kernels import _slices
 from jaxloss.kernels._plan import Plan
 from jaxloss.stable import xla
@@ -29,7 +29,7 @@ class Head(NamedTuple):
     @property
     def wide(self) -> jnp.dtype:
         """What everything but the operands of matrix products is computed in."""
-        return jnp.promote_types(self.hidden.dtype, jnp.float32)
+        return _checks.wide(self.hidden)
 
 
 class Block(NamedTuple):
@@ -124,7 +124,7 @@ def at_label(ids: jax.Array, b: Block, like: jax.Array) -> jax.Array:
 
 def dot(a: jax.Array, b: jax.Array, i: int, j: int) -> jax.Array:
     """Sums over axis i of a and j of b, in at least float32."""
-    wide = jnp.promote_types(a.dtype, jnp.float32)
+    wide = _checks.wide(a)
     return lax.dot_general(a, b, (((i,), (j,)), ((), ())), preferred_element_type=wide)
 
 

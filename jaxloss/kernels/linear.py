@@ -397,7 +397,7 @@ def _tokens(
     layout: str,
 ) -> _Tokens:
     x, w, ids = _arrays(name, hidden, kernel, labels, layout)
-    classes, wide = w.shape[_AXIS[layout]], jnp.promote_types(x.dtype, jnp.float32)
+    classes, wide = w.shape[_AXIS[layout]], _checks.wide(x)
     known = (ids >= 0) & (ids < classes)
     counts = jnp.ones(ids.shape, bool)
     if where is not None:

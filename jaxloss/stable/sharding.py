@@ -26,6 +26,7 @@ def automatic(fn: Callable[Given, Result]) -> Callable[Given, Result]:
     The arguments of `fn` named `axis` and `class_axis` say over which it reduces.
     """
     parameters = inspect.signature(fn)
+    body: Any = fn
 
     @functools.wraps(fn)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
@@ -40,7 +41,7 @@ def automatic(fn: Callable[Given, Result]) -> Callable[Given, Result]:
         def run(*arrays: jax.Array) -> Result:
             given = dict(enumerate(leaves)) | dict(zip(places, arrays, strict=True))
             again: Any = jax.tree.unflatten(tree, given.values())
-            return fn(*again[0], **again[1])
+            return body(*again[0], **again[1])
 
         def with_result(sharding: Any) -> Callable[..., Any]:
             axes = mesh.explicit_axes

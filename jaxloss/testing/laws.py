@@ -167,7 +167,8 @@ def shardings_agree(spec: LossSpec) -> None:
         try:
             got = sharded.types(spec, args, axis)
         except Exception as error:
-            raise AssertionError(f"{what} raises {error}") from error
+            name = type(error).__name__
+            raise AssertionError(f"{what} raises {name}: {error}") from error
         if got != want:
             found = f"{what} and its gradients are sharded as {got}"
             raise AssertionError(f"{found}; expected {want}")
