@@ -105,6 +105,9 @@ def classes_last(
     (x,) = _checks.floating(loss, **scores)
     _checks.at_least_1d(loss, **{name: x})
     axis = _checks.one_axis(loss, axis, **{name: x})
+    if x.shape[axis] == 0:
+        has = f"shape {x.shape}, with no class along axis {axis}"
+        _checks.fail(loss, name, has, "at least one class")
     if where is not None:
         (where,) = _checks.boolean(loss, where=where)
         _checks.same_shape(loss, **{name: x}, where=where)

@@ -6,20 +6,15 @@ they exist a block at a time, in float32 even of bfloat16 factors, and the resul
 those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit
-from jaxloss.kernels import _blocks, _plan, _rules
-from jaxloss.kernels._head import Head
+from jaxloss import _jit
+from jaxloss.kernels import _arguments, _rules
 from jaxloss.kernels._rules import Knobs
 from jaxloss.reduce import Mean
 from jaxloss.stable import sharding
-
-_AXIS = {"dv": 1, "vd": 0}
 
 
 @_jit.kernel(
@@ -127,8 +122,8 @@ def linear_softmax_cross_entropy(
       Array(0.11977238, dtype=float32)
     """
     numbers = label_smoothing, z_loss, soft_cap, temperature
-    options = _Options(kernel_layout, memory, block, implementation)
-    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    options = _arguments.Options(kernel_layout, memory, block, implementation)
+    options = options._replace(cut=_arguments.classes_are_cut(kernel, kernel_layout))
     mean = sharding.automatic(_mean)
     return mean(hidden, kernel, labels, bias, weights, where, numbers, options)
 
@@ -201,8 +196,8 @@ def linear_token_log_probs(
       Array([[-0.23954476, -1.0986123 ]], dtype=float32)
     """
     # Whatever the dtype, the gradient of this is added up in float32.
-    options = _Options(kernel_layout, "lean", block, implementation)
-    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    options = _arguments.Options(kernel_layout, "lean", block, implementation)
+    options = options._replace(cut=_arguments.classes_are_cut(kernel, kernel_layout))
     log_probs = sharding.automatic(_log_probs)
     numbers = soft_cap, temperature
     return log_probs(hidden, kernel, labels, bias, where, numbers, options)
@@ -281,28 +276,11 @@ def linear_softmax_cross_entropy_with_z(
       >>> cross_entropy + 1e-4 * z
       Array([0.24004634, 1.098733  ], dtype=float32)
     """
-    options = _Options(kernel_layout, "lean", block, implementation)
-    options = options._replace(cut=_classes_are_cut(kernel, kernel_layout))
+    options = _arguments.Options(kernel_layout, "lean", block, implementation)
+    options = options._replace(cut=_arguments.classes_are_cut(kernel, kernel_layout))
     losses = sharding.automatic(_with_z)
     numbers = soft_cap, temperature
     return losses(hidden, kernel, labels, bias, where, numbers, options)
-
-
-class _Options(NamedTuple):
-    """What is part of the program."""
-
-    layout: str
-    memory: str
-    block: tuple[int, int] | None
-    implementation: str | None
-    cut: bool = False
-    """Whether the classes are known to be sharded over devices."""
-
-
-def _classes_are_cut(kernel: ArrayLike, layout: str) -> bool:
-    """Whether the type of the kernel says so; loops over blocks are left to XLA."""
-    entries = sharding.spec(jnp.asarray(kernel))
-    return len(entries) == 2 and entries[_AXIS.get(layout, 0)] is not None
 
 
 def _mean(
@@ -313,21 +291,24 @@ def _mean(
     weights: ArrayLike | None,
     where: ArrayLike | None,
     numbers: tuple,
-    options: _Options,
+    options: _arguments.Options,
 ) -> Mean:
     name, layout = "linear_softmax_cross_entropy", options.layout
     label_smoothing, z_loss, soft_cap, temperature = numbers
-    tokens = _tokens(name, hidden, kernel, labels, bias, weights, where, layout)
-    head, weight = _head(name, tokens, soft_cap, temperature), jnp.sum(tokens.weights)
+    tokens = _arguments.tokens_of(
+        name, hidden, kernel, labels, bias, weights, where, layout
+    )
+    head = _arguments.head_of(name, tokens, soft_cap, temperature)
+    weight = jnp.sum(tokens.weights)
     like = jnp.zeros((), head.wide)
     knobs = Knobs(
-        _number(name, like, label_smoothing=label_smoothing),
-        _number(name, like, z_loss=z_loss),
+        _arguments.number(name, like, label_smoothing=label_smoothing),
+        _arguments.number(name, like, z_loss=z_loss),
     )
     smooth = knobs.label_smoothing is not None
     half = head.kernel.dtype.itemsize < 4
-    plan = _plan_of(name, head, options, half, smooth)
-    total = _rules.dense_total if _is_dense(name, options) else _rules.total
+    plan = _arguments.plan_of(name, head, options, half, smooth)
+    total = _rules.dense_total if _arguments.is_dense(name, options) else _rules.total
     return Mean(total(plan, head, tokens.ids, tokens.weights, knobs), weight)
 
 
@@ -338,13 +319,15 @@ def _log_probs(
     bias: ArrayLike | None,
     where: ArrayLike | None,
     numbers: tuple,
-    options: _Options,
+    options: _arguments.Options,
 ) -> jax.Array:
     name, layout = "linear_token_log_probs", options.layout
-    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, layout)
-    head = _head(name, tokens, *numbers)
-    plan = _plan_of(name, head, options, False, False)
-    nll = _rules.dense_nll if _is_dense(name, options) else _rules.nll
+    tokens = _arguments.tokens_of(
+        name, hidden, kernel, labels, bias, None, where, layout
+    )
+    head = _arguments.head_of(name, tokens, *numbers)
+    plan = _arguments.plan_of(name, head, options, False, False)
+    nll = _rules.dense_nll if _arguments.is_dense(name, options) else _rules.nll
     found = jnp.where(tokens.weights == 0, 0, -nll(plan, head, tokens.ids))
     return found.reshape(tokens.shape)
 
@@ -356,157 +339,16 @@ def _with_z(
     bias: ArrayLike | None,
     where: ArrayLike | None,
     numbers: tuple,
-    options: _Options,
+    options: _arguments.Options,
 ) -> tuple[jax.Array, jax.Array]:
     name = "linear_softmax_cross_entropy_with_z"
-    tokens = _tokens(name, hidden, kernel, labels, bias, None, where, options.layout)
-    head, counts = _head(name, tokens, *numbers), tokens.weights != 0
-    plan = _plan_of(name, head, options, False, False)
-    dense = _is_dense(name, options)
+    tokens = _arguments.tokens_of(
+        name, hidden, kernel, labels, bias, None, where, options.layout
+    )
+    head, counts = _arguments.head_of(name, tokens, *numbers), tokens.weights != 0
+    plan = _arguments.plan_of(name, head, options, False, False)
+    dense = _arguments.is_dense(name, options)
     losses = _rules.dense_nll_and_z if dense else _rules.nll_and_z
     found = losses(plan, head, tokens.ids)
     cross_entropy, z = (jnp.where(counts, x, 0).reshape(tokens.shape) for x in found)
     return cross_entropy, z
-
-
-# --- arguments ---------------------------------------------------------------------
-
-
-class _Tokens(NamedTuple):
-    """Checked arguments, one row per token."""
-
-    hidden: Any
-    """0 where the token does not count."""
-    kernel: Any
-    bias: Any
-    ids: Any
-    """-1 for a label that is no class; 0 where the token does not count."""
-    weights: Any
-    shape: tuple[int, ...]
-    """The axes of the tokens, before they were made one."""
-
-
-def _tokens(
-    name: str,
-    hidden: ArrayLike,
-    kernel: ArrayLike,
-    labels: ArrayLike,
-    bias: ArrayLike | None,
-    weights: ArrayLike | None,
-    where: ArrayLike | None,
-    layout: str,
-) -> _Tokens:
-    x, w, ids = _arrays(name, hidden, kernel, labels, layout)
-    classes, wide = w.shape[_AXIS[layout]], _checks.wide(x)
-    known = (ids >= 0) & (ids < classes)
-    counts = jnp.ones(ids.shape, bool)
-    if where is not None:
-        weighted = name == "linear_softmax_cross_entropy"  # the one with `weights`
-        (counts,) = _checks.boolean(name, weighted=weighted, where=where)
-        _checks.same_shape(name, labels=ids, where=counts)
-    like = jnp.ones(ids.shape, wide)
-    if weights is not None:
-        (like,) = _checks.real(name, like, weights=weights)
-        _checks.same_shape(name, labels=ids, weights=like)
-        # As in `Mean.of`: a token of weight 0 is absent where it has no finite loss.
-        counts &= (like != 0) | (known & jnp.all(jnp.isfinite(x), axis=-1))
-    b = _bias(name, bias, classes, wide)
-    if b is not None:
-        some = jnp.any(b != -jnp.inf)
-        b, counts = jnp.where(some, b, 0), counts & some
-    if where is not None or weights is not None:
-        x = jnp.where(counts[..., None], x, 0)
-    ids = jnp.where(counts, jnp.where(known, ids, -1), 0)
-    like = jnp.where(counts, like, 0)
-    flat = ids.ravel().astype(jnp.int32), like.ravel()
-    return _Tokens(x.reshape(-1, x.shape[-1]), w, b, *flat, ids.shape)
-
-
-def _arrays(
-    name: str, hidden: ArrayLike, kernel: ArrayLike, labels: ArrayLike, layout: str
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The factors in one dtype, and the class ids."""
-    _checks.one_of(name, _AXIS, kernel_layout=layout)
-    x, w = _checks.factors(name, hidden=hidden, kernel=kernel)
-    ids = _checks.class_ids(name, labels=labels)
-    _checks.at_least_1d(name, hidden=x)
-    features, axis = x.shape[-1], _AXIS[layout]
-    if w.ndim != 2 or w.shape[1 - axis] != features or not w.shape[axis]:
-        shape = f"({features}, classes)" if axis else f"(classes, {features})"
-        _checks.fail(
-            name, "kernel", f"shape {w.shape}", f"{shape}, kernel_layout={layout!r}"
-        )
-    _checks.has_shape(name, x.shape[:-1], "one class id per token", labels=ids)
-    cut = _blocks.axes(w) - _blocks.axes(x) - _blocks.axes(ids)
-    if cut:
-        _checks.fail(
-            name,
-            "kernel",
-            f"other values on each device of {sorted(map(str, cut))} and the tokens "
-            "not",
-            "all classes on each device: gather the kernel, or give the logits of the "
-            "local classes to `jaxloss.parallel.softmax_cross_entropy`",
-        )
-    return x, w, ids
-
-
-def _bias(
-    name: str, bias: ArrayLike | None, classes: int, wide: jnp.dtype
-) -> jax.Array | None:
-    if bias is None:
-        return None
-    (b,) = _checks.floating(name, bias=bias)
-    _checks.has_shape(name, (classes,), "one number per class", bias=b)
-    return b.astype(wide)
-
-
-def _head(
-    name: str,
-    tokens: _Tokens,
-    soft_cap: float | jax.Array | None,
-    temperature: float | jax.Array,
-) -> Head:
-    like = jnp.zeros((), tokens.weights.dtype)
-    cap = _number(name, like, soft_cap=soft_cap)
-    t = _number(name, like, temperature=temperature)
-    return Head(tokens.hidden, tokens.kernel, tokens.bias, cap, t)
-
-
-def _number(
-    name: str, like: jax.Array, **value: float | jax.Array | None
-) -> jax.Array | None:
-    """A scalar hyperparameter, or None if its part is left out."""
-    ((argument, x),) = value.items()
-    return None if x is None else _checks.parameter(name, like, **{argument: x})
-
-
-def _plan_of(
-    name: str, head: Head, options: _Options, half: bool, mean_logit: bool
-) -> _plan.Plan:
-    _checks.one_of(name, ("fast", "lean", "auto"), memory=options.memory)
-    block = options.block
-    if block is not None:
-        if not isinstance(block, tuple) or len(block) != 2:
-            _checks.fail(name, "block", repr(block), "(tokens, classes)")
-        for size in block:
-            _checks.positive_integer(name, block=size)
-    tokens, features = head.hidden.shape
-    axis = _AXIS[options.layout]
-    return _plan.plan(
-        tokens,
-        features,
-        head.kernel.shape[axis],
-        class_axis=axis,
-        memory=options.memory,
-        block=block,
-        cut=options.cut,
-        half=half,
-        mean_logit=mean_logit,
-    )
-
-
-def _is_dense(name: str, options: _Options) -> bool:
-    """Whether the implementation is the formula of all logits at once."""
-    given = options.implementation or "xla"
-    _checks.one_of(name, ("xla", "dense"), implementation=given)
-    return given == "dense"

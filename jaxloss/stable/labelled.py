@@ -147,7 +147,9 @@ def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array
 
 def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
     """`x`, but -inf at the label: of arithmetic alone, as in `xla.rematerialised`."""
-    if x.shape[-1] > 2 ** jnp.finfo(x.dtype).nmant:  # not all of them are numbers in it
+    numbers = 2 ** jnp.finfo(x.dtype).nmant
+    # Of a symbolic count nobody knows whether all the ids are numbers in this dtype.
+    if not isinstance(x.shape[-1], int) or x.shape[-1] > numbers:
         return jnp.where(_is_label(x, ids), -jnp.inf, x)
     (tiny,) = xla.opaque_constants(x, times * float(jnp.finfo(x.dtype).tiny))
     away = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)

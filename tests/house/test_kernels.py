@@ -216,6 +216,32 @@ def test_it_can_be_exported_and_pickled():
         assert pickle.loads(pickle.dumps(fn)) is fn
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        jaxloss.softmax_cross_entropy,
+        jaxloss.softmax_focal,
+        jaxloss.poly1,
+        jaxloss.nll,
+        jaxloss.squared_emd,
+        jaxloss.crammer_singer_hinge,
+    ],
+    ids=lambda fn: fn.__name__,
+)
+def test_rows_of_classes_of_a_symbolic_count(loss):
+    """One exported program for any number of classes; but there must be one."""
+    n, k = jax.export.symbolic_shape("n, k")
+    step = jax.jit(jax.value_and_grad(lambda x, ids: jnp.sum(loss(x, ids))))
+    like = jax.ShapeDtypeStruct((n, k), X.dtype), jax.ShapeDtypeStruct((n,), jnp.int32)
+    exported = jax.export.export(step)(*like)
+    x, ids = jnp.sin(jnp.arange(15, dtype=X.dtype)).reshape(3, 5), jnp.arange(3) + 1
+    ids = ids.astype(jnp.int32)
+    for found, own in zip(exported.call(x, ids), step(x, ids), strict=True):
+        np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no class along axis 1"):
+        loss(jnp.zeros((3, 0)), ids)
+
+
 def test_a_function_of_the_user_is_traced_once():
     """The same `max_fun` is the same program; arguments of its own make another."""
     loss = compat.make_fenchel_young_loss(jax.nn.logsumexp)
