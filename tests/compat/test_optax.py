@@ -6,10 +6,10 @@ import re
 
 import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import optax.losses
 import pytest
-from mpmath import mp
 
 from bench import optax_edges
 from jaxloss.compat import optax as compat
@@ -183,8 +183,8 @@ def test_focal_slope_in_the_labels(gamma, alpha):
     x, y = (
         a.ravel()
         for a in np.meshgrid(
-            np.float32([-30, -8, -0.5, -1e-3, 0, 1e-6, 0.5, 3, 30]),
-            np.float32([0, 1e-3, 0.5, 0.7, 1]),
+            np.array([-30, -8, -0.5, -1e-3, 0, 1e-6, 0.5, 3, 30], np.float32),
+            np.array([0, 1e-3, 0.5, 0.7, 1], np.float32),
         )
     )
 
@@ -226,7 +226,7 @@ def test_focal_at_infinite_logits_has_no_nan(gamma):
     """Right labels cost 0, with all slopes 0 but the one that is infinite by itself."""
     loss = lambda *args: compat.sigmoid_focal_loss(*args[:2], alpha=0.5, gamma=args[2])
     for x, y in ((np.inf, 1.0), (-np.inf, 0.0), (200.0, 1.0)):
-        args = np.float32([x, y, gamma])
+        args = np.array([x, y, gamma], np.float32)
         value, slopes = jax.value_and_grad(loss, (0, 1, 2))(*args)
         assert value < 1e-37
         assert slopes[0] == 0

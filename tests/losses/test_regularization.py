@@ -44,7 +44,7 @@ def test_elastic_net_contains_both():
 def test_elastic_net_whose_squares_overflow():
     """A share of the squares may be a number where they are none; no share is 0 of
     them, not 0 times infinity."""
-    w = np.float32([2e19, -3e18, 1e-20])
+    w = np.array([2e19, -3e18, 1e-20], np.float32)
     value, slope = jax.value_and_grad(jaxloss.elastic_net)(w, l1_ratio=1.0)
     np.testing.assert_allclose(value, 2.3e19, tolerance(np.float32))
     np.testing.assert_array_equal(slope, [1, -1, 1])

@@ -101,9 +101,10 @@ def test_kl_ignores_a_class_without_target():
 def nearly_equal(apart, classes=10, rows=1000, spread=1.0):
     """Two sets of logits in float32, and the true divergence of their softmaxes."""
     rng = np.random.default_rng(2)
-    teacher = np.float32(spread * rng.normal(size=(rows, classes)))
-    student = np.float32(teacher + apart * rng.normal(size=(rows, classes)))
-    return student, teacher, divergence_of_logits(student, teacher)
+    teacher = (spread * rng.normal(size=(rows, classes))).astype(np.float32)
+    student = (teacher + apart * rng.normal(size=(rows, classes))).astype(np.float32)
+    truth = divergence_of_logits(student, teacher)
+    return jnp.asarray(student), jnp.asarray(teacher), truth
 
 
 def divergence_of_logits(student, teacher):
@@ -169,7 +170,8 @@ def test_kl_of_distributions_is_never_negative(log_softmax, classes):
 def test_distillation_at_a_high_temperature(temperature):
     """Where both sides are nearly uniform, after the factor of its square too."""
     rng = np.random.default_rng(3)
-    student, teacher = np.float32(3 * rng.normal(size=(2, 300, 50)) / temperature)
+    logits = 3 * rng.normal(size=(2, 300, 50)) / temperature
+    student, teacher = logits.astype(np.float32)
     truth = divergence_of_logits(student, teacher)
     for value in divergences(student, teacher):
         np.testing.assert_allclose(value, truth, rtol=3e-5)

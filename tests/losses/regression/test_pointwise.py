@@ -266,7 +266,7 @@ def test_messages():
 
 def test_quantile_huber_whose_huber_overflows():
     """The share of a side is taken before the product with delta."""
-    r, zero = np.float32([1e38, -3e37]), np.zeros(2, np.float32)
+    r, zero = np.array([1e38, -3e37], np.float32), np.zeros(2, np.float32)
     params = {"quantile": 0.99, "delta": 10.0}
     values = jaxloss.quantile_huber(r, zero, **params)
     np.testing.assert_allclose(values, [0.01 * 1e39, 0.99 * 3e38], 8 * 1.2e-7)
