@@ -10,6 +10,8 @@ import jax
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from jaxloss.testing import programs
+
 # x64 on, so a stray default-dtype constant shows up as an upcast result; implicit
 # rank promotion off, so an accidental (n,) against (n, 1) raises.
 jax.config.update("jax_enable_x64", True)
@@ -46,6 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forgets the programs of a group, of which a process would gather gigabytes."""
     if nextitem is not None and group(item.nodeid) != group(nextitem.nodeid):
+        programs.forget()
         jax.clear_caches()
         gc.collect()  # programs are parts of cycles
 

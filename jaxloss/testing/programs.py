@@ -203,6 +203,12 @@ def _kept(key: Hashable, build: Callable[[], Any]) -> Any:
     return _memory[key]
 
 
+def forget() -> None:
+    """Drops all programs, and how many there were: a new group of tests begins."""
+    _memory.clear()
+    COMPILED.clear()
+
+
 def _compile(
     function: Function, columns: Sequence, run: Callable, *args: Any, **options: Any
 ) -> Callable:
