@@ -34,6 +34,13 @@ def mean_for_each(hidden, kernel, labels, **options):
     return jnp.broadcast_to(mean.compute(), labels.shape)
 
 
+def with_z(hidden, kernel, labels, **options):
+    """Both losses of each token, in one number."""
+    return sum(
+        kernels.linear_softmax_cross_entropy_with_z(hidden, kernel, labels, **options)
+    )
+
+
 NUMBERS: dict[str, Any] = {"soft_cap": 5.0, "temperature": 2.0}
 WAYS = {"plain": {}, "blocks": {"block": (2, 3)}, "dense": {"implementation": "dense"}}
 HEADS = [
@@ -44,6 +51,7 @@ HEADS = [
         (mean_for_each, {}),
         (mean_for_each, {**NUMBERS, "label_smoothing": 0.1, "z_loss": 0.01}),
         (kernels.linear_token_log_probs, NUMBERS),
+        (with_z, NUMBERS),
     )
     for way, static in WAYS.items()
 ]
@@ -72,7 +80,8 @@ def test_every_kernel_has_a_spec():
     """A new kernel is held to the laws as well."""
     public = {name for name, fn in vars(kernels).items() if inspect.isfunction(fn)}
     named = {spec.fn.__name__ for spec in BATCHES} | {"linear_token_log_probs"}
-    assert public == named | {"linear_softmax_cross_entropy"}
+    named |= {"linear_softmax_cross_entropy", "linear_softmax_cross_entropy_with_z"}
+    assert public == named
 
 
 # --- every pair of dtypes ------------------------------------------------------------

@@ -87,10 +87,10 @@ class TestEveryPenalty:
         assert penalty(w) == 4
 
     def test_is_zero_without_parameters(self, penalty):
-        """An empty tree costs 0, as float32."""
+        """An empty tree costs 0, in the default float."""
         for empty in ({}, (), None):
             assert penalty(empty) == 0
-            assert penalty(empty).dtype == jnp.float32
+            assert penalty(empty).dtype == jnp.result_type(float)
 
     def test_names_what_it_refuses(self, penalty):
         """An integer or boolean leaf is refused by its path, also while tracing."""

@@ -155,9 +155,9 @@ class WithZ(LossSpec):
     """Two losses per example, of which the laws see the sum of one and half the other,
     the loss of a training."""
 
-    def __call__(self, *args, **overrides):
-        losses: Any = super().__call__(*args, **overrides)
-        return losses[0] + losses[1] / 2
+    def losses_in(self, returned):
+        cross_entropy, z = returned
+        return cross_entropy + z / 2
 
 
 def both(kind, sample, edges, name, **more):

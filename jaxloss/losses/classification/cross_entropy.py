@@ -246,7 +246,7 @@ def z_loss(
     return jnp.where(alive, jnp.square(stable.logsumexp(scores)), 0)
 
 
-@_jit.kernel("axis")
+@_jit.kernel("axis", ids="labels")
 def softmax_cross_entropy_with_z(
     logits: ArrayLike,
     labels: ArrayLike,
