@@ -36,9 +36,12 @@ def as_function_of(
     return lambda *chosen: spec(*programs.insert(args, positions, chosen))
 
 
-def slopes(spec: LossSpec, *args: jax.Array) -> tuple[jax.Array, tuple]:
-    """The value under reverse mode, and the gradient in each floating argument."""
-    where = floating(args)
+def slopes(
+    spec: LossSpec, *args: jax.Array, where: Sequence[int] | None = None
+) -> tuple[jax.Array, tuple]:
+    """The value under reverse mode, and the gradient in the arguments at `where`, by
+    default in each floating one."""
+    where = floating(args) if where is None else where
     chosen = [jnp.asarray(args[i]) for i in where]
     value, pull = jax.vjp(as_function_of(spec, args, where), *chosen)
     return value, pull(jnp.ones_like(value))
@@ -220,10 +223,7 @@ class Trial:
         self._one_per_example()
 
         def run(args: list) -> tuple:
-            args, where = [jnp.asarray(a) for a in args], self.spec.wrt
-            loss = as_function_of(self.spec, args, where)
-            value, pull = jax.vjp(loss, *(args[i] for i in where))
-            return value, pull(jnp.ones_like(value))
+            return slopes(self.spec, *map(jnp.asarray, args), where=self.spec.wrt)
 
         message = ""
         with jax.disable_jit():

@@ -57,9 +57,7 @@ def is_symmetric(spec: LossSpec) -> None:
             args = next(
                 args
                 for args in (symmetry.move(rng, *trial.args) for _ in range(20))
-                if any(
-                    not np.array_equal(*p) for p in zip(args, trial.args, strict=True)
-                )
+                if _differs(args, trial.args)
             )
             moved = trial.of(*args)
             want = symmetry.value(trial.value())
@@ -69,7 +67,8 @@ def is_symmetric(spec: LossSpec) -> None:
 
 
 def _differs(args: tuple, others: tuple) -> bool:
-    return not all(map(np.array_equal, args, others))
+    pairs = zip(args, others, strict=True)
+    return any(not np.array_equal(a, b) for a, b in pairs)
 
 
 def _forecast(spec: LossSpec, seed: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
