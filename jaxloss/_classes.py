@@ -102,7 +102,8 @@ def classes_last(
 ) -> tuple[jax.Array, int]:
     """Checked and masked scores with the classes last; and where those were."""
     ((name, _),) = scores.items()
-    (x,) = _checks.floating(loss, **scores)
+    (x,) = _checks.factors(loss, **scores)  # in their dtype, which their gradient has
+    (x,) = _checks.floating(loss, **{name: xla.gradient_written(x)})
     _checks.at_least_1d(loss, **{name: x})
     axis = _checks.one_axis(loss, axis, **{name: x})
     if x.shape[axis] == 0:

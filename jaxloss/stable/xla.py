@@ -10,6 +10,7 @@ Two kinds of harm follow, and everything here prevents one of them:
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -79,6 +80,35 @@ def written_on_cpu(value: jax.Array, again: Elementwise, *args: jax.Array) -> ja
 def barrier(x: Arrays) -> Arrays:
     """`cpu_barrier` on every platform: what comes before is computed once, as it is."""
     return lax.optimization_barrier(x)
+
+
+@jax.custom_jvp
+def gradient_written(x: jax.Array) -> jax.Array:
+    """Returns `x`, whose gradient XLA:CPU writes out once, before anybody reads it.
+
+    For the logits of a loss of rows.  Those of a batch of sequences, (batch, length,
+    classes), mostly come of a matrix product in the same program, of which XLA:CPU
+    wants the gradient in two layouts.  It would compute that twice, each time from the
+    exponentials, and keep all three arrays.
+    """
+    return x
+
+
+@gradient_written.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    if x.ndim < 3:  # one layout does
+        return x, cpu_barrier(t)
+    return x, lax.platform_dependent(t, cpu=_written, default=_same)
+
+
+def _written(x: jax.Array) -> jax.Array:
+    if jax.__version_info__ >= (0, 12):
+        return lax.optimization_barrier(x)
+    # There a barrier is gone before XLA decides what to compute twice; a choice that is
+    # made as the program runs is not.
+    never = lax.optimization_barrier(jnp.zeros((), bool))
+    return lax.cond(never, operator.neg, _same, x)
 
 
 def opaque_constants(like: jax.Array, *values: float) -> tuple[jax.Array, ...]:

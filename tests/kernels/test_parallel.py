@@ -211,6 +211,33 @@ def contrastive_batch():
     return draw(24, 5), jnp.asarray(ids), jnp.asarray(valid), *rest
 
 
+def check_rows_stay_on_their_devices():
+    """No gather, along whichever leading axis the logits of a batch are cut."""
+    sizes = (8, 16)
+    hidden, kernel = draw(*sizes, 6), draw(6, 32, seed=1)
+    ids = integers(32, sizes)
+
+    def step(smoothing, hidden, kernel, ids):
+        loss = functools.partial(
+            jaxloss.softmax_cross_entropy, label_smoothing=smoothing
+        )
+        return jnp.mean(loss(hidden @ kernel, ids))
+
+    cuts = P("data"), P(None, "data"), P("data", "model")
+    devices = mesh(data=4, model=2)
+    for cut in cuts:
+        for smoothing in (0.0, 0.1):
+            fn = jax.value_and_grad(functools.partial(step, smoothing), (0, 1))
+            placed = [
+                jax.device_put(x, NamedSharding(devices, p))
+                for x, p in ((hidden, cut), (kernel, P()), (ids, cut))
+            ]
+            program = jax.jit(fn).lower(*placed).compile()
+            for word in ("all-gather", "all-to-all", "collective-permute"):
+                assert word not in program.as_text(), (cut, word)
+            assert_near(program(*placed), jax.jit(fn)(hidden, kernel, ids), units=16)
+
+
 def check_nt_xent_is_that_of_the_whole_batch():
     """Losses, and gradients without a further sum, inside and outside, either check."""
 
