@@ -213,6 +213,26 @@ def _half(case: Case) -> Case:
     return dataclasses.replace(case, name=name, args=args, targets=targets)
 
 
+def head(
+    tokens: tuple[int, ...],
+    run: losses.Implementations = losses.HEAD,
+    formula: Callable[..., jax.Array] = textbook.linear,
+    kind: str = "",
+) -> Case:
+    """A dense one, as most programs have it, of tokens along one or more axes."""
+    d, v = 64, 32000
+    return Case(
+        f"head{kind} {(*tokens, v)} D{d}",
+        _linear_args(tokens, d, v, "float32"),
+        run,
+        formula,
+        wrt=(0, 1),
+        targets={"jaxloss": Target(time=1.10, temp=1.0)},
+        shared=(1,),
+    )
+
+
+_TOKENS = ((1024,), (4, 256), (2, 4, 128))
 _HEADS = [
     linear(2048, 512, 32768),
     linear(4096, 256, 131072, repeats=5),
@@ -221,6 +241,8 @@ _HEADS = [
 HEADS = [
     *_HEADS,
     *map(_half, _HEADS),
+    *map(head, _TOKENS),
+    head(_TOKENS[1], losses.HEAD_SMOOTHED, textbook.linear_smoothed, ", smoothed"),
     Case(
         "token log-probs N4096 D256 V131072, value",
         _linear_args((4096,), 256, 131072, "float32"),

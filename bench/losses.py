@@ -112,6 +112,18 @@ LINEAR: Implementations = {
     "optax": lambda hidden, kernel, ids: jnp.mean(_dense(hidden, kernel, ids)),
     "tokamax": _linear_by_tokamax,
 }
+
+
+def _after_a_head(run: Implementations) -> Implementations:
+    """Of the logits that a linear layer computes in the same program."""
+    return {
+        name: lambda hidden, kernel, ids, fn=fn: fn(hidden @ kernel, ids)
+        for name, fn in run.items()
+    }
+
+
+HEAD = _after_a_head(SOFTMAX_CROSS_ENTROPY)
+HEAD_SMOOTHED = _after_a_head(SMOOTHED)
 TOKEN_LOG_PROBS: Implementations = {
     "jaxloss": lambda *args: _kernel("linear_token_log_probs", *args),
     "optax": lambda hidden, kernel, ids: -_dense(hidden, kernel, ids),

@@ -52,6 +52,10 @@ def linear(hidden: jax.Array, kernel: jax.Array, ids: jax.Array) -> jax.Array:
     return softmax_cross_entropy(hidden @ kernel, ids)
 
 
+def linear_smoothed(hidden: jax.Array, kernel: jax.Array, ids: jax.Array) -> jax.Array:
+    return smoothed(hidden @ kernel, ids)
+
+
 def token_log_probs(hidden: jax.Array, kernel: jax.Array, ids: jax.Array) -> jax.Array:
     return -linear(hidden, kernel, ids)
 
