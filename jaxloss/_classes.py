@@ -102,13 +102,13 @@ def classes_last(
 ) -> tuple[jax.Array, int]:
     """Checked and masked scores with the classes last; and where those were."""
     ((name, _),) = scores.items()
-    (x,) = _checks.factors(loss, **scores)  # in their dtype, which their gradient has
-    (x,) = _checks.floating(loss, **{name: xla.gradient_written(x)})
+    (x,) = _checks.floating(loss, **scores)
     _checks.at_least_1d(loss, **{name: x})
     axis = _checks.one_axis(loss, axis, **{name: x})
     if x.shape[axis] == 0:
         has = f"shape {x.shape}, with no class along axis {axis}"
         _checks.fail(loss, name, has, "at least one class")
+    x = xla.gradient_written(x)
     if where is not None:
         (where,) = _checks.boolean(loss, where=where)
         _checks.same_shape(loss, **{name: x}, where=where)
