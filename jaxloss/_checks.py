@@ -286,6 +286,16 @@ def one_axis(loss: str, axis: int, **array: jax.Array) -> int:
     return axis % x.ndim
 
 
+def row_axis(loss: str, axis: int, entry: str, **array: jax.Array) -> int:
+    """`one_axis`, along which there is at least one `entry`: a class, a component."""
+    axis = one_axis(loss, axis, **array)
+    ((name, x),) = array.items()
+    if x.shape[axis] == 0:
+        has = f"shape {x.shape}, with no {entry} along axis {axis}"
+        fail(loss, name, has, f"at least one {entry}")
+    return axis
+
+
 def class_labels(
     loss: str, labels: ArrayLike, axis: int, **scores: jax.Array
 ) -> jax.Array:

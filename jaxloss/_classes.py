@@ -104,10 +104,7 @@ def classes_last(
     ((name, _),) = scores.items()
     (x,) = _checks.floating(loss, **scores)
     _checks.at_least_1d(loss, **{name: x})
-    axis = _checks.one_axis(loss, axis, **{name: x})
-    if x.shape[axis] == 0:
-        has = f"shape {x.shape}, with no class along axis {axis}"
-        _checks.fail(loss, name, has, "at least one class")
+    axis = _checks.row_axis(loss, axis, "class", **{name: x})
     x = xla.gradient_written(x)
     if where is not None:
         (where,) = _checks.boolean(loss, where=where)

@@ -47,6 +47,7 @@ def _has_components(loss: str, **embeddings: jax.Array) -> None:
     ((name, x),) = embeddings.items()
     if x.ndim < 2:
         _checks.fail(loss, name, f"shape {x.shape}", "shape (..., batch, components)")
+    _checks.row_axis(loss, -1, "component", **embeddings)
 
 
 def directions(

@@ -216,7 +216,7 @@ def _entropy_along(axis: int, logits: ArrayLike, where: ArrayLike | None) -> jax
         (where,) = _checks.boolean("entropy", where=where)
         _checks.same_shape("entropy", logits=logits, where=where)
         logits = jnp.where(where, logits, -jnp.inf)
-    axis = _checks.one_axis("entropy", axis, logits=logits)
+    axis = _checks.row_axis("entropy", axis, "class", logits=logits)
     return _entropy(jnp.moveaxis(logits, axis, -1))
 
 

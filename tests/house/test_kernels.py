@@ -242,6 +242,37 @@ def test_rows_of_classes_of_a_symbolic_count(loss):
         loss(jnp.zeros((3, 0)), ids)
 
 
+EMPTY, IDS = jnp.zeros((2, 0)), jnp.zeros(2, jnp.int32)
+OF_NOTHING = {
+    "class": [
+        lambda: jaxloss.entropy(EMPTY),
+        lambda: jaxloss.kl_divergence(EMPTY, EMPTY),
+        lambda: jaxloss.kl_divergence_with_log_targets(EMPTY, EMPTY),
+        lambda: jaxloss.jensen_shannon(EMPTY, EMPTY),
+        lambda: jaxloss.fenchel_young(EMPTY, EMPTY, max_fun=jax.nn.logsumexp),
+    ],
+    "threshold": [lambda: jaxloss.coral(EMPTY, IDS)],
+    "component": [
+        lambda: jaxloss.cosine_distance(EMPTY, EMPTY),
+        lambda: jaxloss.cosine_embedding(EMPTY, EMPTY, IDS),
+        lambda: jaxloss.triplet_margin(EMPTY, EMPTY, EMPTY),
+        lambda: jaxloss.gaussian_kl(EMPTY, EMPTY),
+        lambda: jaxloss.batch_hard_triplet(EMPTY, IDS),
+        lambda: jaxloss.nt_xent(EMPTY, IDS, temperature=1.0),
+        lambda: jaxloss.clip(EMPTY, EMPTY, temperature=1.0),
+        lambda: jaxloss.kernels.clip(EMPTY, EMPTY, temperature=1.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("entry", OF_NOTHING)
+def test_rows_of_nothing_are_refused(entry):
+    """A row has at least one entry: not JAX's error about an empty maximum."""
+    for call in OF_NOTHING[entry]:
+        with pytest.raises(ValueError, match=f"no {entry} along axis 1; expected"):
+            call()
+
+
 def test_a_function_of_the_user_is_traced_once():
     """The same `max_fun` is the same program; arguments of its own make another."""
     loss = compat.make_fenchel_young_loss(jax.nn.logsumexp)

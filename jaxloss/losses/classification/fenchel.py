@@ -206,7 +206,7 @@ def _regret(
     (y,) = _checks.real(name, s, targets=targets)
     _checks.at_least_1d(name, scores=s)
     _checks.same_shape(name, scores=s, targets=y)
-    axis = _checks.one_axis(name, axis, scores=s)
+    axis = _checks.row_axis(name, axis, "class", scores=s)
     s, y = jnp.moveaxis(s, axis, -1), jnp.moveaxis(y, axis, -1)
     largest = _each_row(name, max_fun, s)
     return largest - jnp.sum(_classes.weighted(y, s), axis=-1)

@@ -131,7 +131,7 @@ def kl_divergence_with_log_targets(
         name, log_predictions=log_predictions, log_targets=log_targets
     )
     _checks.same_shape(name, log_predictions=log_q, log_targets=log_t)
-    axis = _checks.one_axis(name, axis, log_predictions=log_q)
+    axis = _checks.row_axis(name, axis, "class", log_predictions=log_q)
     present, q = log_t != -jnp.inf, jnp.exp(log_q)
     log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
     t = jnp.where(present, jnp.exp(log_t), 0)
@@ -308,7 +308,7 @@ def gaussian_kl(
         name, means=means, log_variances=log_variances
     )
     _checks.same_shape(name, means=means, log_variances=log_variances)
-    axis = _checks.one_axis(name, axis, means=means)
+    axis = _checks.row_axis(name, axis, "component", means=means)
     terms = _half_square(means) + 0.5 * _excess(log_variances)
     return jnp.sum(terms, axis=axis)
 
@@ -319,7 +319,7 @@ def _distributions(
     (log_q,) = _checks.floating(loss, log_predictions=log_predictions)
     (t,) = _checks.real(loss, log_q, targets=targets)
     _checks.same_shape(loss, log_predictions=log_q, targets=t)
-    return log_q, t, _checks.one_axis(loss, axis, log_predictions=log_q)
+    return log_q, t, _checks.row_axis(loss, axis, "class", log_predictions=log_q)
 
 
 # --- t (log t - log q) -----------------------------------------------------------

@@ -110,5 +110,5 @@ def _vectors(loss: str, predictions: ArrayLike, targets: ArrayLike, axis: int) -
         loss, predictions=predictions, targets=targets
     )
     _checks.same_shape(loss, predictions=predictions, targets=targets)
-    axis = _checks.one_axis(loss, axis, predictions=predictions)
+    axis = _checks.row_axis(loss, axis, "component", predictions=predictions)
     return jnp.moveaxis(predictions, axis, -1), jnp.moveaxis(targets, axis, -1)

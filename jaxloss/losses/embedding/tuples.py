@@ -187,7 +187,7 @@ def triplet_margin(
         name, anchors=anchors, positives=positives, negatives=negatives
     )
     _checks.same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
-    axis = _checks.one_axis(name, axis, anchors=anchors)
+    axis = _checks.row_axis(name, axis, "component", anchors=anchors)
     a, p, n = (jnp.moveaxis(x, axis, -1) for x in (anchors, positives, negatives))
     gap = _gap_of(a, p, n, squared)
     margin = _checks.parameter(name, gap, margin=margin)
@@ -338,7 +338,7 @@ def cosine_embedding(
     name = "cosine_embedding"
     first, second = _checks.floating(name, first=first, second=second)
     _checks.same_shape(name, first=first, second=second)
-    axis = _checks.one_axis(name, axis, first=first)
+    axis = _checks.row_axis(name, axis, "component", first=first)
     a, b = (jnp.moveaxis(x, axis, -1) for x in (first, second))
     labels = _checks.signs(name, a, labels=labels)
     _checks.has_shape(name, a.shape[:-1], "one label per pair", labels=labels)
