@@ -14,9 +14,10 @@ below a line `file PATH`:
 The tree is copied.  Every mutant in turn is put into the copy, and pytest runs the
 tests of `STAGES` that are about it, up to the first failure: then it is caught.  A test
 is about a mutant if its id has one of the words in it, not as a part of a longer name,
-or if `ABOUT` says so.  At the end, the tests that caught one run without a mutant: what
-was caught by a test that fails anyway was not caught; a second run leaves it out.  With
-`--out`, results are kept after every mutant, beside those that the file has of others.
+if `ABOUT` says so, or if its file mirrors a module that has a loss of that name.  At
+the end, the tests that caught one run without a mutant: what was caught by a test that
+fails anyway was not caught; a second run leaves it out.  With `--out`, results are kept
+after every mutant, beside those that the file has of others.
 """
 
 import argparse
@@ -58,6 +59,8 @@ class Stage:
     """A regular expression that the name of the test function begins with."""
     every: bool = False
     """Whether all are about a mutant of `jaxloss/stable`, and none about another."""
+    mirror: bool = False
+    """Whether those of a file are about all losses of the module that it mirrors."""
 
 
 # In this order: what is quick and exact first.
@@ -69,6 +72,7 @@ STAGES = (
     Stage("laws", "tests/laws/test_laws.py", "test_law"),
     Stage("facts", "tests/blocks/test_stable.py", "test_(?!accura)", every=True),
     Stage("facts", "tests/blocks/test_labelled.py", "test_", every=True),
+    Stage("facts", "tests/losses/**/test_*.py", "test_(?!accura)", mirror=True),
 )
 # Tests whose ids do not have what they are about.
 ABOUT = {"test_cross_entropy_of_distributions": "softmax_cross_entropy"}
@@ -90,10 +94,21 @@ def selected(mutant: "Mutant", tests: Iterable[str]) -> dict[str, str]:
         of_stage = [t for t in tests if _is_of(stage, t) and t not in chosen]
         if stage.every and mutant.path.startswith("jaxloss/stable/"):
             chosen |= dict.fromkeys(of_stage, stage.kind)
-        if not stage.every:
+        elif stage.mirror:
+            mirrored = [t for t in of_stage if _mirrors(t, mutant.words)]
+            chosen |= dict.fromkeys(mirrored, stage.kind)
+        elif not stage.every:
             for word in mutant.words:
                 chosen |= {t: stage.kind for t in of_stage if about(t, word)}
     return chosen
+
+
+def _mirrors(test: str, words: Iterable[str]) -> bool:
+    """Whether the module that the file of a test mirrors has one of the losses."""
+    file = test.partition("::")[0].replace("tests/", "jaxloss/").replace("test_", "")
+    module = HERE.parent / file
+    text = module.read_text() if module.exists() else ""
+    return any(re.search(rf"^def {word}\(", text, re.MULTILINE) for word in words)
 
 
 def _is_of(stage: Stage, test: str) -> bool:

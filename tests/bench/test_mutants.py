@@ -101,7 +101,7 @@ def test_outcomes_are_told_apart(fake):
 
 
 def test_tests_are_found_by_words():
-    """A word is a whole name; a primitive has the facts of its file last."""
+    """A word is a whole name; the facts come last, of a primitive or a module."""
     law, accuracy = "tests/laws/test_laws.py::", "tests/blocks/test_stable.py::"
     tests = [
         f"{law}test_law[huber(delta=1.0)-is_convex]",
@@ -109,12 +109,16 @@ def test_tests_are_found_by_words():
         f"{accuracy}test_limits",
         f"{accuracy}test_accuracy[huber]",
         f"{law}TestOfHuber::test_law[huber::x]",
+        "tests/losses/regression/test_robust.py::test_limits",
+        "tests/losses/regression/test_pointwise.py::test_limits",
     ]
     of = lambda path: mutants.Mutant("name", path, ("huber",), "old", "new")
     of_loss = mutants.selected(of("jaxloss/losses/robust.py"), tests)
-    assert list(of_loss) == [tests[3], tests[0], tests[4]]
+    assert list(of_loss) == [tests[3], tests[0], tests[4], tests[5]]
     of_primitive = mutants.selected(of("jaxloss/stable/scalars.py"), tests)
-    assert list(of_primitive.items())[-1] == (tests[2], "facts")
+    assert list(of_primitive.items())[-2:] == [
+        (t, "facts") for t in (tests[2], tests[5])
+    ]
     assert tests[1] not in of_primitive
 
 
