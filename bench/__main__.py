@@ -6,6 +6,8 @@ python -m bench compare BEFORE AFTER          what moved by more than the noise
 python -m bench scaling [--out FILE]          cost as a problem grows
 python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--write]
                                               calls without `jit`, and first ones
+python -m bench device [--out FILE]           all claims and the time of the cases, on
+                                              the device that is here: device.sh
 python -m bench mutants [--list] [--only TEXT ...] [--tree DIR] [--out FILE]
                                               deliberate breaks that the tests catch
 python -m bench exhaustive [NAME ...] [--out FILE] [--read FILE] [--write]
@@ -122,6 +124,15 @@ def compare(options: argparse.Namespace) -> int:
     return 1 if changes else 0
 
 
+def device(options: argparse.Namespace) -> int:
+    from bench import device, record
+
+    path = options.out or record.default_path()
+    status = device.run(path, options.seconds)
+    print(f"wrote {path}")
+    return status
+
+
 def mutants(options: argparse.Namespace) -> int:
     from bench import mutants
 
@@ -217,6 +228,9 @@ def parser() -> argparse.ArgumentParser:
     command = add(compare, "what moved")
     command.add_argument("before", type=Path)
     command.add_argument("after", type=Path)
+    command = add(device, "all claims and the time of the cases, on one device")
+    command.add_argument("--out", type=Path)
+    command.add_argument("--seconds", type=float, default=470, help="default: 470")
     command = add(mutants, "deliberate breaks that the tests catch")
     command.add_argument("--list", action="store_true", help="only the names")
     command.add_argument("--only", action="append", default=[], metavar="TEXT")

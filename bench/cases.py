@@ -203,11 +203,15 @@ def linear(n: int, d: int, v: int, repeats: int | None = None) -> Case:
     )
 
 
-def _half(case: Case) -> Case:
-    """In bfloat16, where half of the question is how right the loss is."""
-    args = tuple(
+def _args_in_half(case: Case) -> tuple[Arg, ...]:
+    return tuple(
         a._replace(dtype="bfloat16") if a.dtype == "float32" else a for a in case.args
     )
+
+
+def _half(case: Case) -> Case:
+    """In bfloat16, where half of the question is how right the loss is."""
+    args = _args_in_half(case)
     targets = dict.fromkeys(case.targets, Target(time=0.65, temp=0.15, error=1e-5))
     name = f"{case.name} bfloat16"
     return dataclasses.replace(case, name=name, args=args, targets=targets)
@@ -325,6 +329,41 @@ PAIRS = [
 ]
 
 CASES: list[Case] = [*HEADS, *PLAIN, *SMALL, *SEQUENCES, *PAIRS]
+
+# --- one device ----------------------------------------------------------------------
+
+
+def _logits(rows: int, classes: int) -> Case:
+    [case] = _both(
+        "softmax CE, ids",
+        losses.SOFTMAX_CROSS_ENTROPY,
+        (Arg("normal", (rows, classes)), Arg("ids", (rows,), "int32", below=classes)),
+        textbook.softmax_cross_entropy,
+        Target(),
+    )
+    return case
+
+
+def _in_half(case: Case) -> Case:
+    args, name = _args_in_half(case), f"{case.name} bfloat16"
+    return dataclasses.replace(case, name=name, args=args, targets={})
+
+
+def of_device(backend: str) -> list[Case]:
+    """In the order of what matters; what an accelerator computes in milliseconds."""
+    if backend == "cpu":
+        return [*PLAIN, *SMALL]
+    logits = [_logits(8192, 32768), _logits(2048, 131072)]
+    large = [linear(8192, 2048, 131072, repeats=5), linear(4096, 2048, 32768)]
+    return [
+        *PLAIN,
+        *logits,
+        *map(_in_half, [*PLAIN, *logits, *large]),
+        *PAIRS,
+        *SEQUENCES,
+        *map(_in_half, map(head, _TOKENS)),
+        *SMALL,
+    ]
 
 
 # --- series --------------------------------------------------------------------------

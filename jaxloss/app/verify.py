@@ -78,9 +78,10 @@ def verify(
         for task in tasks:
             verdicts.append(task(move))
             print(_lines(verdicts[-1]), flush=True)
+            if out is not None:  # again, in case that the next one does not come back
+                out.write_text(json.dumps(_record(verdicts), indent=1) + "\n")
     print(_summary(verdicts))
     if out is not None:
-        out.write_text(json.dumps(_record(verdicts), indent=1) + "\n")
         print(out)
     return sum(bool(verdict.exceeded) for verdict in verdicts)
 
@@ -111,7 +112,7 @@ def measure(claim: Claim, dtype: str, move: Move = lambda share: None) -> Verdic
             if order not in worst or not error.share <= worst[order].share:
                 worst[order] = error
         move(1 / len(claim.accuracy))
-    return Verdict(_name(claim), dtype, tuple(worst[i] for i in sorted(worst)))
+    return Verdict(name_of(claim), dtype, tuple(worst[i] for i in sorted(worst)))
 
 
 def _errors(case: Case, dtype: np.dtype) -> Iterator[tuple[int, Error]]:
@@ -126,7 +127,7 @@ def _errors(case: Case, dtype: np.dtype) -> Iterator[tuple[int, Error]]:
             yield order, Error(worst.error, bound, case.name, worst.at)
 
 
-def _name(claim: Claim) -> str:
+def name_of(claim: Claim) -> str:
     """A loss by its name, what it is built from by its module too."""
     module = claim.fn.__module__.removeprefix("jaxloss.")
     return claim.name if module.startswith("losses") else f"{module}.{claim.name}"
@@ -134,7 +135,7 @@ def _name(claim: Claim) -> str:
 
 def chosen(names: Sequence[str]) -> list[Claim]:
     """The claims of the named functions; by default, of all losses."""
-    known = {_name(claim): claim for claim in claims.CLAIMS if claim.accuracy}
+    known = {name_of(claim): claim for claim in claims.CLAIMS if claim.accuracy}
     for name in names:
         if name not in known:
             hint = _checks.nearest(name, list(known))
