@@ -27,6 +27,7 @@ from jaxloss.stable.labelled import (
     has_class as has_class,
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_nll as softmax_nll,
+    softmax_nll_and_probability as softmax_nll_and_probability,
     softmax_nll_and_z as softmax_nll_and_z,
     softmax_spread as softmax_spread,
 )

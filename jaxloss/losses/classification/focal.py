@@ -148,11 +148,12 @@ def softmax_focal(
     alpha = 1.0 if alpha is None else alpha
     alpha = _checks.parameter(name, x, alpha=alpha)
     alpha = jnp.broadcast_to(alpha, x.shape)
-    p, q = stable.softmax(x), stable.softmax_complement(x)
     if rows.are_ids:
-        alpha, p, q = (_classes.score_of_class(v, labels) for v in (alpha, p, q))
-        losses = _focal(p, q, stable.softmax_nll(x, labels), gamma)
+        alpha = _classes.score_of_class(alpha, labels)
+        nll, p, q = stable.softmax_nll_and_probability(x, labels)
+        losses = _focal(p, q, nll, gamma)
         return rows.mask_invalid(_classes.weighted(alpha, losses))
+    p, q = stable.softmax(x), stable.softmax_complement(x)
     gamma = jnp.broadcast_to(gamma, x.shape[:-1])[..., None]
     losses = _focal(p, q, _surprise(x), jnp.broadcast_to(gamma, x.shape))
     return rows.mask_invalid(
@@ -219,8 +220,13 @@ def poly1(
     rows = _classes.rows(name, labels, axis, logits=logits)
     like = rows.scores[..., 0]
     epsilon = _checks.parameter(name, like, epsilon=epsilon)
-    missing = rows.expect(stable.softmax_complement(rows.scores))
-    return rows.mask_invalid(_classes.cross_entropy(rows) + epsilon * missing)
+    if rows.are_ids:
+        x, labels = rows.given, rows.given_labels
+        nll, _, missing = stable.softmax_nll_and_probability(x, labels)
+    else:
+        nll = _classes.cross_entropy(rows)
+        missing = rows.expect(stable.softmax_complement(rows.scores))
+    return rows.mask_invalid(nll + epsilon * missing)
 
 
 # --- the focal term ----------------------------------------------------------------
