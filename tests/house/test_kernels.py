@@ -242,7 +242,7 @@ def test_rows_of_classes_of_a_symbolic_count(loss):
         loss(jnp.zeros((3, 0)), ids)
 
 
-EMPTY, IDS = jnp.zeros((2, 0)), jnp.zeros(2, jnp.int32)
+EMPTY, TWO_IDS = jnp.zeros((2, 0)), jnp.zeros(2, jnp.int32)
 OF_NOTHING = {
     "class": [
         lambda: jaxloss.entropy(EMPTY),
@@ -251,14 +251,14 @@ OF_NOTHING = {
         lambda: jaxloss.jensen_shannon(EMPTY, EMPTY),
         lambda: jaxloss.fenchel_young(EMPTY, EMPTY, max_fun=jax.nn.logsumexp),
     ],
-    "threshold": [lambda: jaxloss.coral(EMPTY, IDS)],
+    "threshold": [lambda: jaxloss.coral(EMPTY, TWO_IDS)],
     "component": [
         lambda: jaxloss.cosine_distance(EMPTY, EMPTY),
-        lambda: jaxloss.cosine_embedding(EMPTY, EMPTY, IDS),
+        lambda: jaxloss.cosine_embedding(EMPTY, EMPTY, TWO_IDS),
         lambda: jaxloss.triplet_margin(EMPTY, EMPTY, EMPTY),
         lambda: jaxloss.gaussian_kl(EMPTY, EMPTY),
-        lambda: jaxloss.batch_hard_triplet(EMPTY, IDS),
-        lambda: jaxloss.nt_xent(EMPTY, IDS, temperature=1.0),
+        lambda: jaxloss.batch_hard_triplet(EMPTY, TWO_IDS),
+        lambda: jaxloss.nt_xent(EMPTY, TWO_IDS, temperature=1.0),
         lambda: jaxloss.clip(EMPTY, EMPTY, temperature=1.0),
         lambda: jaxloss.kernels.clip(EMPTY, EMPTY, temperature=1.0),
     ],
