@@ -1,5 +1,6 @@
 """The primitives at every edge: limits, masks, ties, and what XLA would rewrite."""
 
+import math
 import operator
 
 import jax
@@ -129,7 +130,7 @@ def test_minus_infinity_has_probability_zero():
     """A -inf logit adds nothing; another one's loss and Hessian are finite."""
     x = jnp.array([0.0, -jnp.inf, 1.0], jnp.float32)
     nll = lambda x: stable.softmax_nll(x, jnp.array(0))
-    assert nll(x) == stable.softplus(jnp.float32(1))
+    assert abs(nll(x) - math.log1p(math.e)) <= 2.0**-23  # an ulp
     assert jax.grad(nll)(x)[1] == 0
     assert jnp.all(jnp.isfinite(jax.hessian(nll)(x)))
     assert stable.softmax_nll(x, jnp.array(1)) == jnp.inf

@@ -362,14 +362,16 @@ _uneven_dx = stable.slopes(
     None,
     None,
 )(_binary_dx)
-_binary = functools.partial(
-    _decision.mixture,
-    _nll,
-    value=lambda label, wrong, total: wrong * label.log_odds + total * label.nll,
-    gap=lambda label: -label.log_odds,
+_binary = functools.partial(_decision.mixture, _nll, gap=lambda label: -label.log_odds)
+_binary_cross_entropy = _binary(
+    value=lambda label, wrong, total: wrong * label.log_odds + label.nll,  # total is 1
+    slope=_even_dx,
 )
-_binary_cross_entropy = _binary(slope=_even_dx)
-_weighted_binary_cross_entropy = _binary(slope=_uneven_dx, weigh=lambda v: (v, 1.0))
+_weighted_binary_cross_entropy = _binary(
+    value=lambda label, wrong, total: wrong * label.log_odds + total * label.nll,
+    slope=_uneven_dx,
+    weigh=lambda v: (v, 1.0),
+)
 
 
 def _mean_over_classes(rows: _classes.Rows, values: jax.Array) -> jax.Array:

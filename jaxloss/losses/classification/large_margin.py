@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, margins, stable
+from jaxloss.stable import xla
 
 
 @_jit.kernel()
@@ -133,7 +134,7 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       >>> jaxloss.logistic(jnp.array([0.0, 20.0]), jnp.array([1, 1]))
       Array([6.9314718e-01, 2.0611537e-09], dtype=float32)
     """
-    return margins.logistic(_margins("logistic", scores, labels))
+    return _logistic(*_pair("logistic", scores, labels))
 
 
 @_jit.kernel()
@@ -386,11 +387,18 @@ def weston_watkins_hinge(
     return rows.mask_invalid(jnp.sum(jnp.where(wrong, violations, 0), axis=-1))
 
 
-def _margins(loss: str, scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+def _pair(
+    loss: str, scores: ArrayLike, labels: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Both as floating arrays of one dtype; raises unless their shapes are equal."""
     (scores,) = _checks.floating(loss, scores=scores)
     labels = _checks.signs(loss, scores, labels=labels)
     _checks.same_shape(loss, scores=scores, labels=labels)
-    return _signed(scores, labels)
+    return scores, labels
+
+
+def _margins(loss: str, scores: ArrayLike, labels: ArrayLike) -> jax.Array:
+    return _signed(*_pair(loss, scores, labels))
 
 
 # An infinite score is certain, whatever the label's last digits: without this its
@@ -401,6 +409,12 @@ def _margins(loss: str, scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 )
 def _signed(scores: jax.Array, labels: jax.Array) -> jax.Array:
     return scores * labels
+
+
+# With the product inside: outside, it would be what the loss and its gradient share.
+_logistic = xla.rematerialised(
+    lambda scores, labels: margins.logistic(_signed(scores, labels))
+)
 
 
 def _against_label(
