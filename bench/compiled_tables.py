@@ -22,7 +22,8 @@ as it runs. *× floor* is that beside reading the arguments and writing the resu
 *Least time* is the longer one of two: bytes by the bandwidth of the memory, and the
 operations of matrix products by their peak; *share* is how much of it the arguments,
 results and matrix products alone would take, those of the implementation that has the
-fewest. A share of 100 % leaves nothing to gain. Numbers are ours : optax's.
+fewest. A share of 100 % leaves nothing to gain. Numbers are ours : optax's; seconds
+are those of all processors.
 """
 OF_PLATFORM = {
     "gpu": """\
@@ -88,6 +89,9 @@ def verdicts(run: dict[str, Any], row: Row) -> list[Verdict]:
         asked.append(Verdict("× floor", round(times_floor(ours), 3), most))
     if kind.temp is not None:
         asked.append(Verdict("temp ÷ argument", temp / row.first_bytes, kind.temp))
+    if row.kind == "rows" and "moved_bytes" in row.baseline:
+        times = ours["moved_bytes"] / row.baseline["moved_bytes"]
+        asked.append(Verdict(f"moved × {BASELINE}'s", round(times, 3), 1))
     if row.name.startswith("linear CE"):
         most = 0.06 if row.name.endswith("lean") else 0.75
         asked.append(Verdict("temp ×", temp / row.baseline["temp_bytes"], most))
@@ -110,6 +114,8 @@ def asked_of(run: dict[str, Any], kind: Kind) -> str:
     parts = []
     if run["platform"] in kind.moved:
         parts.append(f"moved ≤ {kind.moved[run['platform']]:g} × the floor")
+    if kind is KINDS["rows"]:
+        parts.append(f"no more than {BASELINE}")
     if kind.temp is not None:
         parts.append(f"temporary memory ≤ {100 * kind.temp:g} % of the first argument")
     return "Asked for: " + ", ".join(parts) + "." if parts else ""
@@ -137,7 +143,9 @@ def share(run: dict[str, Any], row: Row) -> float:
     """Of the least time, what cannot be avoided."""
     floor = lambda x: roof(run, x, x["argument_bytes"] + x["output_bytes"]).seconds
     own = roof(run, row.ours, row.ours["moved_bytes"]).seconds
-    return min(1.0, min(map(floor, row.every)) / own)
+    # Pairs without a matrix product are arithmetic, too, but not counted.
+    alike = [x for x in row.every if bool(x["products"]) == bool(row.ours["products"])]
+    return min(1.0, min(map(floor, alike)) / own)
 
 
 def duration(seconds: float) -> str:
