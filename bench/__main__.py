@@ -119,7 +119,10 @@ def compiled(options: argparse.Namespace) -> int:
         return 0
     path = options.read or options.out or compiled_path(options.device)
     if not options.read:
-        keep = lambda results: record.save(results, path)
+        # A few cases replace what the file has of them.
+        known = options.case and path.exists()
+        before = record.read(path)["runs"][0] if known else {}
+        keep = lambda now: record.save({"runs": [compiled.merged(before, now)]}, path)
         packages = options.peer or compiled.PEERS
         compiled.run(accelerator, chosen, packages=packages, keep=keep)
         print(f"wrote {path}")

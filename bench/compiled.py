@@ -41,9 +41,20 @@ def run(
         names = [name for name in step.run if name.split()[0] in packages]
         programs = {name: compiled(accelerator, step, name) for name in names}
         found["cases"][step.name] = described(step) | {"implementations": programs}
-        keep({"runs": [found]})
+        keep(found)
         print(f"{step.name:60} {summary(programs)}", flush=True)
     return found
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What was compiled now, and by the same compilers before."""
+    if before.get("versions") != now["versions"]:
+        return now
+    cases = dict(before["cases"])
+    for name, about in now["cases"].items():
+        known = cases.get(name, {}).get("implementations", {})
+        cases[name] = about | {"implementations": known | about["implementations"]}
+    return now | {"cases": cases}
 
 
 def surroundings(accelerator: Accelerator) -> dict[str, Any]:

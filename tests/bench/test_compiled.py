@@ -236,6 +236,18 @@ def run():
     }
 
 
+def test_a_few_cases_replace_those_of_the_file(run):
+    """If the compilers are the same; other implementations stay."""
+    ours = {"implementations": {"jaxloss": {"moved_bytes": 1}}}
+    cases = {"a, float32": ours, "b": {"implementations": {}}}
+    now = run | {"versions": {"jax": "1"}, "cases": cases}
+    found = compiled.merged(run | {"versions": {"jax": "1"}}, now)["cases"]
+    assert found["a, float32"]["implementations"]["jaxloss"] == {"moved_bytes": 1}
+    assert "optax" in found["a, float32"]["implementations"]
+    assert [*found] == ["a, float32", "b"]
+    assert compiled.merged(run | {"versions": {"jax": "0"}}, now) == now
+
+
 class TestTables:
     def test_the_roof_is_the_lower_one(self, run):
         """200 bytes take 2 seconds, 4000 operations 4."""
