@@ -91,7 +91,7 @@ def verdicts(run: dict[str, Any], row: Row) -> list[Verdict]:
         asked.append(Verdict("temp ÷ argument", temp / row.first_bytes, kind.temp))
     if row.kind == "rows" and "moved_bytes" in row.baseline:
         times = ours["moved_bytes"] / row.baseline["moved_bytes"]
-        asked.append(Verdict(f"moved × {BASELINE}'s", round(times, 3), 1))
+        asked.append(Verdict(f"moved × {BASELINE}'s", round(times, 2), 1))
     if row.name.startswith("linear CE"):
         most = 0.06 if row.name.endswith("lean") else 0.75
         asked.append(Verdict("temp ×", temp / row.baseline["temp_bytes"], most))
@@ -213,7 +213,7 @@ def cells(run: dict[str, Any], row: Row) -> list[str]:
         of(lambda x: x["temp_bytes"] / 2**20, fixed),
         of(times_floor, fixed),
         of(lambda x: x["kernels"], lambda n: f"{n:g}"),
-        of(lambda x: x["compile_seconds"], fixed),
+        of(lambda x: x.get("compile_seconds"), fixed),
         f"{duration(own.seconds)} ({own.bound})",
         f"{100 * share(run, row):.0f} %",
     ]
