@@ -8,6 +8,10 @@ python -m bench eager [--case TEXT ...] [--quick] [--out FILE] [--read FILE] [--
                                               calls without `jit`, and first ones
 python -m bench device [--out FILE]           all claims and the time of the cases, on
                                               the device that is here: device.sh
+python -m bench compiled --for h200|v5e|v6e [--case TEXT ...] [--peer NAME ...]
+                         [--list] [--out FILE] [--read FILE] [--write]
+                                              programs for an H200 or a TPU, compiled
+                                              where there is none, and what they move
 python -m bench mutants [--list] [--only TEXT ...] [--tree DIR] [--out FILE]
                                               deliberate breaks that the tests catch
 python -m bench exhaustive [NAME ...] [--out FILE] [--read FILE] [--write]
@@ -27,6 +31,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.accelerators import ACCELERATORS, prepare
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -100,6 +106,34 @@ def exhaustive(options: argparse.Namespace) -> int:
     if options.write:
         exhaustive.write(found, exhaustive.PAGE)
     return 0
+
+
+def compiled(options: argparse.Namespace) -> int:
+    accelerator = ACCELERATORS[options.device]
+    if not (options.list or options.read):
+        prepare(accelerator)  # before JAX is imported
+    from bench import compiled, compiled_cases, compiled_tables, record
+
+    names = f"compiled --for {options.device} --list"
+    chosen = select(compiled_cases.steps(), options.case, names)
+    if options.list:
+        print("\n".join(step.name for step in chosen))
+        return 0
+    path = options.read or options.out or compiled_path(options.device)
+    if not options.read:
+        # A few cases replace what the file has of them.
+        known = options.case and path.exists()
+        before = record.read(path)["runs"][0] if known else {}
+        keep = lambda now: record.save({"runs": [compiled.merged(before, now)]}, path)
+        packages = options.peer or compiled.PEERS
+        compiled.run(accelerator, chosen, packages=packages, keep=keep)
+        print(f"wrote {path}")
+    results = record.read(path)
+    if options.write:
+        compiled_tables.write(results["runs"][0], options.to, options.device)
+    # A peer that refuses bfloat16 is part of the result.
+    ours = [line for line in record.problems(results) if ", jaxloss" in line]
+    return told(ours)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -186,6 +220,10 @@ def told(problems: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
+def compiled_path(device: str) -> Path:
+    return ROOT / "bench" / "results" / f"{device}-compiled.json"
+
+
 def write(text: str, path: Path) -> None:
     path.write_text(text)
     print(f"{text}\nwrote {path} and {path.with_suffix('.png').name}")
@@ -222,6 +260,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path)
     command.add_argument("--read", type=Path, help="the results of an earlier run")
     command.add_argument("--write", action="store_true", help="the table of the guide")
+    command = add(compiled, "compile for an accelerator, and count what is moved")
+    command.add_argument(
+        "--for", required=True, dest="device", choices=list(ACCELERATORS)
+    )
+    command.add_argument("--case", action="append", default=[], metavar="TEXT")
+    command.add_argument("--peer", action="append", default=[], metavar="NAME")
+    command.add_argument("--list", action="store_true", help="only the names")
+    command.add_argument("--out", type=Path)
+    command.add_argument("--read", type=Path, help="the results of an earlier run")
+    command.add_argument("--write", action="store_true", help="the page of the device")
+    command.add_argument("--to", type=Path, default=DOCS)
     command = add(report, "tables and a picture")
     command.add_argument("file", type=Path)
     command.add_argument("--to", type=Path, default=DOCS)

@@ -129,3 +129,41 @@ def scaling(curves: Curves, to: Path) -> None:
             ax.spines[["top", "right"]].set_visible(False)
         time.legend(frameon=False)
     figure.savefig(to, dpi=150)
+
+
+# --- compiled for a device -----------------------------------------------------------
+
+
+def moved(run: dict[str, Any], to: Path) -> None:
+    """What programs move beside their arguments and results, a panel for each dtype."""
+    from matplotlib.figure import Figure
+
+    dtypes = ("float32", "bfloat16")
+    cases = {name.rpartition(", ")[0]: None for name in run["cases"] if ", " in name}
+    names = [n for n in cases if all(f"{n}, {d}" in run["cases"] for d in dtypes)]
+    figure = Figure(figsize=(10, 1.4 + 0.2 * len(names)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, dtype in zip(panels, dtypes, strict=True):
+        for peer, marker, colour in ((BASELINE, "s", ASKED), ("jaxloss", "o", OURS)):
+            times = [_times(run["cases"][f"{n}, {dtype}"], peer) for n in names]
+            style = {"color": colour, "mfc": "none" if peer == BASELINE else colour}
+            ax.plot(times, range(len(names)), marker, label=peer, **style)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.axvline(1, color="black", linewidth=1, zorder=1)
+        ax.grid(color=GRID, zorder=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel(f"bytes moved by arguments and results, {dtype}")
+    panels[0].set_yticks(range(len(names)), names, fontsize=7)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    panels[0].legend(loc="lower right", framealpha=1)
+    figure.suptitle(run["device"])
+    figure.savefig(to, dpi=130)
+
+
+def _times(about: dict[str, Any], peer: str) -> float:
+    """The multiple; not a number, which is not drawn, where there is none."""
+    found = about["implementations"].get(peer, {})
+    floor = found.get("argument_bytes", 0) + found.get("output_bytes", 0)
+    return found["moved_bytes"] / floor if "moved_bytes" in found else float("nan")
