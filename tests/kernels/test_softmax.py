@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, PartitionSpec as P
 
 import jaxloss
 from jaxloss import kernels, testing
@@ -29,6 +29,7 @@ def device(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "hopper":
             patch.setattr(_pallas, "on_tpu", _pallas.on_hopper)
+            patch.setattr(_pallas, "_REGISTERS", 256)  # so that few classes are many
         programs.forget()
         jax.clear_caches()
         yield request.param
@@ -58,6 +59,7 @@ LAWS = [
 
 # Both devices share the arithmetic: one claim shows that the other one uses it.
 BOTH = [("tpu", spec) for spec in CLAIMED] + [("hopper", CLAIMED[-1])]
+NAMES = [f"{device}-{spec.name}" for device, spec in BOTH]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_rows_of_many_chunks(device, dtype):
     """Rows that fill no block, of classes that fill no chunk, under a mask."""
     rng = np.random.default_rng(0)
     # More rows than a TPU has lanes, and as many classes as take more than one chunk.
-    n, classes = (150, 1100) if device == "tpu" else (3, 33000)
+    n, classes = (150, 1100) if device == "tpu" else (3, 600)
     x = np.asarray(jnp.asarray(3 * rng.normal(size=(n, classes)), dtype), np.float32)
     ids = rng.integers(classes, size=n)
     where = (rng.random(x.shape) < 0.7) | np.eye(classes, dtype=bool)[ids]
@@ -214,7 +216,7 @@ def test_a_mean_takes_one_pass():
 
     def loops(reduction):
         step = jax.jit(jax.grad(lambda x: reduction(loss(x, LABELS))))
-        return step.lower(X).compile().as_text().count(" while(")
+        return str(step.lower(X).compile().as_text()).count(" while(")
 
     assert loops(jaxloss.mean) < loops(jnp.sum)
 
@@ -225,7 +227,7 @@ def test_vmap_and_shard_map():
     want = np.stack([slope(x, ids) for x, ids in zip(X, LABELS, strict=True)])
     found = jax.vmap(slope)(X, LABELS)
     np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-15)
-    mesh = jax.make_mesh((1,), ("data",))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     whole = jax.shard_map(slope, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
     np.testing.assert_allclose(whole(X, LABELS), slope(X, LABELS), rtol=1e-12)
 
