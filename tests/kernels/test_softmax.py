@@ -5,6 +5,7 @@ The kernels of both devices are interpreted.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +229,7 @@ def test_vmap_and_shard_map():
     found = jax.vmap(slope)(X, LABELS)
     np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-15)
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
-    cut = {"in_specs": P("data"), "out_specs": P("data")}
+    cut: dict[str, Any] = {"in_specs": P("data"), "out_specs": P("data")}
     # The check refuses what Pallas interprets, not what it compiles.
     whole = jax.jit(jax.shard_map(slope, mesh=mesh, check_vma=False, **cut))
     np.testing.assert_allclose(whole(X, LABELS), slope(X, LABELS), rtol=1e-12)
