@@ -1,6 +1,7 @@
 """Losses of arrays too large to be made: block by block, with the same numbers.
 
-All of it is plain JAX: any device, any transformation.
+All of it is plain JAX: any device, any transformation; but the implementation "pallas"
+of `softmax_cross_entropy`, of logits that are there.
 """
 
 from jaxloss.kernels.contrastive import (
@@ -15,3 +16,4 @@ from jaxloss.kernels.linear import (
     linear_softmax_cross_entropy_with_z as linear_softmax_cross_entropy_with_z,
     linear_token_log_probs as linear_token_log_probs,
 )
+from jaxloss.kernels.softmax import softmax_cross_entropy as softmax_cross_entropy

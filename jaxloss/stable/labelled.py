@@ -79,13 +79,13 @@ class _Row(NamedTuple):
         return xla.nan_slope_unless(self.valid, moved)
 
 
-def _known(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def known_ids(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Whether an id is a class; and the ids, 0 where not."""
     known = (ids >= 0) & (ids < x.shape[-1])
     return known, jnp.where(known, ids, 0)
 
 
-def _row(
+def row_of_sums(
     known: jax.Array,
     ids: jax.Array,
     largest: jax.Array,
@@ -121,28 +121,33 @@ def _row_by_sums(x: jax.Array, ids: jax.Array) -> _Row:
     Not the largest logit but the largest other one is subtracted from the logits: then
     the rounding of the difference matters only for small terms of the sum.
     """
-    known, ids = _known(x, ids)
+    known, ids = known_ids(x, ids)
     rival = jnp.max(_other_logits(x, ids, 1), axis=-1)
     shift = jnp.where(rival == -jnp.inf, 0, rival)
     # Another constant, and the arguments anew: or both would want one array, in memory.
     again = _other_logits(xla.cpu_barrier(x), xla.cpu_barrier(ids), 2)
     others = jnp.sum(jnp.exp(again - shift[..., None]), axis=-1)
     label = xla.entry(x, ids)
-    return _row(known, ids, jnp.maximum(rival, label), label, shift, others)
+    return row_of_sums(known, ids, jnp.maximum(rival, label), label, shift, others)
 
 
 def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array]:
     """The row, and `exp(logit - shift)` of every class, but 0 at the label."""
-    known, ids = _known(x, ids)
+    known, ids = known_ids(x, ids)
     largest, label = jnp.max(x, axis=-1), xla.entry(x, ids)
-    top = jnp.where(largest == -jnp.inf, 0, largest)
-    # Below a label that is the largest, a sum of many tiny terms does not underflow.
-    shift = jnp.where(label >= largest, top - 40, top)
+    shift = shift_of(largest, label)
     summed, e = _exponentials(x, shift[..., None])
     at_label = _is_label(x, ids)
     others = jnp.sum(jnp.where(at_label, 0, summed), axis=-1)
-    row = _row(known, ids, largest, label, shift, others)
+    row = row_of_sums(known, ids, largest, label, shift, others)
     return row, jnp.where(at_label, 0, e)
+
+
+def shift_of(largest: jax.Array, label: jax.Array) -> jax.Array:
+    """What is subtracted from the logits before their exponentials are added up."""
+    top = jnp.where(largest == -jnp.inf, 0, largest)
+    # Below a label that is the largest, a sum of many tiny terms does not underflow.
+    return jnp.where(label >= largest, top - 40, top)
 
 
 def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
