@@ -266,7 +266,7 @@ def siglip(
     Example:
       >>> x, y = jnp.eye(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])
       >>> jaxloss.kernels.siglip(x, y, temperature=0.5, bias=-1.0, block=1)
-      Array([1.2348106 , 0.82059705], dtype=float32)
+      Array([1.2348106, 0.8205971], dtype=float32)
     """
     return _of_pairs(
         "siglip",

@@ -391,7 +391,7 @@ def siglip(
       >>> images = jnp.array([[1.0, 0.0], [0.0, 2.0]])
       >>> texts = jnp.array([[1.0, 0.0], [1.0, 1.0]])
       >>> jaxloss.siglip(images, texts, temperature=0.5, bias=-1.0)
-      Array([1.2348106 , 0.82059705], dtype=float32)
+      Array([1.2348106, 0.8205971], dtype=float32)
     """
     name = "siglip"
     x, y, valid = _pairs.paired(name, where, first=first, second=second)

@@ -72,7 +72,7 @@ def dpo(
       >>> chosen, rejected = jnp.array([-10.0, -12.0]), jnp.array([-11.0, -11.0])
       >>> reference = jnp.full(2, -11.0)
       >>> jaxloss.dpo(chosen, rejected, reference, reference)
-      Array([0.6443967 , 0.74439675], dtype=float32)
+      Array([0.64439666, 0.7443967 ], dtype=float32)
     """
     gain = _gain(
         "dpo",
