@@ -251,7 +251,6 @@ OF_NOTHING = {
         lambda: jaxloss.jensen_shannon(EMPTY, EMPTY),
         lambda: jaxloss.fenchel_young(EMPTY, EMPTY, max_fun=jax.nn.logsumexp),
     ],
-    "threshold": [lambda: jaxloss.coral(EMPTY, TWO_IDS)],
     "component": [
         lambda: jaxloss.cosine_distance(EMPTY, EMPTY),
         lambda: jaxloss.cosine_embedding(EMPTY, EMPTY, TWO_IDS),

@@ -61,7 +61,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     """
     name = "coral"
     (logits,) = _checks.floating(name, logits=logits)
-    axis = _checks.row_axis(name, axis, "threshold", logits=logits)
+    axis = _checks.one_axis(name, axis, logits=logits)
     x = jnp.moveaxis(logits, axis, -1)
     ids = _checks.class_ids(name, labels=labels)
     _checks.has_shape(name, x.shape[:-1], "one id per example", labels=ids)
