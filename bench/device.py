@@ -41,10 +41,10 @@ def run(
         _in_time(every, end), PEERS, repeats=REPEATS, errors=False, keep=keep
     )
     left = [case.name for case in every if case.name not in found["cases"]]
-    keep({"runs": [found], "left_out": left})
-    for line in told(record.read(path)):
-        print(line)
-    return 1 if failures(record.read(path)) else 0
+    document |= {"runs": [found], "left_out": left}
+    record.save(document, path)
+    print(*told(document), sep="\n")
+    return 1 if failures(document) else 0
 
 
 def _in_time(every: Sequence[Case], end: float):

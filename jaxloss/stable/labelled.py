@@ -439,14 +439,14 @@ def _against_largest(x: jax.Array) -> tuple[jax.Array, ...]:
     return top, dead[..., 0], e, jnp.where(top[..., 0] == jnp.inf, 1, rest)
 
 
-def _sum_but_one(v: jax.Array, largest: jax.Array, again: jax.Array) -> jax.Array:
-    """The sum along the last axis of v >= 0, which is `again`, but for one largest.
+def _sum_but_one(v: jax.Array, largest: jax.Array) -> jax.Array:
+    """The sum along the last axis of v >= 0, but for one largest.
 
     Added up without all that are: only if they are several, the sum is far above one of
     them, and one can be subtracted.
     """
     smaller = jnp.sum(jnp.where(v < largest, v, 0), axis=-1)
-    total, largest = jnp.sum(again, axis=-1), largest[..., 0]
+    total, largest = jnp.sum(v, axis=-1), largest[..., 0]
     return jnp.where(total - smaller > 1.5 * largest, total - largest, smaller)
 
 
@@ -459,7 +459,7 @@ def _cross_entropy_dx(x: jax.Array, w: jax.Array) -> jax.Array:
     """
     _, dead, e, rest = _against_largest(x)
     largest = jnp.max(w, axis=-1, keepdims=True)
-    others = (largest - w) + _sum_but_one(w, largest, w)[..., None]
+    others = (largest - w) + _sum_but_one(w, largest)[..., None]
     scale = jnp.where(dead, 0, 1 / (1 + rest))[..., None]
     return (e * others - w * ((1 - e) + rest[..., None])) * scale
 
