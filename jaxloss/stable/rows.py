@@ -5,6 +5,8 @@ the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up withou
 1, so that it keeps its digits when the largest class has all the mass.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -26,10 +28,12 @@ def _row(x: jax.Array) -> tuple[jax.Array, ...]:
     return largest, ties, d, error, e, rest + jnp.where(dead, 0, count - 1)
 
 
-def exponentials(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`exp(a - b)` for a sum, and for what is multiplied by it later."""
+def exponentials(a: jax.Array, b: jax.Array, uses: int = 2) -> tuple[jax.Array, ...]:
+    """`exp(a - b)`, once for each sum and once for what is multiplied by it later."""
     e = exp_difference(a, b)
-    return e, xla.written_on_cpu(e, lambda a, b: exp_difference(a, b, 2), a, b)
+    other = lambda i: functools.partial(exp_difference, variant=i)
+    more = [xla.written_on_cpu(e, other(i), a, b) for i in range(2, uses + 1)]
+    return e, *more
 
 
 def _centered(t: jax.Array, ties: jax.Array, p: jax.Array) -> jax.Array:
