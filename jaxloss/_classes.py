@@ -88,15 +88,6 @@ def rows(
     return Rows(x, labels)
 
 
-def unlabelled_rows(
-    loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
-) -> tuple[jax.Array, jax.Array]:
-    """Checked scores, classes last, as in `Rows`; and which rows have a class."""
-    x, _ = classes_last(loss, axis, where, **scores)
-    rows = Rows(x, x)
-    return rows.scores, rows.has_class
-
-
 def classes_last(
     loss: str, axis: int, where: ArrayLike | None, **scores: ArrayLike
 ) -> tuple[jax.Array, int]:

@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
+from jaxloss.stable import rows
 
 
 @_jit.kernel(trees=("params",))
@@ -220,21 +221,48 @@ def _entropy_along(axis: int, logits: ArrayLike, where: ArrayLike | None) -> jax
     return _entropy(jnp.moveaxis(logits, axis, -1))
 
 
+# With d = x - max(x) the entropy is log(sum exp(d)) - E[d], two terms >= 0, and its
+# gradient p (E[d] - d): of equal logits 0, and not a rounding error of their size.
+
+
 @jax.custom_jvp
 def _entropy(x: jax.Array) -> jax.Array:
-    # No term is negative, so nothing cancels; where p is 0, log p may be -inf.
-    p, log_p = stable.softmax(x), stable.log_softmax(x)
-    return jnp.sum(-p * jnp.where(p == 0, 0, log_p), axis=-1)
+    _, _, mean, rest = _below_largest(x)
+    return (stable.log1p(rest) - mean)[..., 0]
 
 
 @_entropy.defjvp
 def _(primals, tangents):
-    (x,), (t,) = primals, tangents
-    # log p_j + H = x_j - E[x], so the gradient is minus the derivative of the softmax
-    # along x itself: it knows how to center.  Centered roughly beforehand, so that
-    # equal logits give 0 and not a rounding error of their size.
-    largest = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
-    kept = x != -jnp.inf
-    along = jnp.where(kept, jnp.where(kept, x, 0) - jnp.where(kept, largest, 0), 0)
-    _, slope = jax.jvp(stable.softmax, (x,), (along,))
-    return _entropy(x), -jnp.sum(slope * t, axis=-1)
+    return _entropy(*primals), jnp.sum(_entropy_dx(*primals) * tangents[0], axis=-1)
+
+
+@jax.custom_jvp
+def _entropy_dx(x: jax.Array) -> jax.Array:
+    below, e, mean, rest = _below_largest(x)
+    return e * ((mean - below) / (1 + rest))
+
+
+@_entropy_dx.defjvp
+def _(primals, tangents):
+    def plain(x: jax.Array) -> jax.Array:
+        # As minus the derivative of the softmax along d, which knows how to center.
+        largest = lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+        kept = x != -jnp.inf
+        along = jnp.where(kept, jnp.where(kept, x, 0) - jnp.where(kept, largest, 0), 0)
+        return -jax.jvp(stable.softmax, (x,), (along,))[1]
+
+    return _entropy_dx(*primals), jax.jvp(plain, primals, tangents)[1]
+
+
+def _below_largest(x: jax.Array) -> tuple[jax.Array, ...]:
+    """d, of which -inf is the lowest number; exp(d); E[d]; the sum of exp(d) less 1."""
+    largest = jnp.max(x, axis=-1, keepdims=True)
+    top = jnp.where(largest == -jnp.inf, 0, largest)
+    below = jnp.maximum(x - top, float(jnp.finfo(x.dtype).min))
+    e, summed, weighed = rows.exponentials(x, top, 3)
+    is_largest = x >= top
+    ties = jnp.sum(is_largest, axis=-1, keepdims=True, dtype=x.dtype)
+    others = jnp.sum(jnp.where(is_largest, 0, summed), axis=-1, keepdims=True)
+    rest = others + jnp.maximum(ties - 1, 0)
+    mean = jnp.sum(weighed * below, axis=-1, keepdims=True) / (1 + rest)
+    return below, e, mean, rest

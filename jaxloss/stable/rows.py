@@ -5,10 +5,13 @@ the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up withou
 1, so that it keeps its digits when the largest class has all the mass.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from jaxloss.stable.scalars import difference, log1p, safe_divide
+from jaxloss.stable import xla
+from jaxloss.stable.scalars import difference, exp_difference, log1p, safe_divide
 from jaxloss.stable.slopes import slopes
 
 
@@ -18,12 +21,19 @@ def _row(x: jax.Array) -> tuple[jax.Array, ...]:
     dead = largest == -jnp.inf  # not ~isfinite: a +inf or NaN logit must give NaN
     finite = jnp.where(dead, 0, largest)
     d, error = difference(x, finite)
-    e = jnp.exp(d)
-    e = e + e * error
+    summed, e = exponentials(x, finite)
     ties = x == finite
     count = jnp.sum(ties, axis=-1, keepdims=True, dtype=x.dtype)
-    rest = jnp.sum(jnp.where(ties, 0, e), axis=-1, keepdims=True)
+    rest = jnp.sum(jnp.where(ties, 0, summed), axis=-1, keepdims=True)
     return largest, ties, d, error, e, rest + jnp.where(dead, 0, count - 1)
+
+
+def exponentials(a: jax.Array, b: jax.Array, uses: int = 2) -> tuple[jax.Array, ...]:
+    """`exp(a - b)`, once for each sum and once for what is multiplied by it later."""
+    e = exp_difference(a, b)
+    other = lambda i: functools.partial(exp_difference, variant=i)
+    more = [xla.written_on_cpu(e, other(i), a, b) for i in range(2, uses + 1)]
+    return e, *more
 
 
 def _centered(t: jax.Array, ties: jax.Array, p: jax.Array) -> jax.Array:

@@ -242,8 +242,9 @@ def z_loss(
       >>> jaxloss.z_loss(jnp.array([[0.0, 0.0], [3.0, 1.0]]))
       Array([0.480453, 9.777679], dtype=float32)
     """
-    scores, alive = _classes.unlabelled_rows("z_loss", axis, where, logits=logits)
-    return jnp.where(alive, jnp.square(stable.logsumexp(scores)), 0)
+    x, _ = _classes.classes_last("z_loss", axis, where, logits=logits)
+    lse = stable.logsumexp(x)
+    return jnp.square(jnp.where(lse == -jnp.inf, 0, lse))  # -inf: there is no class
 
 
 @_jit.kernel("axis", ids="labels")
