@@ -204,7 +204,9 @@ def index_entries(name: str) -> str:
     if entry is None:
         return ""
     own = (entry.name, entry.name.replace("_", " "))
-    names = dict.fromkeys((*own, *entry.also_called))
+    # `iou` does not find `IoU loss`: a search wants half of the letters of an entry.
+    short = (name.removesuffix(" loss") for name in entry.also_called)
+    names = dict.fromkeys((*own, *entry.also_called, *short))
     return "".join([".. index::\n", *(f"   ! single: {n}\n" for n in names), "\n"])
 
 

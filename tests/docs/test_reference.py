@@ -44,6 +44,7 @@ def test_the_index_has_every_name_of_a_loss():
     page = _reference.name_page("jaxloss.sigmoid_cross_entropy")
     for name in ("sigmoid_cross_entropy", "sigmoid cross entropy", "BCE", "log loss"):
         assert f"   ! single: {name}\n" in page
+    assert "   ! single: IoU\n" in _reference.name_page("jaxloss.jaccard")
     assert ".. index::" not in _reference.name_page("jaxloss.stable.softplus")
     for entry in catalogue.entries():
         page = _reference.name_page(f"jaxloss.{entry.name}")
