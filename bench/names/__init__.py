@@ -192,6 +192,6 @@ def page() -> str:
 
 def _cell(name: Name) -> str:
     if not name.here:
-        return f"not here: {name.why}"
+        return f"not here, because {name.why}"
     code = re.sub(r" +", " ", name.here).replace("|", r"\|")
     return f"`{code}`" + (f" ({name.why})" if name.why else "")
