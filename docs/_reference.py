@@ -183,7 +183,8 @@ def listing(names: list[str]) -> str:
 def name_page(name: str) -> str:
     """One function or class; for a loss its picture and its edges too."""
     kind = "autoclass" if inspect.isclass(value(name)) else "autofunction"
-    parts = [title(name), f".. currentmodule:: {name.rpartition('.')[0]}\n\n"]
+    parts = [index_entries(name), title(name)]
+    parts.append(f".. currentmodule:: {name.rpartition('.')[0]}\n\n")
     parts.append(f".. {kind}:: {name}\n")
     parts.append("   :members:\n\n" if kind == "autoclass" else "\n")
     short = name.removeprefix("jaxloss.")
@@ -195,6 +196,18 @@ def name_page(name: str) -> str:
             parts.append(f".. code-block:: pycon\n\n   {code}\n\n")
         parts.append(edges(value(name)))
     return "".join(parts)
+
+
+def index_entries(name: str) -> str:
+    """All names of a loss: the index has them, and the search puts its page first."""
+    entry = LOSSES.get(name.removeprefix("jaxloss."))
+    if entry is None:
+        return ""
+    own = (entry.name, entry.name.replace("_", " "))
+    # `iou` does not find `IoU loss`: a search wants half of the letters of an entry.
+    short = (name.removesuffix(" loss") for name in entry.also_called)
+    names = dict.fromkeys((*own, *entry.also_called, *short))
+    return "".join([".. index::\n", *(f"   ! single: {n}\n" for n in names), "\n"])
 
 
 def edges(fn: Any) -> str:

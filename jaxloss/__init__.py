@@ -169,7 +169,13 @@ def __getattr__(name: str) -> _typing.Any:
         import importlib
 
         return importlib.import_module(f"jaxloss.{name}")
-    raise AttributeError(f"module 'jaxloss' has no attribute {name!r}")
+    from jaxloss import catalogue
+
+    hint = "" if name.startswith("_") else catalogue.hint(name)
+    # With an object, Python would add a guess of its own: `mean` for `mse`.
+    raise AttributeError(
+        f"module 'jaxloss' has no attribute {name!r}{hint}", name=name, obj=None
+    )
 
 
 def __dir__() -> list[str]:

@@ -3,20 +3,24 @@
     for entry in catalogue.entries():
         print(entry.name, entry.tasks, entry.range)
 
+`search` finds the losses that a word means, as `mse` or `BCEWithLogitsLoss`.
+
 A loss is a public function of `jaxloss` whose docstring has a section `Use:`, of lines
 in a fixed form: what the loss is for (`task`), what the last layer must give
 (`activation`), where its values lie (`range`), whether the gradient in the predictions
 stays bounded as an example gets ever worse (`robust`), whether it is convex in its
 first argument (`convex`), and when to choose it, or another one.  The suite holds these
-lines against the specs of the loss.
+lines against the specs of the loss.  A line `Also called:` under the summary has the
+names of it in papers and in other libraries.
 """
 
 import ast
 import dataclasses
+import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +91,8 @@ class Entry:
     """The family and the file: `regression.pointwise`."""
     function: Callable[..., jax.Array]
     summary: str
+    also_called: tuple[str, ...]
+    """Names of other libraries, of papers and of habit, in the docstring's order."""
     formula: str
     """LaTeX, as in the docstring."""
     notes: str
@@ -152,13 +158,38 @@ def entry(name: str) -> Entry:
     """
     losses = {n: fn for n, fn in _public().items() if _is_loss(fn)}
     if name not in losses:
-        word = name.lower().rpartition(".")[2]  # `jaxloss.huber` or `Huber`, too
-        within = [n for n in losses if len(word) > 2 and word in n]
-        meant = [word] if word in losses else within
-        hint = f" (did you mean {' or '.join(map(repr, meant))}?)" if meant else ""
-        hint = hint or _checks.nearest(name, losses)
-        raise ValueError(f"no loss is {name!r}{hint}; `list` has their names")
+        raise ValueError(f"no loss is {name!r}{hint(name)}; `list` has their names")
     return _read(losses[name])
+
+
+def search(words: str) -> tuple[Entry, ...]:
+    """The losses that have these words in a name or in the summary, nearest first.
+
+    Names are those here and those of `Also called:`; capitals, hyphens, underscores and
+    a final `loss` make no difference, nor does the module before a dot.
+
+    Example:
+      >>> from jaxloss import catalogue
+      >>> [e.name for e in catalogue.search("nn.BCEWithLogitsLoss")]
+      ['sigmoid_cross_entropy']
+    """
+    ranked = [(rank, e) for e in entries() if (rank := _rank(words, e)) is not None]
+    return tuple(e for _, e in sorted(ranked, key=lambda pair: pair[0]))
+
+
+def hint(name: str) -> str:
+    """`" (did you mean 'x'?)"` for a name that no loss has here, or nothing.
+
+    Example:
+      >>> from jaxloss import catalogue
+      >>> catalogue.hint("l1_loss")
+      " (did you mean 'absolute_error' or 'l1'?)"
+    """
+    ranked = [(_rank(name, e), e.name) for e in search(name)]
+    called = [n for rank, n in ranked if rank in _CALLED]
+    parts = [n for rank, n in ranked if rank in _PARTS]
+    meant = (called or parts)[:3] or _misspelt(name)
+    return f" (did you mean {' or '.join(map(repr, meant))}?)" if meant else ""
 
 
 def interval(text: str, classes: float = math.inf) -> Interval:
@@ -185,6 +216,49 @@ def interval(text: str, classes: float = math.inf) -> Interval:
     return Interval(low, high, opening == "[", closing == "]")
 
 
+# --- names -------------------------------------------------------------------------
+
+# How near words are to a loss: a name of it, one but for `loss`, a part of its name
+# here, a part of another one, or in the summary.
+_CALLED, _PARTS, _SUMMARY = (0, 1), (2, 3), 4
+
+
+def _rank(words: str, entry: Entry) -> int | None:
+    """How near words are to a loss, 0 the nearest; None if they say nothing of it."""
+    plain, bare = _plain(words), _bare(words)
+    names = (entry.name, *entry.also_called)
+    if plain in map(_plain, names):
+        return _CALLED[0]
+    if bare in map(_bare, names):
+        return _CALLED[1]
+    if len(plain) > 2 and any(plain in _plain(name) for name in names):
+        return _PARTS[plain not in _plain(entry.name)]
+    whole = rf"\b{re.escape(words.strip())}\b"
+    said = bool(plain) and re.search(whole, entry.summary, re.IGNORECASE)
+    return _SUMMARY if said else None
+
+
+def _misspelt(name: str) -> list[str]:
+    """The loss with the name that differs least from it in its letters, if any."""
+    known = {_plain(n): e.name for e in entries() for n in (e.name, *e.also_called)}
+    return [known[n] for n in _near(_plain(name), known)]
+
+
+def _near(word: str, words: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word, words, n=1, cutoff=0.75)
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone, in lower case and American spelling."""
+    last = re.sub(r"^(\w+\.)+(?=[a-zA-Z])", "", name.strip())  # `nn.MSELoss`
+    text = re.sub(r"[^a-z0-9]", "", last.lower())
+    return re.sub(r"is(?=ation|ed)", "iz", text)
+
+
+def _bare(name: str) -> str:
+    return _plain(name).removesuffix("loss")
+
+
 # --- docstrings --------------------------------------------------------------------
 
 
@@ -209,6 +283,7 @@ def _read(fn: Callable[..., Any]) -> Entry:
     use = _items(sections["Use"])
     if tuple(use) != FIELDS:
         _refuse(fn, f"the lines {', '.join(use)} in `Use:`, not {', '.join(FIELDS)}")
+    preamble, also_called = _also_called(fn, preamble)
     summary, formula, notes = _preamble(fn, preamble)
     given = inspect.signature(fn).parameters.values()
     found = Entry(
@@ -216,6 +291,7 @@ def _read(fn: Callable[..., Any]) -> Entry:
         module=fn.__module__.removeprefix("jaxloss.losses."),
         function=fn,
         summary=summary,
+        also_called=also_called,
         formula=formula,
         notes=notes,
         arguments=_items(sections["Args"]),
@@ -276,6 +352,17 @@ def _sections(fn: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     heading = re.compile(rf"^({'|'.join(SECTIONS)}):$", re.MULTILINE)
     preamble, *parts = heading.split(inspect.getdoc(fn) or "")
     return preamble, dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _also_called(fn: Callable[..., Any], text: str) -> tuple[str, tuple[str, ...]]:
+    """The text without the line `Also called:`, and the names in it."""
+    found = re.search(r"^Also called: ((?:.+\n)+)\n", text, re.MULTILINE)
+    if not found:
+        _refuse(fn, "no line `Also called:`")
+        return text, ()
+    names = _flow(found[1]).removesuffix(".").split(", ")
+    bare = tuple(re.sub(r" \(.*\)$", "", name) for name in names)
+    return text.replace(found[0], ""), bare
 
 
 def _preamble(fn: Callable[..., Any], text: str) -> tuple[str, str, str]:

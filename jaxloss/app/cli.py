@@ -214,13 +214,19 @@ def _add_list(parsers: argparse._SubParsersAction) -> None:
     tasks = "\n".join(f"  {name:<16}{what}" for name, what in catalogue.TASKS.items())
     command = _command(
         parsers,
-        lambda options: commands.list_losses(options.task) or 0,
+        lambda options: commands.list_losses(options.task, options.search) or 0,
         "list",
         help="all losses: what for, what the network gives, range, robust, convex",
         description="Which losses are there?",
         epilog=f"tasks, by what is predicted:\n{tasks}\n\n{COLUMNS}",
     )
     command.add_argument("--task", metavar="TASK", help="only the losses of a task")
+    command.add_argument(
+        "--search",
+        metavar="WORDS",
+        help="only the losses with these words in a name or in the summary, as BCE or "
+        "'quantile loss'; names in other libraries count, too",
+    )
 
 
 def _add_show(parsers: argparse._SubParsersAction) -> None:

@@ -43,17 +43,26 @@ def choices(names: Iterable[str]) -> str:
 _COLUMNS = ("loss", "task", "last layer gives", "range", "robust", "convex")
 
 
-def list_losses(task: str | None) -> None:
-    """Prints a table of the losses, those of one task if it is named."""
+def list_losses(task: str | None, words: str | None = None) -> None:
+    """Prints a table of the losses, or of those of one task or with certain words."""
     if task is not None and task not in catalogue.TASKS:
         hint = _checks.nearest(task, catalogue.TASKS)
         remedy = choices(catalogue.TASKS)
         raise Refusal(f"--task: no task is {task!r}{hint}; {remedy}")
-    rows = [_row(e) for e in catalogue.entries() if task is None or task in e.tasks]
+    entries = catalogue.entries() if words is None else catalogue.search(words)
+    rows = [_row(e) for e in entries if task is None or task in e.tasks]
+    if not rows:
+        raise Refusal(_nothing_found(task, words or ""))
     if sys.stdout.isatty() and importlib.util.find_spec("rich"):
         _print_table(rows)
     else:
         _print_columns(rows)
+
+
+def _nothing_found(task: str | None, words: str) -> str:
+    where = f" of the task {task}" if task else ""
+    hint = "" if task else catalogue.hint(words)
+    return f"--search: no loss{where} has {words!r} in a name or its summary{hint}"
 
 
 def _row(entry: catalogue.Entry) -> tuple[str, ...]:
@@ -118,6 +127,7 @@ def _description(entry: catalogue.Entry) -> list[str]:
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     formula = textwrap.indent(_readable(entry.formula), "  ")
     facts = {
+        "also called": ", ".join(entry.also_called),
         "task": ", ".join(entry.tasks),
         "last layer": f"{entry.activation}: {catalogue.ACTIVATIONS[entry.activation]}",
         "range": entry.range,

@@ -20,6 +20,8 @@ from jaxloss.stable import rows
 def l1(params: Any) -> jax.Array:
     r"""Sum of magnitudes: the penalty that sets parameters to exactly 0.
 
+    Also called: lasso, L1 penalty, L1 regularisation, L1 norm.
+
     .. math:: R(w) = \sum_i |w_i|
 
     Args:
@@ -59,6 +61,9 @@ def l1(params: Any) -> jax.Array:
 @_jit.kernel(trees=("params",))
 def l2(params: Any) -> jax.Array:
     r"""Sum of squares: the penalty that shrinks parameters in proportion.
+
+    Also called: ridge, weight decay, L2 penalty, L2 regularisation, Tikhonov
+    regularisation.
 
     .. math:: R(w) = \sum_i w_i^2
 
@@ -101,6 +106,8 @@ def l2(params: Any) -> jax.Array:
 @_jit.kernel(trees=("params",), l1_ratio="[0, 1]")
 def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
     r"""Mixture of `l1` and `l2`: sparse, and fair to correlated inputs.
+
+    Also called: elastic net penalty, L1 and L2 regularisation.
 
     .. math:: R(w) = \rho \sum_i |w_i| + (1 - \rho) \sum_i w_i^2
 
@@ -149,6 +156,8 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
 @_jit.kernel("axis", trees=("logits", "where"))
 def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
     r"""Entropy of the softmax: how undecided a prediction is.
+
+    Also called: entropy bonus, confidence penalty, entropy regularisation.
 
     .. math:: H = -\sum_j p_j \log p_j, \qquad p = \operatorname{softmax}(z)
 

@@ -93,6 +93,26 @@ def test_list_refuses_an_unknown_task(capsys):
     assert all(task in error for task in catalogue.TASKS)
 
 
+def test_list_finds_losses_by_their_other_names(capsys):
+    """The nearest first; of one task, if that is asked for, too."""
+    _, out, _ = run(capsys, "list", "--search", "cross entropy")
+    names = [line.split()[0] for line in out.splitlines()[1:]]
+    assert names[:2] == ["sigmoid_cross_entropy", "softmax_cross_entropy"]
+    asked = ("--search", "cross entropy", "--task", "ranking")
+    _, out, _ = run(capsys, "list", *asked)
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["listwise_softmax"]
+
+
+def test_list_refuses_words_that_no_loss_has(capsys):
+    """With the nearest name, if there is one."""
+    error = refusal(capsys, "list", "--search", "crossentropyloos")
+    assert "no loss has 'crossentropyloos' in a name or its summary (did you" in error
+    error = refusal(capsys, "list", "--search", "bce", "--task", "count")
+    assert error.endswith(
+        "no loss of the task count has 'bce' in a name or its summary\n"
+    )
+
+
 def test_list_in_a_process_of_its_own():
     """Piped: plain columns, in UTF-8 or not, and no traceback."""
     command = [sys.executable, "-m", "jaxloss", "list", "--task", "count"]
@@ -121,6 +141,7 @@ def says_all_that_is_known(entry, out):
     known = (
         f"jaxloss.{entry.signature}",
         entry.summary,
+        f"also called {', '.join(entry.also_called)}",
         f"when {entry.when}",
         f"not when {entry.not_when}",
         f"range {entry.range}",
@@ -161,10 +182,10 @@ def test_show(subtests, capsys, monkeypatch, entry):
 def test_show_says_under_which_condition(capsys):
     """`for` a condition is `if` in a sentence."""
     _, out, _ = run(capsys, "show", "general_robust")
-    assert "robust      if alpha <= 1: the gradient stays bounded as an" in out
-    assert "convex      if alpha >= 1: in the first argument" in out
+    assert "robust       if alpha <= 1: the gradient stays bounded as an" in out
+    assert "convex       if alpha >= 1: in the first argument" in out
     _, out, _ = run(capsys, "show", "squared_error")
-    assert "robust      no: the gradient has no bound as an example gets" in out
+    assert "robust       no: the gradient has no bound as an example gets" in out
 
 
 def test_show_has_the_formula_of_the_docstring_where_signs_are_missing(monkeypatch):
@@ -193,6 +214,8 @@ def test_show_refuses_what_it_cannot_do(capsys, tmp_path, monkeypatch):
     """An unknown loss, a picture of no known form, in no directory, by nothing."""
     error = refusal(capsys, "show", "hubr")
     assert "no loss is 'hubr' (did you mean 'huber'?); `jaxloss list` has" in error
+    error = refusal(capsys, "show", "l1_loss")
+    assert "no loss is 'l1_loss' (did you mean 'absolute_error' or 'l1'?)" in error
     file = tmp_path / "huber.gif"
     error = refusal(capsys, "show", "huber", "--plot", str(file))
     assert "huber.gif has another ending than .png, .svg, .pdf; rename it" in error

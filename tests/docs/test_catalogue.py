@@ -279,6 +279,14 @@ def code_is_that_of_the_function(entry):
     assert entry.signature.startswith(f"{entry.name}(")
 
 
+def other_names_lead_to_the_loss(entry):
+    """Each name in `Also called:`, once, suggests it."""
+    names = [name.lower() for name in entry.also_called]
+    assert len({*names}) == len(names) > 0
+    missing = [n for n in entry.also_called if entry.name not in catalogue.hint(n)]
+    assert not missing
+
+
 # --- all that is said of a loss ------------------------------------------------------
 
 OF_A_LOSS = (
@@ -289,6 +297,7 @@ OF_A_LOSS = (
     related_names_exist,
     prose_is_that_of_the_docstring,
     code_is_that_of_the_function,
+    other_names_lead_to_the_loss,
 )
 OF_A_SPEC = (
     values_lie_in_the_range,
@@ -308,6 +317,53 @@ def test_entry(subtests, entry):
     for spec, check in itertools.product(specs_of(entry), OF_A_SPEC):
         with subtests.test(f"{check.__name__.replace('_', ' ')}: {spec.name}"):
             check(entry, spec)
+
+
+# What people type, and the losses that they mean, the likeliest first.
+MEANT = {
+    "bce": ["sigmoid_cross_entropy"],
+    "mse": ["squared_error"],
+    "mae": ["absolute_error"],
+    "RMSE": ["squared_error"],
+    "ranknet": ["logistic"],
+    "kld": ["kl_divergence"],
+    "BCEWithLogitsLoss": ["sigmoid_cross_entropy"],
+    "nn.MSELoss": ["squared_error"],
+    "torch.nn.functional.smooth_l1_loss": ["smooth_l1"],
+    "svm": ["hinge"],
+    "simclr": ["nt_xent"],
+    "InfoNCE": ["info_nce"],
+    "focal_loss": ["sigmoid_focal", "softmax_focal"],
+    "l1_loss": ["absolute_error", "l1"],
+    "iou": ["jaccard"],
+    "crossentropy": ["sigmoid_cross_entropy", "softmax_cross_entropy"],
+    "log loss": ["sigmoid_cross_entropy", "logistic", "softmax_cross_entropy"],
+    "quantile": ["pinball"],
+    "L2 regularization": ["l2"],
+    "CrossEntropyLos": ["softmax_cross_entropy"],
+    "contrastiv": ["supervised_contrastive", "contrastive", "clip"],
+    "app": [],
+    "dropout": [],
+    "": [],
+    "*": [],
+}
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_a_name_of_habit_suggests_the_loss(name):
+    """A message names all losses that are called so, and none that only sound so."""
+    words = " or ".join(map(repr, MEANT[name]))
+    assert catalogue.hint(name) == (f" (did you mean {words}?)" if words else "")
+
+
+def test_search_has_what_is_called_so_first():
+    """Then what has the words in a name or in its summary, and nothing else."""
+    found = [e.name for e in catalogue.search("cross entropy")]
+    assert found[:2] == ["sigmoid_cross_entropy", "softmax_cross_entropy"]
+    assert {"poly1", "nt_xent"} <= {*found}
+    assert [e.name for e in catalogue.search("KINK")] == ["smooth_l1", "squared_hinge"]
+    assert not catalogue.search("kinks")
+    assert not catalogue.search("(")
 
 
 # --- of all together -----------------------------------------------------------------
@@ -362,6 +418,7 @@ def test_intervals_contain_what_they_say():
 
 LACKS = "the docstring of `huber` has "
 MISTAKES = [
+    ("Also called: ", "Known as: ", "no line `Also called:`"),
     ("Gradient:\n", "Slope:\n", "no section `Gradient:`"),
     (".. math::", ".. code::", "no formula: no block `.. math::`"),
     (

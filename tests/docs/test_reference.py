@@ -39,6 +39,19 @@ def test_every_loss_and_every_adapter_has_a_page():
     )
 
 
+def test_the_index_has_every_name_of_a_loss():
+    """So that the search puts its page first; the page has them in words, too."""
+    page = _reference.name_page("jaxloss.sigmoid_cross_entropy")
+    for name in ("sigmoid_cross_entropy", "sigmoid cross entropy", "BCE", "log loss"):
+        assert f"   ! single: {name}\n" in page
+    assert "   ! single: IoU\n" in _reference.name_page("jaxloss.jaccard")
+    assert ".. index::" not in _reference.name_page("jaxloss.stable.softplus")
+    for entry in catalogue.entries():
+        page = _reference.name_page(f"jaxloss.{entry.name}")
+        assert not [n for n in entry.also_called if f" ! single: {n}\n" not in page]
+        assert not [n for n in entry.also_called if ";" in n]  # it would be two
+
+
 def test_what_the_guides_mention_has_a_page():
     """A callable in backquotes or in code, as `testing.check` or `train.l2`."""
     guides = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]

@@ -206,6 +206,17 @@ def test_modules_need_no_import_of_their_own():
         operator.attrgetter("hubert")(jaxloss)
 
 
+def test_a_name_of_another_library_is_answered_by_ours():
+    """In the message, and without the guess that Python would add to it."""
+    code = "import jaxloss; jaxloss.mse"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "AttributeError: module 'jaxloss' has no attribute 'mse' "
+        "(did you mean 'squared_error'?)"
+    )
+    assert not hasattr(jaxloss, "_mse")
+
+
 def test_the_reader_of_imports_sees_them():
     """Imports of every form are found, and lazy ones only where they count."""
     source = (

@@ -16,6 +16,8 @@ from jaxloss import _checks, _classes, _jit, reduce, stable
 def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Brier score: squared distance between probabilities and what happened.
 
+    Also called: Brier score, quadratic score, brier_score_loss.
+
     .. math:: \ell = \sum_j (p_j - y_j)^2
 
     Args:

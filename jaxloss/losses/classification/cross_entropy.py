@@ -20,6 +20,10 @@ def sigmoid_cross_entropy(
 ) -> jax.Array:
     r"""Binary cross entropy from logits, one decision per element.
 
+    Also called: BCE, binary cross entropy, BCEWithLogitsLoss, BCELoss, log loss, cross
+    entropy, binary cross entropy with logits, sigmoid BCE, MultiLabelSoftMarginLoss,
+    HalfBinomialLoss, Bernoulli NLL.
+
     .. math::
        \ell = -v\,y \log p - (1-y) \log(1-p), \qquad p = \sigma(\text{logit})
 
@@ -83,6 +87,10 @@ def softmax_cross_entropy(
     label_smoothing: float | jax.Array = 0.0,
 ) -> jax.Array:
     r"""Cross entropy of class ids or distributions under softmax of logits.
+
+    Also called: CE, cross entropy, CrossEntropyLoss, categorical cross entropy, sparse
+    categorical cross entropy, log loss, softmax loss, multinomial logistic loss,
+    HalfMultinomialLoss.
 
     .. math::
        \ell = -\sum_j w_j \log p_j, \qquad p = \text{softmax}(\text{logits}), \qquad
@@ -151,6 +159,8 @@ def softmax_cross_entropy(
 def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Negative log-likelihood of class labels under given log-probabilities.
 
+    Also called: NLLLoss, negative log-likelihood, NLL loss.
+
     .. math:: \ell = -\sum_j w_j \log p_j
 
     Args:
@@ -202,6 +212,8 @@ def z_loss(
     logits: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
 ) -> jax.Array:
     r"""Squared log-partition: keeps logits near the scale of log-probabilities.
+
+    Also called: router z-loss, PaLM z-loss, log-partition penalty, lse_square_scale.
 
     .. math:: \ell = \Big(\log \sum_j e^{x_j}\Big)^2
 

@@ -21,6 +21,8 @@ from jaxloss.stable import xla
 def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Sparsemax loss: cross entropy's counterpart with sparse probabilities.
 
+    Also called: sparsemax loss, SparsemaxLoss, multiclass_sparsemax_loss.
+
     .. math::
        \ell = \tfrac12 \|p - y\|^2 + \sum_j y_j \max(0, \tau - z_j), \qquad
        p = \max(0, z - \tau), \quad \sum_j p_j = 1
@@ -80,6 +82,8 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
 @_jit.kernel("axis", ids="labels")
 def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Loss of 1.5-entmax: half way from softmax to sparsemax, and smooth.
+
+    Also called: entmax loss, 1.5-entmax loss, Entmax15Loss.
 
     .. math::
        \ell = \tfrac23 \sum_j (s_j - r_j)^2 (s_j + 2 r_j) +
@@ -145,6 +149,8 @@ def fenchel_young(
     axis: int = -1,
 ) -> jax.Array:
     r"""Fenchel-Young loss of a max function of your own, up to a constant.
+
+    Also called: Fenchel-Young loss, make_fenchel_young_loss.
 
     .. math:: \ell = \Omega^*(s) - \langle y, s \rangle, \qquad
        \Omega^*(s) = \max_p\; \langle p, s \rangle - \Omega(p)

@@ -20,6 +20,9 @@ def sigmoid_focal(
 ) -> jax.Array:
     r"""Binary focal loss: cross entropy that fades on well-classified examples.
 
+    Also called: focal loss, binary focal loss, RetinaNet loss, sigmoid_focal_loss,
+    BinaryFocalCrossentropy.
+
     .. math::
        \ell = -y\,\alpha\,(1-p)^\gamma \log p - (1-y)(1-\alpha)\,p^\gamma \log(1-p),
        \qquad p = \sigma(\text{logit})
@@ -88,6 +91,9 @@ def softmax_focal(
     alpha: float | jax.Array | None = None,
 ) -> jax.Array:
     r"""Focal loss over classes: cross entropy that fades on what is right.
+
+    Also called: focal loss, categorical focal loss, multi-class focal loss,
+    CategoricalFocalCrossentropy.
 
     .. math::
        \ell = -\sum_j w_j\,\alpha_j\,(1-p_j)^\gamma \log p_j, \qquad
@@ -170,6 +176,8 @@ def poly1(
     axis: int = -1,
 ) -> jax.Array:
     r"""Poly-1: cross entropy with another weight on its leading term.
+
+    Also called: PolyLoss, Poly-1 loss, poly_loss_cross_entropy, PolyCrossEntropy.
 
     .. math::
        \ell = \sum_j w_j \big(-\log p_j + \epsilon\,(1-p_j)\big), \qquad

@@ -17,6 +17,8 @@ from jaxloss.stable import xla
 def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Hinge loss: linear up to a margin of 1, nothing beyond it.
 
+    Also called: SVM loss, hinge loss, max-margin loss, support vector machine.
+
     .. math:: \ell = \max(0,\; 1 - y s)
 
     Args:
@@ -57,6 +59,9 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 @_jit.kernel()
 def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Squared hinge loss: a hinge without the kink, harder on the badly wrong.
+
+    Also called: squared hinge loss, L2-SVM loss, SquaredHinge, truncated quadratic
+    loss.
 
     .. math:: \ell = \max(0,\; 1 - y s)^2
 
@@ -101,6 +106,10 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Logistic loss: sigmoid cross entropy for labels -1 and +1.
 
+    Also called: logistic loss, log loss, SoftMarginLoss, soft margin loss, binomial
+    deviance, pairwise logistic loss (of a difference of scores), RankNet (likewise),
+    BPR (likewise), Bradley-Terry (likewise).
+
     .. math:: \ell = \log(1 + e^{-y s})
 
     Args:
@@ -140,6 +149,8 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 @_jit.kernel()
 def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Exponential loss, the one AdaBoost descends: merciless to outliers.
+
+    Also called: exponential loss, AdaBoost loss, ExponentialLoss.
 
     .. math:: \ell = e^{-y s}
 
@@ -183,6 +194,8 @@ def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Perceptron loss: a hinge that asks for the right sign and no margin.
 
+    Also called: perceptron loss, perceptron criterion, perceptron_loss.
+
     .. math:: \ell = \max(0,\; -y s)
 
     Args:
@@ -222,6 +235,8 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 @_jit.kernel()
 def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""Modified Huber loss: a squared hinge that is linear on the badly wrong.
+
+    Also called: modified Huber loss, Huber loss of classification, smooth hinge.
 
     .. math::
        \ell = \begin{cases} \max(0,\; 1 - y s)^2 & y s \ge -1 \\
@@ -273,6 +288,9 @@ def crammer_singer_hinge(
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
     r"""Multi-class hinge against the strongest wrong class.
+
+    Also called: multi-class hinge loss, multi-class SVM loss, multiclass_hinge_loss,
+    CategoricalHinge.
 
     .. math:: \ell = \max_{j \ne y}\, \max(0,\; m + s_j - s_y)
 
@@ -333,6 +351,8 @@ def weston_watkins_hinge(
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
     r"""Multi-class hinge against every wrong class.
+
+    Also called: multi-class hinge loss, multi-class SVM loss, MultiMarginLoss.
 
     .. math:: \ell = \sum_{j \ne y} \max(0,\; m + s_j - s_y)
 

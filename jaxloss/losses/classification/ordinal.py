@@ -12,6 +12,8 @@ from jaxloss import _checks, _classes, _jit, stable
 def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Ordinal regression as K - 1 binary decisions (CORAL).
 
+    Also called: CORAL loss, ordinal regression, ordinal loss.
+
     .. math::
        \ell = \sum_{k=0}^{K-2} \mathrm{BCE}\left(x_k,\; 1[y > k]\right), \qquad
        \mathrm{BCE}(x, l) = -l \log \sigma(x) - (1 - l) \log \sigma(-x)
@@ -73,6 +75,9 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
 @_jit.kernel("axis", ids="labels")
 def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     r"""Squared earth mover's distance of ordered classes, from logits.
+
+    Also called: EMD loss, earth mover's distance, Wasserstein loss, RPS, ranked
+    probability score.
 
     .. math::
        \ell = \sum_{k=0}^{K-2} D_k^2, \qquad

@@ -16,6 +16,9 @@ def kl_divergence(
 ) -> jax.Array:
     r"""Kullback-Leibler divergence of the targets from the predictions.
 
+    Also called: KLD, KL, KL divergence, KLDivLoss, kl_div, relative entropy,
+    distillation loss.
+
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j)
 
     This is the cross entropy less the entropy of the targets.
@@ -80,6 +83,8 @@ def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
     r"""Kullback-Leibler divergence, of two sets of log-probabilities.
+
+    Also called: KLDivLoss (of log_target=True), distillation loss.
 
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j e^{\log t_j} (\log t_j - \log q_j)
 
@@ -148,10 +153,12 @@ def generalized_kl_divergence(
 ) -> jax.Array:
     r"""Kullback-Leibler divergence of intensities that need not sum to 1.
 
+    Also called: I-divergence, generalised KL divergence, unnormalised KL.
+
     .. math:: D(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j) - t_j + q_j
 
-    Also called I-divergence; the Bregman divergence of `x log x - x`, and the Poisson
-    negative log-likelihood less that of a perfect prediction.
+    It is the Bregman divergence of `x log x - x`, and the Poisson negative
+    log-likelihood less that of a perfect prediction.
 
     Args:
       log_predictions: Floating array of logarithms log q of intensities along `axis`;
@@ -203,6 +210,8 @@ def jensen_shannon(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
     r"""Jensen-Shannon divergence: a KL that is symmetric and never infinite.
+
+    Also called: JSD, JS divergence, Jensen-Shannon divergence.
 
     .. math::
        \mathrm{JS}(q, t) = \tfrac12 \mathrm{KL}(q \,\|\, m)
@@ -262,6 +271,8 @@ def gaussian_kl(
     means: ArrayLike, log_variances: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
     r"""KL divergence of a diagonal Gaussian from the standard one.
+
+    Also called: KL of a VAE, KL term of the ELBO, latent loss.
 
     .. math::
        \mathrm{KL}(\mathcal N(\mu, e^v) \,\|\, \mathcal N(0, 1))

@@ -15,6 +15,9 @@ def gaussian_nll(
 ) -> jax.Array:
     r"""Gaussian negative log-likelihood: squared error in predicted units.
 
+    Also called: Gaussian NLL, GaussianNLLLoss, normal log-likelihood, heteroscedastic
+    regression.
+
     .. math::
        \ell = \tfrac12 \left(\log 2\pi + s + r^2 e^{-s}\right), \qquad
        r = \text{mean} - \text{target},\; s = \log \sigma^2
@@ -105,6 +108,8 @@ def _divided_by_exp(r: jax.Array, s: jax.Array, parts: int) -> jax.Array:
 @_jit.kernel()
 def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
     r"""Poisson negative log-likelihood of counts, from logarithms of rates.
+
+    Also called: Poisson loss, PoissonNLLLoss, Poisson regression, HalfPoissonLoss.
 
     .. math:: \ell = e^{x} - t x, \qquad x = \text{log rate},\; t = \text{count}
 

@@ -13,6 +13,8 @@ def cosine_similarity(
 ) -> jax.Array:
     r"""Cosine similarity: how nearly two vectors point the same way.
 
+    Also called: cosine, cos_sim, CosineSimilarity.
+
     .. math:: \cos(p, t) = \frac{p \cdot t}{\|p\|_2\, \|t\|_2}
 
     Args:
@@ -60,6 +62,8 @@ def cosine_distance(
     predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
     r"""Cosine distance: one minus the cosine of the angle of two vectors.
+
+    Also called: cosine loss, negative cosine similarity, SimSiam loss, BYOL loss.
 
     .. math:: \ell = 1 - \frac{p \cdot t}{\|p\|_2\, \|t\|_2}
 

@@ -23,6 +23,8 @@ def nt_xent(
 ) -> jax.Array:
     r"""Normalised temperature-scaled cross entropy (NT-Xent), per anchor.
 
+    Also called: NT-Xent, SimCLR loss, NTXentLoss, ntxent, contrastive loss of a batch.
+
     .. math::
        \ell_i = \frac{1}{|P_i|} \sum_{j \in P_i} -\log
        \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N_i} e^{s_{ik}}},
@@ -101,6 +103,8 @@ def supervised_contrastive(
 ) -> jax.Array:
     r"""Supervised contrastive loss (SupCon, its `out` form), per anchor.
 
+    Also called: SupCon, SupConLoss, supervised contrastive loss.
+
     .. math::
        \ell_i = \frac{1}{|P_i|} \sum_{j \in P_i} -\log
        \frac{e^{s_{ij}}}{\sum_{k \ne i} e^{s_{ik}}},
@@ -175,6 +179,9 @@ def clip(
     normalize: bool = True,
 ) -> jax.Array:
     r"""Symmetric contrastive loss of CLIP, per pair.
+
+    Also called: CLIP loss, symmetric InfoNCE, image-text contrastive loss,
+    MultipleNegativesSymmetricRankingLoss.
 
     .. math::
        \ell_i = -\frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
@@ -260,6 +267,9 @@ def info_nce(
 ) -> jax.Array:
     r"""InfoNCE with in-batch negatives, per anchor.
 
+    Also called: InfoNCE, MultipleNegativesRankingLoss, MNRL, in-batch negatives,
+    in-batch softmax, N-pairs loss, MoCo loss, CPC loss.
+
     .. math::
        \ell_i = -\log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}},
        \qquad s_{ij} = \cos(x_i, y_j) / \tau
@@ -338,6 +348,8 @@ def siglip(
     normalize: bool = True,
 ) -> jax.Array:
     r"""Pairwise sigmoid loss of SigLIP, per first of a pair.
+
+    Also called: SigLIP loss, sigmoid contrastive loss.
 
     .. math::
        \ell_i = \log(1 + e^{-s_{ii}}) + \sum_{j \ne i} \log(1 + e^{s_{ij}}),

@@ -18,6 +18,8 @@ def contrastive(
 ) -> jax.Array:
     r"""Contrastive loss: similar pairs together, others a margin apart.
 
+    Also called: contrastive loss, Siamese loss, ContrastiveLoss, pair loss.
+
     .. math:: \ell = y\,d^2 + (1 - y) \max(0,\; m - d)^2
 
     Args:
@@ -72,6 +74,8 @@ def triplet(
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
     r"""Triplet loss on given distances: the positive nearer by a margin.
+
+    Also called: triplet loss, TripletMarginWithDistanceLoss.
 
     .. math:: \ell = \max(0,\; d_p - d_n + m)
 
@@ -134,6 +138,8 @@ def triplet_margin(
     squared: bool = False,
 ) -> jax.Array:
     r"""Triplet loss: anchors nearer positives than negatives, by a margin.
+
+    Also called: triplet loss, TripletMarginLoss, FaceNet loss.
 
     .. math::
        \ell = \max(0,\; \|a - p\|_2 - \|a - n\|_2 + m), \qquad
@@ -205,6 +211,8 @@ def batch_hard_triplet(
     where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Triplet loss of the hardest pair of each anchor in a batch.
+
+    Also called: BatchHardTripletLoss, TripletHardLoss, triplet loss with hard mining.
 
     .. math::
        \ell_i = \max\left(0,\; \max_{j \in P_i} \|x_i - x_j\|_2 -
@@ -287,6 +295,8 @@ def cosine_embedding(
     margin: float | jax.Array = 0.0,
 ) -> jax.Array:
     r"""Cosine embedding loss: similar pairs aligned, others below a cosine.
+
+    Also called: CosineEmbeddingLoss, cosine embedding loss.
 
     .. math::
        \ell = \begin{cases} 1 - \cos(a, b) & y = +1 \\

@@ -12,10 +12,10 @@ At the size of language models, logits of all tokens do not fit.  With
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, margins, stable
+from jaxloss.losses.language import _group
 
 
 @_jit.kernel(beta="[0, inf)")
@@ -28,6 +28,8 @@ def dpo(
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
     r"""Direct preference optimisation (DPO): the chosen one gains more.
+
+    Also called: DPO, direct preference optimization, DPOLoss.
 
     .. math::
        \ell = -\log \sigma(\beta \Delta), \qquad
@@ -95,6 +97,8 @@ def ipo(
 ) -> jax.Array:
     r"""Identity preference optimisation (IPO): it gains a set amount more.
 
+    Also called: IPO, identity preference optimization.
+
     .. math:: \ell = \left(\Delta - \frac{1}{2\beta}\right)^2
 
     Of the gain Delta of `dpo`, which here cannot grow forever on consistent labels.
@@ -159,6 +163,8 @@ def simpo(
 ) -> jax.Array:
     r"""Simple preference optimisation (SimPO): a margin, no reference.
 
+    Also called: SimPO, simple preference optimization.
+
     .. math:: \ell = -\log \sigma\!\left(\beta (p_w - p_l) - \gamma\right)
 
     Args:
@@ -218,6 +224,8 @@ def kto(
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
     r"""Kahneman-Tversky optimisation (KTO): single answers, good or not.
+
+    Also called: KTO, Kahneman-Tversky optimization.
 
     .. math::
        \ell = \sigma(\mp\beta (h - z)), \qquad h = \log\frac{\pi(y)}{\pi_0(y)}
@@ -287,6 +295,8 @@ def orpo(
 ) -> jax.Array:
     r"""Odds-ratio preference optimisation (ORPO): imitation, and odds.
 
+    Also called: ORPO, odds ratio preference optimization.
+
     .. math::
        \ell = -p_w - \beta \log \sigma\!\left(
        \log\frac{e^{p_w}}{1 - e^{p_w}} - \log\frac{e^{p_l}}{1 - e^{p_l}}\right)
@@ -347,6 +357,8 @@ def grpo(
     where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Clipped surrogate of PPO with advantages in a group (GRPO).
+
+    Also called: GRPO, PPO, clipped surrogate, DAPO, group relative policy optimization.
 
     .. math::
        \ell_{it} = -\min\!\left(\rho_{it} A_i,\;
@@ -422,8 +434,8 @@ def grpo(
         new, old = jnp.where(where, new, 0), jnp.where(where, old, 0)
     else:
         where = jnp.ones(new.shape, bool)
-    advantages = _advantages(rewards, jnp.any(where, axis=-1))
-    return jnp.where(where, _surrogate(new - old, advantages, low, high), 0)
+    advantages = _group.advantages(rewards, jnp.any(where, axis=-1))
+    return jnp.where(where, _group.surrogate(new - old, advantages, low, high), 0)
 
 
 # --- margins -------------------------------------------------------------------------
@@ -466,35 +478,3 @@ def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:
     odds = stable.log1p(stable.expm1(small) * jnp.exp(against))
     lead = -large - stable.log1mexp(large) - against
     return jnp.where(near, odds, margins.logistic(lead))
-
-
-# --- rewards of a group --------------------------------------------------------------
-
-
-def _advantages(rewards: jax.Array, given: jax.Array) -> jax.Array:
-    """Rewards of mean 0 and standard deviation 1 over the answers given in a group.
-
-    0 where all of them are equal, and for an answer that is not given.
-    """
-    # Of equal rewards the mean may be rounded to another number: of their distances
-    # from the largest one it is 0.
-    lowest = float(jnp.finfo(rewards.dtype).min)
-    largest = jnp.max(rewards, axis=-1, keepdims=True, where=given, initial=lowest)
-    largest = lax.stop_gradient(largest)  # which no advantage depends on
-    below = jnp.where(given, rewards, largest) - largest
-    count = jnp.sum(given, axis=-1, keepdims=True, dtype=rewards.dtype)
-    mean = jnp.sum(below, axis=-1, keepdims=True) / jnp.maximum(count, 1)
-    return stable.unit(jnp.where(given, below - mean, 0)) * stable.sqrt(count)
-
-
-def _surrogate(
-    change: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array
-) -> jax.Array:
-    """`-min(rho A, clip(rho) A)`, with rho = exp(change)."""
-    a = jnp.broadcast_to(advantages[..., None], change.shape)
-    bound = jnp.where(a > 0, 1 + high, 1 - low)
-    beyond = jnp.where(a > 0, change >= jnp.log1p(high), change <= jnp.log1p(-low))
-    beyond = beyond | (a == 0)
-    # In the exponent, too: where a ratio does not count it may overflow.
-    ratio = jnp.exp(jnp.where(beyond, 0, change))
-    return -a * jnp.where(beyond, bound, ratio)

@@ -24,6 +24,8 @@ def ctc(
 ) -> jax.Array:
     r"""Connectionist temporal classification: labels without an alignment.
 
+    Also called: CTC loss, CTCLoss, speech recognition loss.
+
     .. math::
        \ell = -\log \sum_{\pi \in \mathcal{B}^{-1}(y)}
               \prod_{t=1}^{T} \operatorname{softmax}(x_t)_{\pi_t}

@@ -13,6 +13,8 @@ def margin_ranking(
 ) -> jax.Array:
     r"""Margin ranking loss: by how much the better one fails to lead.
 
+    Also called: MarginRankingLoss, pairwise hinge loss, RankSVM.
+
     .. math:: \ell = \max(0,\; m - (s_{\text{higher}} - s_{\text{lower}}))
 
     Args:
@@ -66,6 +68,9 @@ def listwise_softmax(
     axis: int = -1,
 ) -> jax.Array:
     r"""Softmax loss of lists, as in ListNet: who should be the first of each.
+
+    Also called: ListNet, listwise cross entropy, ranking_softmax_loss, ListNetLoss,
+    SoftmaxLoss.
 
     .. math:: \ell = -\sum_i y_i \log \text{softmax}(s)_i
 

@@ -12,6 +12,9 @@ from jaxloss.losses.regression import _residual
 def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Squared error: its minimiser is the mean.
 
+    Also called: MSE, mean squared error, MSELoss, L2 loss, quadratic loss, least
+    squares, RMSE (the root of its mean).
+
     .. math:: \ell = r^2, \qquad r = \text{prediction} - \text{target}
 
     Args:
@@ -54,6 +57,9 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Absolute error: its minimiser is the median.
 
+    Also called: MAE, mean absolute error, L1 loss, L1Loss, LAD, least absolute
+    deviations.
+
     .. math:: \ell = |r|, \qquad r = \text{prediction} - \text{target}
 
     Args:
@@ -94,6 +100,9 @@ def pinball(
     predictions: ArrayLike, targets: ArrayLike, *, quantile: float | jax.Array = 0.5
 ) -> jax.Array:
     r"""Pinball loss: its minimiser is the given quantile of the targets.
+
+    Also called: quantile loss, quantile regression, check loss, tilted loss,
+    PinballLoss, QuantileLoss.
 
     .. math::
        \ell = \max(\tau u,\; (\tau - 1) u), \qquad u = \text{target} - \text{prediction}
@@ -144,6 +153,9 @@ def expectile(
     predictions: ArrayLike, targets: ArrayLike, *, expectile: float | jax.Array = 0.5
 ) -> jax.Array:
     r"""Expectile loss: a mean that weighs both sides differently.
+
+    Also called: expectile regression, asymmetric least squares, asymmetric squared
+    error.
 
     .. math::
        \ell = |\tau - 1[u < 0]|\, u^2, \qquad u = \text{target} - \text{prediction}
@@ -211,6 +223,8 @@ def quantile_huber(
 ) -> jax.Array:
     r"""Quantile Huber loss: a pinball loss that is smooth at the target.
 
+    Also called: QR-DQN loss, Huber quantile loss, smooth quantile loss, HuberQLoss.
+
     .. math::
        \ell = |\tau - 1[u < 0]|\, \text{huber}_\delta(u),
        \qquad u = \text{target} - \text{prediction}
@@ -275,6 +289,8 @@ def _huber_part(part: jax.Array, r: jax.Array, delta: jax.Array) -> jax.Array:
 def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Squared log error: squared error of the logarithm of 1 + x.
 
+    Also called: MSLE, mean squared logarithmic error, RMSLE (the root of its mean).
+
     .. math:: \ell = \left(\log\frac{1 + p}{1 + t}\right)^2
 
     Args:
@@ -330,6 +346,8 @@ def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
 @_jit.kernel()
 def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Absolute percentage error: absolute error as a fraction of the target.
+
+    Also called: MAPE, mean absolute percentage error.
 
     .. math:: \ell = \frac{|p - t|}{|t|}
 

@@ -13,6 +13,8 @@ def huber(
 ) -> jax.Array:
     r"""Huber loss: quadratic near zero, linear in the tails.
 
+    Also called: Huber loss, HuberLoss, huber_loss.
+
     .. math::
        \ell(r) = \begin{cases} r^2/2 & |r| \le \delta \\
                                \delta(|r| - \delta/2) & |r| > \delta \end{cases}
@@ -65,6 +67,9 @@ def smooth_l1(
 ) -> jax.Array:
     r"""Smooth L1 loss: absolute error with its kink rounded off.
 
+    Also called: SmoothL1Loss, smooth L1 loss, smooth absolute error, box regression
+    loss.
+
     .. math::
        \ell(r) = \begin{cases} r^2/(2\beta) & |r| \le \beta \\
                                |r| - \beta/2 & |r| > \beta \end{cases}
@@ -115,6 +120,8 @@ def smooth_l1(
 def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Log-cosh loss: a Huber loss that is smooth everywhere.
 
+    Also called: log-cosh loss, LogCosh, logarithm of the hyperbolic cosine.
+
     .. math:: \ell = \log\cosh r, \qquad r = \text{prediction} - \text{target}
 
     Args:
@@ -157,6 +164,8 @@ def epsilon_insensitive(
     predictions: ArrayLike, targets: ArrayLike, *, epsilon: float | jax.Array = 0.1
 ) -> jax.Array:
     r"""Epsilon-insensitive loss: absolute error beyond a tolerance.
+
+    Also called: SVR loss, support vector regression, tube loss.
 
     .. math::
        \ell = \max(0,\; |r| - \varepsilon), \qquad
@@ -210,6 +219,9 @@ def general_robust(
     scale: float | jax.Array = 1.0,
 ) -> jax.Array:
     r"""Barron's family of losses, from squared error to ignoring outliers.
+
+    Also called: Barron loss, adaptive robust loss, Charbonnier loss, pseudo-Huber loss,
+    Cauchy loss, Lorentzian, Geman-McClure loss, Welsch loss, Leclerc loss.
 
     .. math::
        \ell = \frac{|\alpha - 2|}{\alpha} \left(\left(

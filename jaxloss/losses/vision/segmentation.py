@@ -28,6 +28,8 @@ def dice(
 ) -> jax.Array:
     r"""Soft Dice loss: one minus the overlap over the mean size of the masks.
 
+    Also called: Dice loss, DiceLoss, F1 loss, DSC, Sørensen-Dice loss, soft Dice loss.
+
     .. math::
        \ell = 1 - \frac{2 \mathrm{TP} + s}{D} = \frac{\mathrm{FP} + \mathrm{FN}}{D},
        \qquad D = 2 \mathrm{TP} + \mathrm{FP} + \mathrm{FN} + s
@@ -100,6 +102,8 @@ def jaccard(
 ) -> jax.Array:
     r"""Soft Jaccard loss: one minus intersection over union (IoU).
 
+    Also called: IoU loss, intersection over union, Jaccard loss, JaccardLoss, mIoU.
+
     .. math::
        \ell = 1 - \frac{\mathrm{TP} + s}{D} = \frac{\mathrm{FP} + \mathrm{FN}}{D},
        \qquad D = \mathrm{TP} + \mathrm{FP} + \mathrm{FN} + s
@@ -166,6 +170,8 @@ def tversky(
     smooth: float | jax.Array = 0.0,
 ) -> jax.Array:
     r"""Tversky loss: Dice with a price for each kind of mistake.
+
+    Also called: Tversky loss, TverskyLoss, F-beta loss.
 
     .. math::
        \ell = 1 - \frac{\mathrm{TP} + s}{D}
@@ -240,6 +246,8 @@ def generalized_dice(
     smooth: float | jax.Array = 0.0,
 ) -> jax.Array:
     r"""Generalized Dice loss: one ratio for all classes, rare ones weighted up.
+
+    Also called: GDL, generalised Dice loss, GeneralizedDiceLoss.
 
     .. math::
        \ell = 1 - \frac{2 \sum_c w_c \mathrm{TP}_c + s}{D}, \qquad
