@@ -1,4 +1,4 @@
-"""What `python -m jaxloss list`, `show` and `check` do."""
+"""What `jaxloss list`, `show` and `check` do."""
 
 import contextlib
 import importlib
@@ -50,7 +50,11 @@ def list_losses(task: str | None) -> None:
         remedy = choices(catalogue.TASKS)
         raise Refusal(f"--task: no task is {task!r}{hint}; {remedy}")
     rows = [_row(e) for e in catalogue.entries() if task is None or task in e.tasks]
-    if sys.stdout.isatty() and importlib.util.find_spec("rich"):
+    if not sys.stdout.isatty():
+        _print_columns(rows)
+    elif not _fits_terminal(rows):
+        _print_records(rows)
+    elif importlib.util.find_spec("rich"):
         _print_table(rows)
     else:
         _print_columns(rows)
@@ -65,13 +69,38 @@ def _claims(entry: catalogue.Entry) -> tuple[str, str]:
     return entry.robust, entry.convex
 
 
+def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+
+
+def _fits_terminal(rows: Sequence[tuple[str, ...]]) -> bool:
+    widths = _widths(rows)
+    return sum(widths) + 2 * (len(widths) - 1) <= _terminal()
+
+
+def _terminal() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
+
+
 def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Aligned, and nothing cut: columns are two blanks apart, for `cut` and `awk`."""
-    table = [_COLUMNS, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
+    widths = _widths(rows)
+    for row in (_COLUMNS, *rows):
         cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
+
+
+def _print_records(rows: Sequence[tuple[str, ...]]) -> None:
+    """The facts below each name: in a narrow table, names would be cut to pieces."""
+    for name, *facts in rows:
+        pairs = zip(_COLUMNS[1:], facts, strict=True)
+        # Lines break between facts, and within one only where a line is too short.
+        kept = "; ".join(
+            f"{column} {fact}".replace(" ", "\xa0") for column, fact in pairs
+        )
+        print(name)
+        lines = textwrap.fill(kept, max(1, _terminal() - 2)).replace("\xa0", " ")
+        print(textwrap.indent(lines, "  "))
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -79,18 +108,14 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name, overflow="fold")
+    # Two blanks between columns: as wide as `_fits_terminal` says.
+    form: dict[str, Any] = {"show_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(*_COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False, **form)
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, emoji=False, highlight=False)
-    wide = console.options.update(max_width=1000)
-    if console.measure(table, options=wide).maximum > console.width:
-        _print_columns(rows)  # names in pieces could not be read or pasted
-        return
     console.print(table)
-    console.print(f"{len(rows)} losses; `python -m jaxloss show NAME` says more.")
+    console.print(f"{len(rows)} losses; `jaxloss show NAME` says more.")
 
 
 # --- show --------------------------------------------------------------------------
@@ -115,7 +140,7 @@ def show(name: str, picture: Path | None) -> None:
 
 def _description(entry: catalogue.Entry) -> list[str]:
     """Paragraphs for a terminal."""
-    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    width = min(100, _terminal())
     formula = textwrap.indent(_readable(entry.formula), "  ")
     facts = {
         "task": ", ".join(entry.tasks),
@@ -191,7 +216,9 @@ def _draw(name: str, path: Path) -> None:
     from jaxloss.app import gallery
 
     try:
-        gallery.picture(name).savefig(path, dpi=200)
+        figure = gallery.picture(name)
+        figure.suptitle(f"jaxloss.{name}", fontsize=10)
+        figure.savefig(path, dpi=200)
     except OSError as error:
         reason = error.strerror or error
         raise Refusal(f"--plot {path} cannot be written ({reason})") from None
