@@ -214,7 +214,10 @@ def _parser() -> Parser:
     # Without a command there is nothing wrong: one asks what there is.
     parser.set_defaults(run=lambda options: parser.print_help() or 0)
     parser.add_argument(
-        "--version", action=Version, nargs=0, help="of jaxloss, JAX and Python"
+        "--version",
+        action=Version,
+        nargs=0,
+        help="print the versions of jaxloss, JAX, Python",
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for add in (_add_sweep, _add_list, _add_show, _add_check, _add_verify):

@@ -6,20 +6,22 @@ import importlib.machinery
 import importlib.util
 import inspect
 import io
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxloss import _checks, catalogue, testing
-from jaxloss.app import formula
+from jaxloss.app import formula, tables
 from jaxloss.testing import checking, spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Refusal(Exception):
@@ -50,14 +52,9 @@ def list_losses(task: str | None) -> None:
         remedy = choices(catalogue.TASKS)
         raise Refusal(f"--task: no task is {task!r}{hint}; {remedy}")
     rows = [_row(e) for e in catalogue.entries() if task is None or task in e.tasks]
-    if not sys.stdout.isatty():
-        _print_columns(rows)
-    elif not _fits_terminal(rows):
-        _print_records(rows)
-    elif importlib.util.find_spec("rich"):
-        _print_table(rows)
-    else:
-        _print_columns(rows)
+    tables.show(_COLUMNS, rows)
+    if sys.stdout.isatty():
+        print(f"{len(rows)} losses; `jaxloss show NAME` says more.")
 
 
 def _row(entry: catalogue.Entry) -> tuple[str, ...]:
@@ -67,55 +64,6 @@ def _row(entry: catalogue.Entry) -> tuple[str, ...]:
 
 def _claims(entry: catalogue.Entry) -> tuple[str, str]:
     return entry.robust, entry.convex
-
-
-def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-
-
-def _fits_terminal(rows: Sequence[tuple[str, ...]]) -> bool:
-    widths = _widths(rows)
-    return sum(widths) + 2 * (len(widths) - 1) <= _terminal()
-
-
-def _terminal() -> int:
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Aligned, and nothing cut: columns are two blanks apart, for `cut` and `awk`."""
-    widths = _widths(rows)
-    for row in (_COLUMNS, *rows):
-        cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def _print_records(rows: Sequence[tuple[str, ...]]) -> None:
-    """The facts below each name: in a narrow table, names would be cut to pieces."""
-    for name, *facts in rows:
-        pairs = zip(_COLUMNS[1:], facts, strict=True)
-        # Lines break between facts, and within one only where a line is too short.
-        kept = "; ".join(
-            f"{column} {fact}".replace(" ", "\xa0") for column, fact in pairs
-        )
-        print(name)
-        lines = textwrap.fill(kept, max(1, _terminal() - 2)).replace("\xa0", " ")
-        print(textwrap.indent(lines, "  "))
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    # Two blanks between columns: as wide as `_fits_terminal` says.
-    form: dict[str, Any] = {"show_edge": False, "padding": (0, 1, 0, 0)}
-    table = Table(*_COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False, **form)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(markup=False, emoji=False, highlight=False)
-    console.print(table)
-    console.print(f"{len(rows)} losses; `jaxloss show NAME` says more.")
 
 
 # --- show --------------------------------------------------------------------------
@@ -140,7 +88,7 @@ def show(name: str, picture: Path | None) -> None:
 
 def _description(entry: catalogue.Entry) -> list[str]:
     """Paragraphs for a terminal."""
-    width = min(100, _terminal())
+    width = min(100, tables.terminal_width())
     formula = textwrap.indent(_readable(entry.formula), "  ")
     facts = {
         "task": ", ".join(entry.tasks),
@@ -217,11 +165,19 @@ def _draw(name: str, path: Path) -> None:
 
     try:
         figure = gallery.picture(name)
-        figure.suptitle(f"jaxloss.{name}", fontsize=10)
+        _entitle(figure, f"jaxloss.{name}")
         figure.savefig(path, dpi=200)
     except OSError as error:
         reason = error.strerror or error
         raise Refusal(f"--plot {path} cannot be written ({reason})") from None
+
+
+def _entitle(figure: "Figure", title: str) -> None:
+    """Above the legend if there is one, over which a title of the figure would be."""
+    if figure.legends:
+        figure.legends[0].set_title(title, prop={"size": 10})
+    else:
+        figure.suptitle(title, fontsize=10)
 
 
 # --- check -------------------------------------------------------------------------
