@@ -79,11 +79,11 @@ columns:
 """
 
 CHECK = """\
-Does my loss hold up?
+Is my loss correct?
 
-Draws examples, and holds the loss to the laws of jaxloss.testing that apply: shapes and
-dtypes, jit and vmap, forward and reverse mode, masks, weights, second derivatives, NaN.
-A LossSpec claims more: its formula, its gradient, its minimiser, its extremes.
+Draws examples and runs the checks of jaxloss.testing that apply: shapes and dtypes, jit
+and vmap, forward and reverse mode, masks, weights, second derivatives, NaN. A LossSpec
+claims more: its formula, its gradient, its minimiser, its extremes.
 """
 
 CHECK_EXAMPLES = """\
@@ -97,7 +97,7 @@ Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
 
 
 VERIFY = """\
-How exact are the losses on this device?
+How accurate are the losses on this device?
 
 Measures the worst error of value, gradient and second derivative in units in the last
 place, beside the bound that is claimed, against mpmath at the arguments of each claim.
@@ -276,7 +276,7 @@ def _add_check(parsers: argparse._SubParsersAction) -> None:
             not commands.check(options.loss, options.sample, options.convex)
         ),
         "check",
-        help="hold a loss of your own to the laws that ours obey",
+        help="check a loss of your own: shapes, gradients, masks, extremes",
         description=CHECK,
         epilog=f"kinds:\n{kinds}\n\n{CHECK_EXAMPLES}",
     )
@@ -313,7 +313,7 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         parsers,
         run,
         "verify",
-        help="measure how exact the losses are on this device",
+        help="measure how accurate the losses are on this device",
         description=VERIFY,
         epilog=VERIFY_EXAMPLES,
     )
