@@ -175,7 +175,8 @@ def _draw(name: str, path: Path) -> None:
 def _entitle(figure: "Figure", title: str) -> None:
     """Above the legend if there is one, over which a title of the figure would be."""
     if figure.legends:
-        figure.legends[0].set_title(title, prop={"size": 10})
+        figure.legends[0].set_title(title)
+        figure.legends[0].get_title().set_fontsize(10)
     else:
         figure.suptitle(title, fontsize=10)
 

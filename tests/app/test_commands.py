@@ -242,7 +242,9 @@ def test_a_picture_has_a_title(monkeypatch, tmp_path, name):
     assert figure.bbox.count_contains(box.corners()) == 4
     entries = [x for legend in figure.legends for x in legend.get_texts()]
     assert not [x for x in entries if box.overlaps(x.get_window_extent())]
-    assert not [ax for ax in figure.axes if box.overlaps(ax.get_tightbbox())]
+    around = [area for ax in figure.axes if (area := ax.get_tightbbox())]
+    assert len(around) == 2
+    assert not any(box.overlaps(area) for area in around)
 
 
 def test_show_refuses_what_it_cannot_do(capsys, tmp_path, monkeypatch):
