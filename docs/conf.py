@@ -10,9 +10,11 @@ from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
 
+import jaxloss
 from docs import _reference
 
 project = "jaxloss"
+release = jaxloss.__version__
 author = copyright = "the jaxloss developers"
 extensions = [
     "myst_nb",

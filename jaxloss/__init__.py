@@ -141,6 +141,9 @@ from jaxloss.targets import (
     smooth_labels as smooth_labels,
 )
 
+# The version of the package: `pyproject.toml` reads it here.
+__version__ = "0.1.0"
+
 if _typing.TYPE_CHECKING:
     from jaxloss import (
         catalogue as catalogue,

@@ -1,4 +1,4 @@
-"""`python -m jaxloss`."""
+"""`python -m jaxloss`, and the command `jaxloss`."""
 
 import io
 import os
@@ -6,7 +6,9 @@ import sys
 
 from jaxloss.app import cli
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """Runs the command line and returns its exit status, whatever becomes of stdout."""
     # A terminal that lacks a sign such as ± shows another in its place.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -20,4 +22,8 @@ if __name__ == "__main__":
         except OSError:
             # What could not be written is still there; Python would say so at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ the end; a mean of means is a different, wrong number as soon as masks differ.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxloss import _checks, _jit, stable
 from jaxloss.stable import xla
 
 Axis = int | tuple[int, ...] | None
+Denominator = Literal["weights", "valid", "count"]
 _NOT_GIVEN: Any = object()
 
 
@@ -58,7 +59,7 @@ class Mean:
         weights: ArrayLike | None = None,
         where: ArrayLike | None = None,
         axis: Axis = None,
-        denominator: str = "weights",
+        denominator: Denominator = "weights",
     ) -> "Mean":
         """The mean of `losses`; see `jaxloss.mean` for the arguments."""
         return _mean_of(
@@ -116,7 +117,7 @@ def mean(
     weights: ArrayLike | None = None,
     where: ArrayLike | None = None,
     axis: Axis = None,
-    denominator: str = "weights",
+    denominator: Denominator = "weights",
 ) -> jax.Array:
     r"""Weighted mean over the elements that count.
 
@@ -314,7 +315,7 @@ def _mean_of(
     weights: ArrayLike | None,
     where: ArrayLike | None,
     axis: Axis,
-    denominator: str,
+    denominator: Denominator,
 ) -> Mean:
     return _of("Mean.of", losses, weights, where, axis, denominator)
 
@@ -370,9 +371,9 @@ def _of(
     weights: ArrayLike | None,
     where: ArrayLike | None,
     axis: Axis,
-    denominator: str,
+    denominator: Denominator,
 ) -> Mean:
-    _checks.one_of(name, ("weights", "valid", "count"), denominator=denominator)
+    _checks.one_of(name, get_args(Denominator), denominator=denominator)
     (losses,) = _checks.widened(name, losses=losses)
     for a in () if axis is None else (axis,) if isinstance(axis, int) else axis:
         _checks.one_axis(name, a, losses=losses)

@@ -1,1 +1,1 @@
-"""The command line: `python -m jaxloss`, and what it draws and writes."""
+"""The command line: `jaxloss`, and what it draws and writes."""

@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxloss sweep | list | show | check | verify`.
+"""The command line: `jaxloss sweep | list | show | check | verify`.
 
 Everything that can be wrong with a request is found before the training begins, and
 answered by one line on stderr and exit status 2.  What takes long to import (optax,
@@ -7,16 +7,22 @@ flax, scikit-learn, matplotlib, rich) is imported where it is used.
 
 import argparse
 import contextlib
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+import jax
+
+import jaxloss
 from jaxloss import _checks, catalogue, datasets
 from jaxloss.app import commands, experiment, sweep
 from jaxloss.app.commands import Refusal, complain
 
 OVERVIEW = "Loss functions for JAX whose numbers can be trusted."
+
+SAME = "`python -m jaxloss` is the same as `jaxloss`."
 
 SWEEP = """\
 Which loss is right for my data?
@@ -29,10 +35,10 @@ table, and writes DIR/results.csv and DIR/sweep.png.
 
 EXAMPLES = """\
 examples:
-  python -m jaxloss sweep
-  python -m jaxloss sweep --losses sigmoid_focal --grid gamma=0,1,2,3,4,5
-  python -m jaxloss sweep --data loans.csv --target default --drop id,name --out loans
-  python -m jaxloss sweep --data houses.csv --target price --losses huber,pinball \\
+  jaxloss sweep
+  jaxloss sweep --losses sigmoid_focal --grid gamma=0,1,2,3,4,5
+  jaxloss sweep --data loans.csv --target default --drop id,name --out loans
+  jaxloss sweep --data houses.csv --target price --losses huber,pinball \\
       --grid delta=0.1,1,10 learning_rate=0.001,0.01 --seeds 20 --steps 2000
 
 losses:
@@ -73,25 +79,25 @@ columns:
 """
 
 CHECK = """\
-Does my loss hold up?
+Is my loss correct?
 
-Draws examples, and holds the loss to the laws of jaxloss.testing that apply: shapes and
-dtypes, jit and vmap, forward and reverse mode, masks, weights, second derivatives, NaN.
-A LossSpec claims more: its formula, its gradient, its minimiser, its extremes.
+Draws examples and runs the checks of jaxloss.testing that apply: shapes and dtypes, jit
+and vmap, forward and reverse mode, masks, weights, second derivatives, NaN. A LossSpec
+claims more: its formula, its gradient, its minimiser, its extremes.
 """
 
 CHECK_EXAMPLES = """\
 examples:
-  python -m jaxloss check mylosses:trimmed --sample numbers
-  python -m jaxloss check src/losses.py:focal --sample binary
-  python -m jaxloss check src/losses.py:hinge --sample signs --convex
+  jaxloss check mylosses:trimmed --sample numbers
+  jaxloss check src/losses.py:focal --sample binary
+  jaxloss check src/losses.py:hinge --sample signs --convex
 
 Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
 """
 
 
 VERIFY = """\
-How exact are the losses on this device?
+How accurate are the losses on this device?
 
 Measures the worst error of value, gradient and second derivative in units in the last
 place, beside the bound that is claimed, against mpmath at the arguments of each claim.
@@ -100,10 +106,10 @@ The claims are those of a CPU: where an exponential is less accurate, the table 
 
 VERIFY_EXAMPLES = """\
 examples:
-  python -m jaxloss verify huber sigmoid_focal
-  python -m jaxloss verify --dtype bfloat16 --out claims.json
-  python -m jaxloss verify stable.scalars.softplus
-  python -m jaxloss verify --exhaustive
+  jaxloss verify huber sigmoid_focal
+  jaxloss verify --dtype bfloat16 --out claims.json
+  jaxloss verify stable.scalars.softplus
+  jaxloss verify --exhaustive
 
 Exit status: 0 all bounds hold, 1 one is exceeded, 2 a request that cannot be met.
 """
@@ -113,12 +119,21 @@ class Parser(argparse.ArgumentParser):
     """Answers a mistake in one line, without the usage that argparse repeats."""
 
     def error(self, message: str) -> NoReturn:
-        name = self.prog.removeprefix("python -m ")
-        self.exit(2, f"{name}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def print_help(self, file: Any = None) -> None:
         """To stdout, and with an error if that is full, which argparse passes over."""
         print(self.format_help(), end="", file=file, flush=True)
+
+
+class Version(argparse.Action):
+    """Prints what a report of a problem should say, with an error if stdout is full."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        python = platform.python_version()
+        versions = f"jax {jax.__version__}, Python {python}"
+        print(f"jaxloss {jaxloss.__version__} ({versions})", flush=True)
+        parser.exit()
 
 
 class Output:
@@ -159,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise Refusal("standard output is closed; redirect it, say to /dev/null")
         with contextlib.redirect_stdout(Output(sys.stdout)):
             options = _options(arguments)
-            command = options.command
+            command = options.command or ""
             status = options.run(options)
             sys.stdout.flush()
             return status
@@ -181,8 +196,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        hint = _checks.nearest(unknown[0], [f"--{name}" for name in vars(options)])
-        parser.error(f"{options.command} has no argument {unknown[0]}{hint}")
+        known = [name for name in vars(options) if name not in ("command", "run")]
+        known += ["help"] if options.command else ["help", "version"]
+        hint = _checks.nearest(unknown[0], [f"--{name}" for name in known])
+        subject = f"{options.command} has" if options.command else "there is"
+        parser.error(f"{subject} no argument {unknown[0]}{hint}")
     return options
 
 
@@ -190,8 +208,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m jaxloss", description=OVERVIEW, allow_abbrev=False)
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    parser = Parser(
+        prog="jaxloss", description=OVERVIEW, epilog=SAME, allow_abbrev=False
+    )
+    # Without a command there is nothing wrong: one asks what there is.
+    parser.set_defaults(run=lambda options: parser.print_help() or 0)
+    parser.add_argument(
+        "--version",
+        action=Version,
+        nargs=0,
+        help="print the versions of jaxloss, JAX, Python",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for add in (_add_sweep, _add_list, _add_show, _add_check, _add_verify):
         add(commands)
     return parser
@@ -254,7 +282,7 @@ def _add_check(parsers: argparse._SubParsersAction) -> None:
             not commands.check(options.loss, options.sample, options.convex)
         ),
         "check",
-        help="hold a loss of your own to the laws that ours obey",
+        help="check a loss of your own: shapes, gradients, masks, extremes",
         description=CHECK,
         epilog=f"kinds:\n{kinds}\n\n{CHECK_EXAMPLES}",
     )
@@ -291,7 +319,7 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         parsers,
         run,
         "verify",
-        help="measure how exact the losses are on this device",
+        help="measure how accurate the losses are on this device",
         description=VERIFY,
         epilog=VERIFY_EXAMPLES,
     )

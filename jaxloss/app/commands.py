@@ -1,4 +1,4 @@
-"""What `python -m jaxloss list`, `show` and `check` do."""
+"""What `jaxloss list`, `show` and `check` do."""
 
 import contextlib
 import importlib
@@ -6,20 +6,22 @@ import importlib.machinery
 import importlib.util
 import inspect
 import io
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxloss import _checks, catalogue, testing
-from jaxloss.app import formula
+from jaxloss.app import formula, tables
 from jaxloss.testing import checking, spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Refusal(Exception):
@@ -53,10 +55,9 @@ def list_losses(task: str | None, words: str | None = None) -> None:
     rows = [_row(e) for e in entries if task is None or task in e.tasks]
     if not rows:
         raise Refusal(_nothing_found(task, words or ""))
-    if sys.stdout.isatty() and importlib.util.find_spec("rich"):
-        _print_table(rows)
-    else:
-        _print_columns(rows)
+    tables.show(_COLUMNS, rows)
+    if sys.stdout.isatty():
+        print(f"{len(rows)} losses; `jaxloss show NAME` says more.")
 
 
 def _nothing_found(task: str | None, words: str) -> str:
@@ -72,34 +73,6 @@ def _row(entry: catalogue.Entry) -> tuple[str, ...]:
 
 def _claims(entry: catalogue.Entry) -> tuple[str, str]:
     return entry.robust, entry.convex
-
-
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Aligned, and nothing cut: columns are two blanks apart, for `cut` and `awk`."""
-    table = [_COLUMNS, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(markup=False, emoji=False, highlight=False)
-    wide = console.options.update(max_width=1000)
-    if console.measure(table, options=wide).maximum > console.width:
-        _print_columns(rows)  # names in pieces could not be read or pasted
-        return
-    console.print(table)
-    console.print(f"{len(rows)} losses; `python -m jaxloss show NAME` says more.")
 
 
 # --- show --------------------------------------------------------------------------
@@ -124,7 +97,7 @@ def show(name: str, picture: Path | None) -> None:
 
 def _description(entry: catalogue.Entry) -> list[str]:
     """Paragraphs for a terminal."""
-    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    width = min(100, tables.terminal_width())
     formula = textwrap.indent(_readable(entry.formula), "  ")
     facts = {
         "also called": ", ".join(entry.also_called),
@@ -201,10 +174,21 @@ def _draw(name: str, path: Path) -> None:
     from jaxloss.app import gallery
 
     try:
-        gallery.picture(name).savefig(path, dpi=200)
+        figure = gallery.picture(name)
+        _entitle(figure, f"jaxloss.{name}")
+        figure.savefig(path, dpi=200)
     except OSError as error:
         reason = error.strerror or error
         raise Refusal(f"--plot {path} cannot be written ({reason})") from None
+
+
+def _entitle(figure: "Figure", title: str) -> None:
+    """Above the legend if there is one, over which a title of the figure would be."""
+    if figure.legends:
+        figure.legends[0].set_title(title)
+        figure.legends[0].get_title().set_fontsize(10)
+    else:
+        figure.suptitle(title, fontsize=10)
 
 
 # --- check -------------------------------------------------------------------------

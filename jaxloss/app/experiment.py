@@ -1,4 +1,4 @@
-"""What `python -m jaxloss sweep` trains: losses, their grids, one small network.
+"""What `jaxloss sweep` trains: losses, their grids, one small network.
 
 One compiled program covers all of it.  Which loss a configuration uses is a number,
 as are its hyperparameters and its learning rate: everything that differs between

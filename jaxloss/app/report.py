@@ -302,7 +302,7 @@ def to_picture(results: Results) -> "Figure":
     """Left, the best of each loss in detail; right, the effect of a hyperparameter."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 6.2), dpi=150, layout="constrained")
     axes = figure.subplot_mosaic(
         [["detail", METRICS[results.task][0].name], ["detail", SECOND[results.task]]],
         width_ratios=[1.1, 1],
@@ -336,16 +336,33 @@ def _curves(results: Results, ax: "Axes") -> None:
             )
 
     draw(ax)
-    if runs[drawn].mean(axis=1).min() < 0.8:
-        _legend(ax, "average precision", loc="best")
+    _legend(ax, "average precision")
+    if not _free(ax, _CORNER):
         return
     # Good curves meet in a corner and leave the middle free: enlarge the corner there.
-    _legend(ax, "average precision", loc="lower left", bbox_to_anchor=(0.01, 0.11))
-    inset = ax.inset_axes((0.12, 0.43, 0.62, 0.43))
+    inset = ax.inset_axes(_CORNER)
     draw(inset)
     inset.set(xlim=(0.7, 1), ylim=(0.8, 1.005), xlabel="", ylabel="")
     inset.tick_params(labelsize="small")
     ax.indicate_inset_zoom(inset, edgecolor="#666666")
+
+
+# Where the corner of good curves is enlarged: left, bottom, width and height, in shares
+# of the axes; the labels of its ticks stand to the left and below.
+_CORNER = (0.14, 0.22, 0.6, 0.48)
+
+
+def _free(ax: "Axes", box: tuple[float, float, float, float]) -> bool:
+    """Whether no line passes through a box, its labels and a margin included."""
+    left, bottom, width, height = box
+    x = np.linspace(left - 0.1, left + width, 200)
+    for line in ax.lines:
+        to_share = line.get_transform() - ax.transAxes
+        share = to_share.transform(np.asarray(line.get_xydata()))
+        y = np.interp(x, share[:, 0], share[:, 1])
+        if np.any((y > bottom - 0.1) & (y < bottom + height + 0.03)):
+            return False
+    return True
 
 
 def _errors(results: Results, ax: "Axes") -> None:
@@ -363,19 +380,29 @@ def _errors(results: Results, ax: "Axes") -> None:
     plot.plot_error_distribution(results.targets, median, label=label, index=-1, ax=ax)
     # A few rows far out would press everything else against the axis.
     ax.set_xlim(0, 1.2 * float(np.quantile(error, 0.95)) or None)
-    _legend(ax, "mean absolute error", loc="lower right")
+    _legend(ax, "mean absolute error")
 
 
-def _legend(ax: "Axes", title: str, **where: Any) -> None:
-    """A legend whose last entry is the reference line."""
+def _legend(ax: "Axes", title: str) -> None:
+    """A legend below the axes, where it covers nothing; the reference line is last."""
+    from matplotlib.transforms import ScaledTranslation
+
     lines, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(lines)), key=lambda i: lines[i].get_gid() == "reference")
+    last = {x.get_label() for x in ax.lines if x.get_gid() == "reference"}
+    order = sorted(range(len(lines)), key=lambda i: labels[i] in last)
+    # In inches, for axes of any height: below the ticks and the name of the axis.
+    below = ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
     ax.legend(
         [lines[i] for i in order],
         [labels[i] for i in order],
         title=title,
+        title_fontsize="small",
         fontsize="small",
-        **where,
+        frameon=False,
+        loc="upper center",
+        borderaxespad=0,
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + below,
     )
 
 
@@ -399,7 +426,7 @@ def _effects(results: Results, axes: Mapping[str, "Axes"]) -> None:
     upper.tick_params(labelbottom=False)
     lower.set_xlabel(name or "")
     errors = f"± of the gap to {results.label(best[0])}"
-    lower.legend(fontsize="small", title=errors, title_fontsize="small")
+    _legend(lower, errors)
     if not name:
         lower.set_xticks([results.color(i) for i in best])
         lower.set_xticklabels([results.label(i) for i in best])

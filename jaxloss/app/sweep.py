@@ -1,4 +1,4 @@
-"""What `python -m jaxloss sweep` does.
+"""What `jaxloss sweep` does.
 
 What takes long to import (optax, flax, scikit-learn, matplotlib, rich) is imported
 where it is used.

@@ -1,4 +1,4 @@
-"""What `python -m jaxloss verify` does: the claims, on the device that is here."""
+"""What `jaxloss verify` does: the claims, on the device that is here."""
 
 import contextlib
 import dataclasses
@@ -139,7 +139,7 @@ def chosen(names: Sequence[str]) -> list[Claim]:
     for name in names:
         if name not in known:
             hint = _checks.nearest(name, list(known))
-            remedy = "`python -m jaxloss list` has the losses"
+            remedy = "`jaxloss list` has the losses"
             raise Refusal(f"no claim is about {name!r}{hint}; {remedy}")
     return [known[name] for name in names or (n for n in known if "." not in n)]
 

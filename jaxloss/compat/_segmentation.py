@@ -1,5 +1,7 @@
 """The segmentation losses of `jaxloss.compat.optax`."""
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -8,6 +10,8 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, reduce, stable
 from jaxloss.compat import _arrays
 from jaxloss.losses.vision import segmentation
+
+Reduction = Literal["mean", "sum", "none"]
 
 
 def dice_loss(
@@ -19,7 +23,7 @@ def dice_loss(
     alpha: ArrayLike = 0.5,
     beta: ArrayLike = 0.5,
     apply_softmax: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_background: bool = False,
     axis: _checks.Axis = None,
 ):
@@ -57,12 +61,12 @@ def _dice_loss(
     alpha: ArrayLike,
     beta: ArrayLike,
     apply_softmax: bool,
-    reduction: str,
+    reduction: Reduction,
     ignore_background: bool,
     axis: _checks.Axis,
 ) -> jax.Array:
     name = "dice_loss"
-    _checks.one_of(name, ("mean", "sum", "none"), reduction=reduction)
+    _checks.one_of(name, get_args(Reduction), reduction=reduction)
     predictions, targets = _with_channel(jnp.asarray(predictions), jnp.asarray(targets))
     predictions, targets = _arrays.alike(name, predictions=predictions, targets=targets)
     p, q = _class_probabilities(name, predictions, apply_softmax)

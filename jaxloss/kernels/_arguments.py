@@ -1,6 +1,6 @@
 """What the kernels of a linear layer are given: checked, and one row per token."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,24 @@ from jaxloss.kernels import _blocks, _plan
 from jaxloss.kernels._head import Head
 from jaxloss.stable import sharding
 
-AXIS = {"dv": 1, "vd": 0}
+Layout = Literal["dv", "vd"]
+Memory = Literal["fast", "lean", "auto"]
+AXIS: dict[Layout, int] = {"dv": 1, "vd": 0}
 """Where a kernel has its classes, by its layout."""
 
 
 class Options(NamedTuple):
     """What is part of the program."""
 
-    layout: str
-    memory: str
+    layout: Layout
+    memory: Memory
     block: tuple[int, int] | None
     implementation: str | None
     cut: bool = False
     """Whether the classes are known to be sharded over devices."""
 
 
-def classes_are_cut(kernel: ArrayLike, layout: str) -> bool:
+def classes_are_cut(kernel: ArrayLike, layout: Layout) -> bool:
     """Whether the type of the kernel says so; loops over blocks are left to XLA."""
     entries = sharding.spec(jnp.asarray(kernel))
     return len(entries) == 2 and entries[AXIS.get(layout, 0)] is not None
@@ -54,7 +56,7 @@ def tokens_of(
     bias: ArrayLike | None,
     weights: ArrayLike | None,
     where: ArrayLike | None,
-    layout: str,
+    layout: Layout,
 ) -> Tokens:
     x, w, ids = _arrays(name, hidden, kernel, labels, layout)
     classes, wide = w.shape[AXIS[layout]], _checks.wide(x)
@@ -83,7 +85,7 @@ def tokens_of(
 
 
 def _arrays(
-    name: str, hidden: ArrayLike, kernel: ArrayLike, labels: ArrayLike, layout: str
+    name: str, hidden: ArrayLike, kernel: ArrayLike, labels: ArrayLike, layout: Layout
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The factors in one dtype, and the class ids."""
     _checks.one_of(name, AXIS, kernel_layout=layout)
@@ -143,7 +145,7 @@ def number(
 def plan_of(
     name: str, head: Head, options: Options, half: bool, mean_logit: bool
 ) -> _plan.Plan:
-    _checks.one_of(name, ("fast", "lean", "auto"), memory=options.memory)
+    _checks.one_of(name, get_args(Memory), memory=options.memory)
     block = options.block
     if block is not None:
         if not isinstance(block, tuple) or len(block) != 2:

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _jit
 from jaxloss.kernels import _arguments, _rules
+from jaxloss.kernels._arguments import Layout, Memory
 from jaxloss.kernels._rules import Knobs
 from jaxloss.reduce import Mean
 from jaxloss.stable import sharding
@@ -39,8 +40,8 @@ def linear_softmax_cross_entropy(
     z_loss: float | jax.Array = 0.0,
     soft_cap: float | jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
-    kernel_layout: str = "dv",
-    memory: str = "auto",
+    kernel_layout: Layout = "dv",
+    memory: Memory = "auto",
     block: tuple[int, int] | None = None,
     implementation: str | None = None,
 ) -> Mean:
@@ -145,7 +146,7 @@ def linear_token_log_probs(
     where: ArrayLike | None = None,
     soft_cap: float | jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
-    kernel_layout: str = "dv",
+    kernel_layout: Layout = "dv",
     block: tuple[int, int] | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -220,7 +221,7 @@ def linear_softmax_cross_entropy_with_z(
     where: ArrayLike | None = None,
     soft_cap: float | jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
-    kernel_layout: str = "dv",
+    kernel_layout: Layout = "dv",
     block: tuple[int, int] | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:

@@ -63,7 +63,8 @@ def l2(
       name: The name of the term; give another to penalise two groups differently.
 
     Returns:
-      An `Objective` with one more term; its metric is the squared norm, without c.
+      An `Objective` with one more term and two metrics: `<name>`, the squared norm
+      without c, and `<name>/weighted`, c times that, which the loss contains.
 
     Raises:
       TypeError: If `coefficient` is neither a number nor a schedule.
@@ -103,8 +104,9 @@ def l1(
       name: As in `l2`.
 
     Returns:
-      An `Objective` with one more term; its metric is the sum, without c.  The gradient
-      is c times the sign, 0 at 0: gradient descent makes parameters small, not sparse.
+      An `Objective` with one more term and two metrics: `<name>`, the sum without c,
+      and `<name>/weighted`, c times that, which the loss contains.  The gradient is c
+      times the sign, 0 at 0: gradient descent makes parameters small, not sparse.
 
     Raises:
       TypeError: As `l2`.
@@ -146,7 +148,8 @@ def elastic_net(
       name: As in `l2`.
 
     Returns:
-      An `Objective` with one more term; its metric is the penalty, with coefficients.
+      An `Objective` with one more term and three metrics: `<name>/l1` and `<name>/l2`,
+      the two sums without coefficients, and `<name>/weighted`, which the loss contains.
 
     Raises:
       TypeError: As `l2`.
@@ -435,10 +438,11 @@ def _penalised(
         loss, metrics = objective.combine(state, _terms.without(totals, [name]))
         c = current(state)
         weighted = [c[key].astype(x.dtype) * x for key, x in norms.items()]
-        # One norm is reported as it is, a sum of two only with its coefficients.
-        metric = norms["coefficient"] if len(parts) == 1 else _terms.total(weighted)
+        alone = len(parts) == 1
+        own = {name if alone else f"{name}/{key}": x for key, x in norms.items()}
+        own[f"{name}/weighted"] = _terms.total(weighted)
         loss = _terms.total([loss, *weighted])
-        return loss, _terms.join(function, metrics, {name: metric})
+        return loss, _terms.join(function, metrics, own)
 
     return objective._replace(
         init=_terms.with_hyperparameters(objective, initial),

@@ -1,4 +1,4 @@
-"""`python -m jaxloss sweep`: what it writes, what it refuses, what it survives."""
+"""`jaxloss sweep`: what it writes, what it refuses, what it survives."""
 
 import csv
 import io
@@ -432,7 +432,7 @@ def test_help_is_quick_and_has_examples():
     command = [sys.executable, "-X", "importtime", "-m", "jaxloss", "sweep", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    assert "python -m jaxloss sweep --data" in done.stdout
+    assert "\n  jaxloss sweep --data" in done.stdout
     for name in [*experiment.LOSSES, *experiment.HYPERPARAMETERS]:
         assert f"\n  {name}" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
@@ -449,6 +449,32 @@ def test_global_state_of_matplotlib_is_left_alone(monkeypatch):
     results = made_up([[1.0, 2.0]] * 3, [[3.0, 4.0]] * 3)
     report.to_picture(results).savefig(io.BytesIO(), format="png")
     assert matplotlib.rcParams.copy() == before
+
+
+def test_legends_cover_no_data():
+    """Each stands outside of all axes, and inside of the picture, side by side."""
+    figure = report.to_picture(made_up([[1.0, 2.0]] * 3, [[3.0, 4.0]] * 3))
+    figure.savefig(io.BytesIO(), format="png")  # now everything has its place
+    legends = [x for ax in figure.axes if (x := ax.get_legend())]
+    boxes = [legend.get_window_extent() for legend in legends]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])
+    for box in boxes:
+        assert not any(box.overlaps(ax.bbox) for ax in figure.axes)
+        assert figure.bbox.count_contains(box.corners()) == 4
+
+
+@pytest.mark.parametrize(("level", "free"), [(0.95, True), (0.5, False)])
+def test_a_corner_is_enlarged_where_no_curve_passes(level, free):
+    """A poor curve goes through the middle, and nothing is put over it."""
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.plot([0, 1], [level, level])
+    assert report._free(ax, report._CORNER) is free
+    ax.axhline(0.5)  # in other coordinates: those of the axes, from side to side
+    assert not report._free(ax, report._CORNER)
 
 
 # Its parts.

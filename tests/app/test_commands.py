@@ -1,4 +1,4 @@
-"""`python -m jaxloss list`, `show` and `check`: what they print, what they refuse."""
+"""`jaxloss list`, `show` and `check`: what they print, what they refuse."""
 
 import inspect
 import io
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import jaxloss
 from jaxloss import catalogue, testing
-from jaxloss.app import cli, commands, formula
+from jaxloss.app import cli, commands, formula, gallery
 from jaxloss.testing import checking
 
 ENTRIES = {entry.name: entry for entry in catalogue.entries()}
@@ -69,21 +70,60 @@ def test_list_of_a_task_has_its_losses(subtests, capsys):
             assert names == [e.name for e in ENTRIES.values() if task in e.tasks]
 
 
-def test_list_is_a_table_in_a_terminal(capsys, monkeypatch):
-    """By rich, if it is installed; nothing is cut in a narrow one."""
-    monkeypatch.setenv("COLUMNS", "110")
+ORDINAL = """\
+loss         task     last layer gives  range       robust  convex
+coral        ordinal  none (logits)     [0, inf)    yes     yes
+squared_emd  ordinal  none (logits)     [0, K - 1]  yes     no
+"""
+
+NARROW = """\
+coral
+  task ordinal; last layer gives none (logits);
+  range [0, inf); robust yes; convex yes
+squared_emd
+  task ordinal; last layer gives none (logits);
+  range [0, K - 1]; robust yes; convex no
+"""
+
+MORE = "2 losses; `jaxloss show NAME` says more.\n"
+
+
+def unstyled(text):
+    """What is seen, without the codes of a terminal for bold letters."""
+    return re.sub(r"\x1b\[\d*m", "", text)
+
+
+def test_list_fits_the_terminal(capsys, monkeypatch):
+    """A table by rich where it is as wide as that, plain without rich, else records."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    width = max(map(len, ORDINAL.splitlines()))
+    monkeypatch.setenv("COLUMNS", str(width))
     _, out, _ = run(capsys, "list", "--task", "ordinal")
-    assert "───" in out
-    assert "squared_emd" in out
-    assert "[0, K - 1]" in out
-    assert "2 losses; `python -m jaxloss show NAME` says more." in out
-    monkeypatch.setenv("COLUMNS", "40")
-    _, narrow, _ = run(capsys, "list", "--task", "ordinal")
-    assert "squared_emd  ordinal  none (logits)" in narrow
-    monkeypatch.setitem(sys.modules, "rich", None)
-    _, plain, _ = run(capsys, "list", "--task", "ordinal")
-    assert plain.startswith("loss         task     last layer gives")
+    lines = [line.rstrip() for line in unstyled(out).splitlines()]
+    assert lines[1] == "─" * width
+    assert [lines[0], *lines[2:4]] == ORDINAL.splitlines()
+    assert lines[4:] == MORE.splitlines()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "rich", None)
+        assert run(capsys, "list", "--task", "ordinal") == (0, ORDINAL + MORE, "")
+    for narrow in (width - 1, 50, 49):
+        monkeypatch.setenv("COLUMNS", str(narrow))
+        _, out, _ = run(capsys, "list", "--task", "ordinal")
+        assert max(map(len, out.splitlines())) <= narrow
+    assert out == NARROW + MORE
+
+
+@pytest.mark.parametrize("columns", [48, 60, 80, 100, 120])
+def test_no_line_of_list_is_wider_than_the_terminal(capsys, monkeypatch, columns):
+    """And every name is in one piece, to be pasted, with all its facts."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = run(capsys, "list")
+    assert max(map(len, unstyled(out).splitlines())) <= columns
+    words = unstyled(out).split()
+    for name, entry in ENTRIES.items():
+        assert name in words
+        assert entry.range in " ".join(words)
 
 
 def test_list_refuses_an_unknown_task(capsys):
@@ -208,6 +248,24 @@ def test_show_draws_a_picture(capsys, tmp_path, ending):
     assert out.splitlines()[-1] == str(file)
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "PDF": b"%PDF"}
     assert file.read_bytes().startswith(starts[ending])
+
+
+@pytest.mark.parametrize("name", ["squared_error", "pinball"])
+def test_a_picture_has_a_title(monkeypatch, tmp_path, name):
+    """Which covers nothing, whether there is a legend above the axes or not."""
+    figure, file = gallery.picture(name), tmp_path / "any.png"
+    monkeypatch.setattr(gallery, "picture", lambda _: figure)
+    assert cli.main(["show", name, "--plot", str(file)]) == 0
+    figure.draw_without_rendering()  # in its own dots, not in those of the file
+    texts = [x for x in figure.findobj(Text) if x.get_text() == f"jaxloss.{name}"]
+    box = texts[0].get_window_extent()
+    assert len(texts) == 1
+    assert figure.bbox.count_contains(box.corners()) == 4
+    entries = [x for legend in figure.legends for x in legend.get_texts()]
+    assert not [x for x in entries if box.overlaps(x.get_window_extent())]
+    around = [area for ax in figure.axes if (area := ax.get_tightbbox())]
+    assert len(around) == 2
+    assert not any(box.overlaps(area) for area in around)
 
 
 def test_show_refuses_what_it_cannot_do(capsys, tmp_path, monkeypatch):
@@ -533,6 +591,34 @@ def refusal_of_the_parser(capsys, *arguments):
     assert (status, out) == (2, "")
     assert error.count("\n") == 1
     return error
+
+
+def test_without_a_command_there_is_help(capsys):
+    """Nothing is wrong: what there is to ask, and status 0, as with --help."""
+    status, out, error = run(capsys)
+    assert (status, error) == (0, "")
+    assert run(capsys, "--help") == (0, out, "")
+    for command in ("sweep", "list", "show", "check", "verify"):
+        assert f"\n    {command} " in out
+
+
+def test_version_says_what_a_report_should(capsys):
+    """Of jaxloss, JAX and Python."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    text = f"jaxloss {jaxloss.__version__} (jax {jax.__version__}, Python {python})\n"
+    assert run(capsys, "--version") == (0, text, "")
+
+
+def test_an_unknown_argument_without_a_command(capsys):
+    """Is answered in one line, too; what argparse adds for itself is no hint."""
+    error = refusal_of_the_parser(capsys, "--versoin")
+    assert error == (
+        "jaxloss: there is no argument --versoin (did you mean '--version'?); "
+        "see jaxloss --help\n"
+    )
+    error = refusal_of_the_parser(capsys, "--hepl")
+    assert "there is no argument --hepl (did you mean '--help'?)" in error
+    assert "did you mean" not in refusal_of_the_parser(capsys, "list", "--rum")
 
 
 def test_commands_know_every_public_loss():

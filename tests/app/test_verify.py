@@ -1,4 +1,4 @@
-"""`python -m jaxloss verify`: what it measures, prints, writes and refuses."""
+"""`jaxloss verify`: what it measures, prints, writes and refuses."""
 
 import dataclasses
 import json

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxloss import Mean, kernels, train
 from jaxloss.kernels import linear_softmax_cross_entropy, linear_token_log_probs
+from jaxloss.kernels._arguments import Layout, Memory
 from jaxloss.testing import tolerance
 from tests.kernels.test_parallel import mesh, run
 
@@ -43,8 +44,8 @@ class Problem:
     bias: bool = False
     dead: tuple[int, ...] = ()
     masked: int = 0
-    layout: str = "dv"
-    memory: str = "fast"
+    layout: Layout = "dv"
+    memory: Memory = "fast"
     block: tuple[int, int] | None = None
     seed: int = 0
 

@@ -93,16 +93,25 @@ def test_decayed_leaves_out_biases_and_norms(name):
     assert train.decayed({"attention": {"bias": jnp.ones((4, 8))}}) == []
 
 
-def test_metrics_of_penalties():
-    """One norm without its coefficient; of two, their weighted sum."""
+def test_metrics_of_penalties_say_whether_they_are_weighted():
+    """The norms are without coefficients; `/weighted` is what the loss contains."""
     both = train.l1(train.elastic_net(PLAIN, l1=0.5, l2=2.0), 3.0)
-    metrics = grads(both).metrics
+    found, plain = grads(both), grads(PLAIN)
     leaves = jax.tree.leaves(PARAMS)
     ones, squares = total(leaves, jnp.abs), total(leaves, jnp.square)
-    np.testing.assert_allclose(metrics["l1"], ones, rtol=1e-6)
-    np.testing.assert_allclose(
-        metrics["elastic_net"], 0.5 * ones + 2 * squares, rtol=1e-6
-    )
+    expected = {
+        "l1": ones,
+        "l1/weighted": 3 * ones,
+        "elastic_net/l1": ones,
+        "elastic_net/l2": squares,
+        "elastic_net/weighted": 0.5 * ones + 2 * squares,
+    }
+    own = {k: x for k, x in found.metrics.items() if k not in plain.metrics}
+    assert set(own) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(own[name], value, rtol=1e-6)
+    weighted = expected["l1/weighted"] + expected["elastic_net/weighted"]
+    np.testing.assert_allclose(found.loss, plain.loss + weighted, rtol=1e-6)
     assert set(both.init().hyperparameters) == {
         "l1/coefficient",
         "elastic_net/l1",
