@@ -168,13 +168,12 @@ def __getattr__(name: str) -> _typing.Any:
 
     So optax is imported with `jaxloss.train`, matplotlib where something is drawn.
     """
+    import importlib
+
     if name in _ON_FIRST_USE:
-        import importlib
-
         return importlib.import_module(f"jaxloss.{name}")
-    from jaxloss import catalogue
-
-    hint = "" if name.startswith("_") else catalogue.hint(name)
+    names = importlib.import_module("jaxloss.catalogue")
+    hint = "" if name.startswith("_") else names.hint(name)
     # With an object, Python would add a guess of its own: `mean` for `mse`.
     raise AttributeError(
         f"module 'jaxloss' has no attribute {name!r}{hint}", name=name, obj=None
