@@ -77,6 +77,16 @@ def written_on_cpu(value: jax.Array, again: Elementwise, *args: jax.Array) -> ja
     )
 
 
+def after_on_cpu(x: jax.Array, other: jax.Array) -> jax.Array:
+    """`x`, which XLA:CPU does not read before `other` is there; NaN where that is NaN.
+
+    A barrier is gone before XLA orders the program.
+    """
+    return lax.platform_dependent(
+        x, other, cpu=lambda x, y: jnp.where(y == y, x, jnp.nan), default=lambda x, _: x
+    )
+
+
 def barrier(x: Arrays) -> Arrays:
     """`cpu_barrier` on every platform: what comes before is computed once, as it is."""
     return lax.optimization_barrier(x)
