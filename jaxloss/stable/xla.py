@@ -83,7 +83,7 @@ def after_on_cpu(x: jax.Array, other: jax.Array) -> jax.Array:
     A barrier is gone before XLA orders the program.
     """
     return lax.platform_dependent(
-        x, other, cpu=lambda x, y: jnp.where(y == y, x, jnp.nan), default=lambda x, _: x
+        x, other, cpu=lambda x, y: jnp.where(jnp.isnan(y), y, x), default=lambda x, _: x
     )
 
 
