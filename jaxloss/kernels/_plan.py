@@ -32,6 +32,8 @@ class _Limits(NamedTuple):
 
 _CPU = _Limits(tokens=256, classes=1024, entries=2**26, factor=2**19)
 _ACCELERATOR = _Limits(tokens=2048, classes=8192, entries=2**28, factor=2**26)
+_LEAN_BLOCKS = 64
+"""About that many blocks of classes in lean."""
 _SMALL = 2**18
 """Entries of logits that need not be cut at all."""
 
@@ -69,6 +71,9 @@ def plan(
     else:
         part = tokens
         width = max(128, min(limits.classes, limits.entries // 4 // tokens))
+        if limits is _ACCELERATOR:
+            # A TPU keeps blocks as small as this on the chip.
+            width = min(width, max(1024, 128 * (classes // _LEAN_BLOCKS // 128)))
         if half and limits is _CPU:
             # A CPU writes a block into an array of bfloat16 by making all of it anew:
             # fewer blocks, then.
