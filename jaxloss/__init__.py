@@ -119,6 +119,12 @@ from jaxloss.losses.regularization import (
     l1 as l1,
     l2 as l2,
 )
+from jaxloss.losses.vision.boxes import (
+    ciou as ciou,
+    diou as diou,
+    giou as giou,
+    iou as iou,
+)
 from jaxloss.losses.vision.segmentation import (
     dice as dice,
     generalized_dice as generalized_dice,

@@ -39,8 +39,12 @@ def law(*needs: str) -> Callable:
 
 
 def applicable(spec: LossSpec) -> list[Callable[[LossSpec], None]]:
-    """The laws whose claims the spec makes."""
-    return [fn for fn, needs in LAWS.items() if all(getattr(spec, n) for n in needs)]
+    """The laws whose claims the spec makes, without those it is exempt from."""
+    return [
+        fn
+        for fn, needs in LAWS.items()
+        if all(getattr(spec, n) for n in needs) and fn.__name__ not in spec.exempt
+    ]
 
 
 # --- what the loss is --------------------------------------------------------------

@@ -103,6 +103,8 @@ class LossSpec:
     and not the one of the examples alone."""
     fill: float = 0.0
     """What masked entries are replaced by: a value inside the domain."""
+    exempt: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Laws that do not apply, by name, each with the reason."""
     bad_calls: tuple[tuple[tuple, dict, type[Exception], str], ...] = ()
     """(arguments, parameters, exception type, regular expression) that must raise."""
 
