@@ -35,6 +35,14 @@ def _distributions(rng: np.random.Generator, arg: Arg) -> np.ndarray:
     return x / np.sum(x, axis=-1, keepdims=True)
 
 
+def _boxes(rng: np.random.Generator, arg: Arg) -> np.ndarray:
+    """Corners, which overlap those of other boxes often."""
+    centre, half = _normal(rng, arg), np.exp(_normal(rng, arg))
+    first = slice(0, 2)
+    ends = centre[..., first] - half[..., first], centre[..., first] + half[..., first]
+    return np.concatenate(ends, axis=-1)
+
+
 DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
     "normal": _normal,
     "ids": lambda rng, arg: rng.integers(0, arg.below, arg.shape),
@@ -48,6 +56,7 @@ DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
     "negative": lambda rng, arg: -np.exp(_normal(rng, arg)),
     "probabilities": lambda rng, arg: rng.uniform(0.05, 0.95, arg.shape),
     "counts": lambda rng, arg: rng.poisson(3, arg.shape),
+    "boxes": _boxes,
     # One distribution per row.
     "distributions": _distributions,
     "log_distributions": lambda rng, arg: np.log(_distributions(rng, arg)),

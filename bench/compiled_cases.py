@@ -74,6 +74,7 @@ LARGE: dict[tuple[int, ...], tuple[int, ...]] = {
     (8, 32, 16): (128, 512, 1024),  # frames, their padding, labels and their padding
     (8, 32): (128, 512),
     (8, 6): (128, 64),
+    (64, 4): (2**23, 4),  # boxes
 }
 
 

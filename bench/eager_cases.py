@@ -95,6 +95,7 @@ BY_DISTRIBUTION = (Arg("normal", ROWS), Arg("distributions", ROWS))
 LOG_ROWS = Arg("log_distributions", ROWS)
 DIVERGENCE = (LOG_ROWS, Arg("distributions", ROWS))
 VECTORS = Arg("normal", WIDE)
+BOXES = Arg("boxes", (64, 4))
 VIEWS = (VECTORS, Arg("views", WIDE[:1], "int32"))
 DISTANCES = Arg("positive", EACH)
 ANSWERS = Arg("negative", EACH)
@@ -312,6 +313,7 @@ ALONE = [
     EagerCase("supervised_contrastive", VIEWS, options=TEMPERATURE),
     EagerCase("batch_hard_triplet", VIEWS),
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
+    *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
     EagerCase("cosine_embedding", (VECTORS, VECTORS, Arg("signs", WIDE[:1]))),
     EagerCase("triplet", (DISTANCES, DISTANCES)),
     *(EagerCase(name, (ANSWERS,) * 4) for name in ("dpo", "ipo")),

@@ -10,6 +10,8 @@ as good as of 1.  Those scales are constants of every derivative: no loss depend
 them.  At a side of the other box, a slope is the mean of those on both sides of it.
 """
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss.stable import xla
+from jaxloss.stable.scalars import safe_divide
 
 
 class Parts(NamedTuple):
@@ -47,21 +50,32 @@ class Around(NamedTuple):
     """1, or 0 where it is a point."""
 
 
+class Ends(NamedTuple):
+    """Where boxes begin and end along an axis; none ends before it begins."""
+
+    start: jax.Array
+    end: jax.Array
+
+
+def ends(boxes: jax.Array) -> tuple[Ends, Ends]:
+    """Along x and along y.  Corner by corner: a sum over them would be a kernel."""
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return Ends(x1, jnp.where(x2 < x1, x1, x2)), Ends(y1, jnp.where(y2 < y1, y1, y2))
+
+
+def differ(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+    """Whether any corner does."""
+    by_corner = [boxes[..., i] != targets[..., i] for i in range(4)]
+    return functools.reduce(operator.or_, by_corner)
+
+
 def parts(
     boxes: jax.Array, targets: jax.Array
 ) -> tuple[tuple[Parts, Parts], tuple[Around, Around]]:
     """The two boxes along x and along y; NaN where a coordinate is not finite."""
-    finite = jnp.all(jnp.isfinite(boxes) & jnp.isfinite(targets), axis=-1)
-    ends = (*corners(boxes), *corners(targets))
-    found = [_along(*(end[..., i] for end in ends), finite) for i in range(2)]
-    (x, around_x), (y, around_y) = found
+    pairs = [*zip(ends(boxes), ends(targets), strict=True)]
+    (x, around_x), (y, around_y) = (_along(*pair) for pair in pairs)
     return (x, y), (around_x, around_y)
-
-
-def corners(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where boxes begin and end, x and y; none ends before it begins."""
-    start, end = jnp.split(boxes, 2, axis=-1)
-    return start, jnp.where(end < start, start, end)
 
 
 def reciprocal(length: jax.Array) -> jax.Array:
@@ -71,29 +85,25 @@ def reciprocal(length: jax.Array) -> jax.Array:
     return jnp.where(some, 1 / jnp.where(some, length, 1), 0)
 
 
-def _along(
-    start: jax.Array,
-    end: jax.Array,
-    their_start: jax.Array,
-    their_end: jax.Array,
-    finite: jax.Array,
-) -> tuple[Parts, Around]:
+def _along(ours: Ends, theirs: Ends) -> tuple[Parts, Around]:
+    start, end, their_start, their_end = *ours, *theirs
     last, first = jnp.maximum(end, their_end), jnp.minimum(start, their_start)
     scale = reciprocal(last - first)
+    finite = (jnp.abs(last) < jnp.inf) & (jnp.abs(first) < jnp.inf)
     scale = scale + xla.nan_unless(finite, scale)
     starts, ends = scale * (their_start - start), scale * (end - their_end)
     overlap = jnp.minimum(end, their_end) - jnp.maximum(start, their_start)
     overlap = scale * overlap
-    ours = jnp.maximum(starts, 0) + jnp.maximum(ends, 0)
-    theirs = jnp.maximum(-starts, 0) + jnp.maximum(-ends, 0)
+    only_ours = jnp.maximum(starts, 0) + jnp.maximum(ends, 0)
+    only_theirs = jnp.maximum(-starts, 0) + jnp.maximum(-ends, 0)
     meet = overlap > 0
     found = Parts(
         jnp.maximum(overlap, 0),
-        jnp.where(meet, ours, scale * (end - start)),
-        jnp.where(meet, theirs, scale * (their_end - their_start)),
+        jnp.where(meet, only_ours, scale * (end - start)),
+        jnp.where(meet, only_theirs, scale * (their_end - their_start)),
     )
     gap = jnp.maximum(-overlap, 0)
-    return found, Around(ours, theirs, gap, scale * (last - first))
+    return found, Around(only_ours, only_theirs, gap, scale * (last - first))
 
 
 def uncovered(x: Parts, y: Parts, around_x: Around, around_y: Around) -> jax.Array:
@@ -145,22 +155,22 @@ def _areas(x: Parts, y: Parts) -> tuple[jax.Array, jax.Array]:
 # --- where boxes are, and of which form ----------------------------------------------
 
 
-def centres_and_sides(
-    boxes: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """From centre to centre, and the sides of the enclosing box; x and y along the last
-    axis, relative to the longer side."""
-    (start, end), (their_start, their_end) = corners(boxes), corners(targets)
-    sides = jnp.maximum(end, their_end) - jnp.minimum(start, their_start)
-    scale = reciprocal(jnp.max(sides, axis=-1, keepdims=True))
-    steps = 0.5 * (scale * (start - their_start) + scale * (end - their_end))
-    return steps, scale * sides
+def centre_distance(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+    """The squared distance of the centres over the squared diagonal around both."""
+    steps, sides = [], []
+    for ours, theirs in zip(ends(boxes), ends(targets), strict=True):
+        first = jnp.minimum(ours.start, theirs.start)
+        sides.append(jnp.maximum(ours.end, theirs.end) - first)
+        steps.append((ours.start - theirs.start, ours.end - theirs.end))
+    scale = reciprocal(jnp.maximum(*sides))
+    x, y = (0.5 * (scale * start + scale * end) for start, end in steps)
+    width, height = (scale * side for side in sides)
+    return safe_divide(x * x + y * y, width * width + height * height)
 
 
 def direction(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Width and height, relative to the larger one."""
-    start, end = corners(boxes)
-    scale = reciprocal(jnp.max(end - start, axis=-1, keepdims=True))
+    width, height = (end - start for start, end in ends(boxes))
+    scale = reciprocal(jnp.maximum(width, height))
     # Or the sides of identical boxes differ by the rounding error of one of them.
-    sides = xla.no_fma(scale * (end - start))
-    return sides[..., 0], sides[..., 1]
+    return xla.no_fma(scale * width), xla.no_fma(scale * height)

@@ -122,7 +122,7 @@ def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
     whole = around[0].whole * around[1].whole
     flat = whole == 0
     penalty = _corners.uncovered(*both, *around) / jnp.where(flat, 1, whole)
-    apart = flat & jnp.any(boxes != targets, axis=-1)
+    apart = flat & _corners.differ(boxes, targets)
     return _missed(boxes, targets) + jnp.where(apart, 1, penalty)
 
 
@@ -176,7 +176,7 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       Array([0.96825397, 1.5294118 ], dtype=float32)
     """
     boxes, targets = _boxes("diou", boxes, targets)
-    return _missed(boxes, targets) + _between_centres(boxes, targets)
+    return _missed(boxes, targets) + _corners.centre_distance(boxes, targets)
 
 
 @_jit.kernel()
@@ -233,7 +233,7 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
     share = _missed(boxes, targets)
     aspect = jnp.square((2 / math.pi) * _between_angles(boxes, targets))
     alpha = lax.stop_gradient(stable.safe_divide(aspect, share + aspect))
-    return share + _between_centres(boxes, targets) + alpha * aspect
+    return share + _corners.centre_distance(boxes, targets) + alpha * aspect
 
 
 def _boxes(
@@ -252,16 +252,8 @@ def _missed(boxes: jax.Array, targets: jax.Array) -> jax.Array:
     """`1 - IoU`; 1 for two boxes of no area that are not the same."""
     (x, y), _ = _corners.parts(boxes, targets)
     area = jnp.maximum(x.size * y.size, x.their_size * y.their_size)
-    apart = (area == 0) & jnp.any(boxes != targets, axis=-1)
+    apart = (area == 0) & _corners.differ(boxes, targets)
     return jnp.where(apart, 1, _corners.missed_share(x, y))
-
-
-def _between_centres(boxes: jax.Array, targets: jax.Array) -> jax.Array:
-    """The squared distance of the centres over the squared diagonal around both."""
-    steps, sides = _corners.centres_and_sides(boxes, targets)
-    return stable.safe_divide(
-        jnp.sum(jnp.square(steps), axis=-1), jnp.sum(jnp.square(sides), axis=-1)
-    )
 
 
 def _between_angles(boxes: jax.Array, targets: jax.Array) -> jax.Array:
