@@ -73,8 +73,10 @@ def parts(
     boxes: jax.Array, targets: jax.Array
 ) -> tuple[tuple[Parts, Parts], tuple[Around, Around]]:
     """The two boxes along x and along y; NaN where a coordinate is not finite."""
+    corners = [b[..., i] for b in (boxes, targets) for i in range(4)]
+    finite = functools.reduce(operator.and_, (jnp.abs(c) < jnp.inf for c in corners))
     pairs = [*zip(ends(boxes), ends(targets), strict=True)]
-    (x, around_x), (y, around_y) = (_along(*pair) for pair in pairs)
+    (x, around_x), (y, around_y) = (_along(*pair, finite) for pair in pairs)
     return (x, y), (around_x, around_y)
 
 
@@ -85,11 +87,10 @@ def reciprocal(length: jax.Array) -> jax.Array:
     return jnp.where(some, 1 / jnp.where(some, length, 1), 0)
 
 
-def _along(ours: Ends, theirs: Ends) -> tuple[Parts, Around]:
+def _along(ours: Ends, theirs: Ends, finite: jax.Array) -> tuple[Parts, Around]:
     start, end, their_start, their_end = *ours, *theirs
     last, first = jnp.maximum(end, their_end), jnp.minimum(start, their_start)
     scale = reciprocal(last - first)
-    finite = (jnp.abs(last) < jnp.inf) & (jnp.abs(first) < jnp.inf)
     scale = scale + xla.nan_unless(finite, scale)
     starts, ends = scale * (their_start - start), scale * (end - their_end)
     overlap = jnp.minimum(end, their_end) - jnp.maximum(start, their_start)
