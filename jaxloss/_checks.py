@@ -123,10 +123,8 @@ def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ..
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not _is_real(x):
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected booleans, integers "
-                "or floating-point numbers."
-            )
+            expected = "booleans, integers or floating-point numbers"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(x.astype(like.dtype) for x in converted.values())
 
 
@@ -154,10 +152,20 @@ def same_shape(loss: str, **arrays: jax.Array) -> None:
     (first, x), *rest = arrays.items()
     for name, y in rest:
         if y.shape != x.shape:
-            raise ValueError(
-                f"{loss}: `{name}` has shape {y.shape} but `{first}` has shape "
-                f"{x.shape}; expected equal shapes (nothing is broadcast)."
-            )
+            has = f"shape {y.shape} but `{first}` has shape {x.shape}"
+            remedy = _squeezed(**{first: x, name: y})
+            fail(loss, name, has, f"equal shapes (nothing is broadcast){remedy}")
+
+
+def _squeezed(**arrays: jax.Array) -> str:
+    """What makes two shapes equal, where that is certain."""
+    (first, x), (second, y) = arrays.items()
+    if x.shape == (*y.shape, 1):
+        return f"; use `{first}[..., 0]`"
+    if y.shape == (*x.shape, 1):
+        return f"; use `{second}[..., 0]`"
+    per_class = second == "weights" and y.ndim == 1
+    return "; of one weight per class use `weights[labels]`" if per_class else ""
 
 
 def has_shape(loss: str, shape: tuple[int, ...], why: str, **arrays: jax.Array) -> None:
@@ -180,7 +188,7 @@ def at_least_1d(loss: str, **arrays: jax.Array) -> None:
 
 
 @functools.cache
-def _bounds(interval: str) -> tuple[float, float, bool, bool]:
+def bounds(interval: str) -> tuple[float, float, bool, bool]:
     """The ends of, e.g., `"(0, 1]"`, and whether they belong to it."""
     low, high = map(float, interval[1:-1].split(","))
     return low, high, interval[0] == "[", interval[-1] == "]"
@@ -192,7 +200,7 @@ def in_interval(loss: str, interval: str, **values: ArrayLike) -> None:
     JAX arrays and tracers pass unchecked, so a hyperparameter can still be swept,
     scheduled or differentiated.
     """
-    low, high, has_low, has_high = _bounds(interval)
+    low, high, has_low, has_high = bounds(interval)
     for name, value in values.items():
         if isinstance(value, jax.Array):
             continue
@@ -257,7 +265,8 @@ def class_ids(loss: str, **labels: ArrayLike) -> jax.Array:
     ((name, given),) = labels.items()
     x = array(loss, name, given)
     if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected integer ids.")
+        remedy = f"; use `{name}.astype(int)`" if _is_real(x) else ""
+        wrong_kind(loss, name, f"dtype {x.dtype}", f"integer ids{remedy}")
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)
 
 
@@ -314,14 +323,27 @@ def class_labels(
         return x.astype(jnp.int32) if x.dtype.itemsize < 4 else x
     if floats and x.shape == like.shape:
         return x.astype(like.dtype)
-    refuse = fail if integer or floats else wrong_kind
+    wrong_dtype = x.shape in (examples, like.shape) or not (integer or floats)
+    refuse = wrong_kind if wrong_dtype else fail
     return refuse(
         loss,
         "labels",
         f"dtype {x.dtype} and shape {x.shape}",
         f"integer class ids of shape {examples}, or a floating-point distribution of "
-        f"the shape of `{name}`, {like.shape}",
+        f"the shape of `{name}`, {like.shape}{_label_remedy(x, like, examples)}",
     )
+
+
+def _label_remedy(x: jax.Array, like: jax.Array, examples: tuple[int, ...]) -> str:
+    """What makes labels of these, where that is certain."""
+    if x.shape in (examples, like.shape):
+        dtype = "int" if x.shape == examples else f"jnp.{like.dtype}"
+        return f"; use `labels.astype({dtype})`" if _is_real(x) else ""
+    if x.shape == (*examples, 1):
+        return "; use `labels[..., 0]`"
+    without = [like.shape[:a] + like.shape[a + 1 :] for a in range(like.ndim)]
+    fits = without.count(x.shape) == 1
+    return f"; `labels` fits `axis={without.index(x.shape)}`" if fits else ""
 
 
 def one_of(loss: str, choices: Iterable[str | None], **value: str | None) -> None:
@@ -440,10 +462,9 @@ def _floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a floating-point "
-                "array."
-            )
+            remedy = f"; use `{name}.astype(jnp.float32)`" if _is_real(x) else ""
+            expected = f"a floating-point array{remedy}"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(converted.values())
 
 

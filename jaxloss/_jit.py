@@ -86,6 +86,7 @@ def kernel(
                 vars(error).pop("__notes__", None)
                 raise
 
+        vars(call)["intervals"] = intervals  # for `testing.validate`
         return call
 
     return attach
