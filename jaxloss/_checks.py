@@ -172,10 +172,8 @@ def has_shape(loss: str, shape: tuple[int, ...], why: str, **arrays: jax.Array) 
     """Raises `ValueError` unless each array has exactly `shape`; `why` explains it."""
     for name, x in arrays.items():
         if x.shape != shape:
-            raise ValueError(
-                f"{loss}: `{name}` has shape {x.shape}; expected {shape}, {why} "
-                "(nothing is broadcast)."
-            )
+            expected = f"{shape}, {why} (nothing is broadcast)"
+            fail(loss, name, f"shape {x.shape}", expected)
 
 
 def at_least_1d(loss: str, **arrays: jax.Array) -> None:
@@ -222,7 +220,7 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     ((name, given),) = value.items()
     x = array(loss, name, given)
     if not _is_real(x) or x.dtype == bool:
-        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected a number.")
+        wrong_kind(loss, name, f"dtype {x.dtype}", "a number")
     x = x.astype(like.dtype)
     if x.ndim == 0:
         return x
@@ -230,10 +228,8 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     if trailing is None or any(
         n not in (1, m) for n, m in zip(x.shape, trailing, strict=True)
     ):
-        raise ValueError(
-            f"{loss}: `{name}` has shape {x.shape}; expected a scalar or a shape that "
-            f"broadcasts to {like.shape}."
-        )
+        expected = f"a scalar or a shape that broadcasts to {like.shape}"
+        fail(loss, name, f"shape {x.shape}", expected)
     return jnp.broadcast_to(
         x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape
     )
@@ -250,10 +246,8 @@ def boolean(
     more = " (use `weights=` for numbers)" if weighted else ""
     for name, x in converted.items():
         if x.dtype != bool:
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a boolean mask, such "
-                f"as `{name} != 0`{more}."
-            )
+            expected = f"a boolean mask, such as `{name} != 0`{more}"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(converted.values())
 
 
@@ -275,10 +269,8 @@ def signs(loss: str, like: jax.Array, **labels: ArrayLike) -> jax.Array:
     ((name, given),) = labels.items()
     x = array(loss, name, given)
     if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.unsignedinteger):
-        raise TypeError(
-            f"{loss}: `{name}` has dtype {x.dtype}; expected -1 and +1, which are "
-            "`2 * y - 1` of integers y = 0 and 1."
-        )
+        expected = "-1 and +1, which are `2 * y - 1` of integers y = 0 and 1"
+        wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return real(loss, like, **{name: x})[0]
 
 
