@@ -84,13 +84,6 @@ class TestNumerics:
                 not np.isfinite(wrong).all()
             ), row
 
-    def test_the_errors_are_those_of_the_readme(self):
-        """One table, on two pages."""
-        head = "| | value | gradient | second derivative |"
-        text, readme = printed("numerics")[0], (DOCS.parent / "README.md").read_text()
-        tables = [x[x.index(head) :].split("\n\n")[0] for x in (text, readme)]
-        assert tables[0] == tables[1]
-
 
 def example(name, path, **sizes):
     """What an example has made, in other sizes, as if it were the file at `path`."""
