@@ -51,11 +51,12 @@ def test_the_quick_start_prints_what_it_says():
         np.testing.assert_allclose(found, expected, 1e-6)
 
 
-def test_errors_are_quoted():
+@pytest.mark.parametrize(("page", "count"), [("quick-start", 2), ("which-loss", 1)])
+def test_errors_are_quoted(page, count):
     """The messages in the comments are those that are raised."""
-    text, lines = printed("quick-start")
+    text, lines = printed(page)
     raised = [line for line in lines if "expected" in line]
-    assert len(raised) == 2
+    assert len(raised) == count
     for message in raised:
         assert message in text.replace("\n# ", " ")
 

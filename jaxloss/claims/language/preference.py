@@ -302,8 +302,8 @@ class OfGroup(LossSpec):
 def group_of_answers(rng, shape):
     """Three answers of two tokens, some clipped either way, some masked."""
     size = (*shape, 3, 2)
-    old = -2 - np.abs(rng.normal(size=size))
-    new = old + 0.4 * rng.normal(size=size)
+    old = -0.25 - np.abs(rng.normal(size=size))
+    new = np.minimum(old + 0.4 * rng.normal(size=size), 0.0)
     return new, old, rng.normal(size=(*shape, 3)), rng.random(size) < 0.8
 
 
