@@ -437,7 +437,7 @@ MISTAKES = [
     (
         "range: [0, inf)",
         "range: positive",
-        "'positive' is no interval such as [0, inf)",
+        "'positive' is not an interval such as [0, inf)",
     ),
     ("convex: yes", "convex: mostly", "`convex: mostly`, neither yes, no, nor for a"),
     ("convex: yes", "convex: for gamma > 1", "no condition on its hyperparameters"),
@@ -463,12 +463,12 @@ def test_a_field_that_is_missing_or_wrong_is_named(subtests, monkeypatch):
 def test_an_unknown_name_gets_the_nearest_one():
     """A function that is no loss is none of the catalogue's."""
     assert catalogue.entry("huber") == ENTRIES["huber"]
-    with pytest.raises(ValueError, match=r"no loss is 'hubr' \(did you mean 'huber'"):
+    with pytest.raises(ValueError, match=r"no loss 'hubr' \(did you mean 'huber'"):
         catalogue.entry("hubr")
     with pytest.raises(ValueError, match=r"'focal' \(did you mean 'sigmoid_focal' or"):
         catalogue.entry("focal")
     for almost in ("Huber", "jaxloss.huber"):
         with pytest.raises(ValueError, match=r"\(did you mean 'huber'\?\)"):
             catalogue.entry(almost)
-    with pytest.raises(ValueError, match="no loss is 'smooth_labels'"):
+    with pytest.raises(ValueError, match="no loss 'smooth_labels'"):
         catalogue.entry("smooth_labels")

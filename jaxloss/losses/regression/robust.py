@@ -83,8 +83,8 @@ def smooth_l1(
         of the losses.
 
     Returns:
-      Per-element losses >= 0 of the same shape, in units of the residual.  It is `huber`
-      with `delta=beta`, divided by `beta`.
+      Per-element losses >= 0 of the same shape, in units of the residual.  Each is
+      `huber` with `delta=beta`, divided by `beta`.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
