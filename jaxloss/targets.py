@@ -119,7 +119,7 @@ def smooth_binary_labels(
 
 @_jit.kernel("num_classes", ids="labels")
 def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
-    r"""K - 1 binary labels of an ordered class: is it above class k?
+    r"""K - 1 binary labels of an ordered class: whether it is above class k.
 
     .. math:: l_k = 1[y > k], \qquad k = 0, \dots, K - 2
 
