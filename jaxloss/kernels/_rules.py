@@ -171,7 +171,7 @@ def _total_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     )
     for slope, move in zip(slopes, moving, strict=False):
         if slope is not None:
-            # Not `vdot`, which flattens, and so collects what is cut over devices.
+            # Not `vdot`, which flattens, and so gathers sharded arrays.
             tangent += jnp.sum(slope.astype(head.wide) * move.astype(head.wide))
     if any(map(_moves, (moving.soft_cap, moving.temperature))):
         of_scales = lambda cap, t: weighted(

@@ -196,7 +196,7 @@ def linear_token_log_probs(
       >>> kernels.linear_token_log_probs(hidden, kernel, jnp.array([[0, 2]]))
       Array([[-0.23954476, -1.0986123 ]], dtype=float32)
     """
-    # Whatever the dtype, the gradient of this is added up in float32.
+    # Whatever the dtype, the gradient of this is summed in float32.
     options = _arguments.Options(kernel_layout, "lean", block, implementation)
     options = options._replace(cut=_arguments.classes_are_cut(kernel, kernel_layout))
     log_probs = sharding.automatic(_log_probs)

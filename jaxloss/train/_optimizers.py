@@ -38,8 +38,8 @@ def extra_arguments(
     """
     loss = differentiable(evaluate)
 
-    # A line search hands all keywords it does not know itself on to `value_fn`, and
-    # raises unless that takes them.
+    # A line search passes all keywords that it does not know to `value_fn`, and raises
+    # an error if that does not accept them.
     def value_fn(
         params: Params,
         grad_fn: Any = None,

@@ -299,7 +299,7 @@ def _minus(a: jax.Array, b: jax.Array, squares: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _surplus(p: jax.Array, y: jax.Array) -> jax.Array:
-    """`p sum(y) - y`, of which neither p nor y nearly 1 hides the other's digits."""
+    """`p sum(y) - y`, accurate even if p or y is nearly 1."""
     return p * _others(y) - y * _others(p)
 
 
@@ -314,8 +314,8 @@ def _(primals, tangents):
 def _excess(x: jax.Array, power: int) -> jax.Array:
     """`x / power - tau` with the tau for which `sum(max(0, .) ** power)` is 1.
 
-    The largest entry has all but the mass of the others, which is added up by itself:
-    so small probabilities have their digits, and so has 1 - p of a large one.
+    The largest entry has all mass but that of the others, which is summed separately:
+    so small probabilities are accurate, and so is 1 - p of a large one.
     """
     d, error = stable.difference(x, jnp.max(x, axis=-1, keepdims=True))
     d, error = d / power, error / power
@@ -346,7 +346,7 @@ def _(power, primals, tangents):
 
 
 def _threshold(d: jax.Array, power: int) -> jax.Array:
-    """The threshold of rows with maximum 0, of which the part below -1 is cut off.
+    """The threshold of rows with maximum 0, whose part below -1 is cut off.
 
     Sorted, the classes above it come first: for each number of them it would be the
     root of a polynomial of degree `power`, and it is so for the largest number for
@@ -382,7 +382,7 @@ def _largest(x: jax.Array) -> jax.Array:
 
 
 def _others(w: jax.Array) -> jax.Array:
-    """`sum(w) - w` for w >= 0, added up without the largest."""
+    """`sum(w) - w` for w >= 0, summed without the largest."""
     top = _largest(w)
     rest = jnp.sum(jnp.where(top, 0, w), axis=-1, keepdims=True)
     lead = jnp.max(w, axis=-1, keepdims=True) - w

@@ -263,10 +263,10 @@ def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`q ** gamma * nll`, of one probability seen three ways: p = 1 - q = exp(-nll).
+    """`q ** gamma * nll`, of three forms of one probability: p = 1 - q = exp(-nll).
 
-    Each is accurate where the others are not, and none is computed from another.  The
-    derivative is the one along the curve, carried by the tangent of `nll` alone.
+    Each form is accurate where the others are not, and none is computed from another.
+    The derivative is that along the curve, with the tangent of `nll` alone.
     """
     return _power(p, q, gamma) * nll
 

@@ -154,7 +154,7 @@ def _(primals, tangents):
     (x,) = primals
     _, moving = jax.jvp(stable.softmax, primals, tangents)
     # The largest class moves by minus the sum of all others, which may be much smaller
-    # than one of them: what passes a threshold is added up on the side without it.
+    # than one of them: what passes a threshold is summed on the side without it.
     largest = jnp.argmax(x, axis=-1, keepdims=True)
     without = _columns(x, largest)[..., :-1] < largest
     passing = jnp.where(without, _up_to(moving), -_beyond(moving))
