@@ -50,7 +50,7 @@ ACTIVATIONS = {
     "none": "a real number, as the last layer gives it",
     "none (logits)": "scores of any size, without sigmoid or softmax",
     "none (logarithms)": "the logarithm of a positive number, without an exponential",
-    "none (embeddings)": "vectors of any length, not normalised",
+    "none (embeddings)": "vectors of any length, normalised or not",
     "none (distances)": "distances of embeddings: `stable.norm(first - second)`",
     "none (parameters)": "a pytree of parameters, not an output",
     "log-softmax": "log-probabilities, at most 0",
