@@ -41,15 +41,15 @@ def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
             f"{_what_is_inside(name, x)}."
         ) from error
     except OverflowError:
-        has = "an integer of more bits than JAX has for one"
+        has = "an integer that is too large for JAX"
         fail(loss, name, has, "smaller integers, or ids in a NumPy array of 64 bits")
 
 
 def wide_integers(x: Any) -> np.ndarray | None:
     """`x` in NumPy, if some of its integers need the 64 bits that are off in JAX.
 
-    JAX keeps the lower 32 of them without a word: 2^32 + 1 becomes 1.  Of a tracer they
-    are lost already.
+    JAX silently keeps the lower 32 of them: 2^32 + 1 becomes 1.  In a tracer they are
+    lost already.
     """
     if isinstance(x, float) or (isinstance(x, int) and -(2**31) <= x < 2**31):
         return None
@@ -74,14 +74,13 @@ def refuse_wide(loss: str, name: str, wide: np.ndarray) -> NoReturn:
         loss,
         name,
         f"the {wide.dtype} number {largest}, of which JAX would keep 32 bits",
-        "smaller integers or floating-point numbers; of ids only equality counts, so "
-        "np.unique(ids, return_inverse=True)[1] serves as well (or turn "
-        "jax_enable_x64 on)",
+        "smaller integers or floating-point numbers; if they are ids, renumber them "
+        "with np.unique(ids, return_inverse=True)[1] (or turn jax_enable_x64 on)",
     )
 
 
 def no_wide_integers(loss: str, **tree: Any) -> None:
-    """Raises `ValueError` at a leaf of data that a program of ours would cut short."""
+    """Raises `ValueError` at a leaf of data that JAX would cut to 32 bits."""
     ((name, given),) = tree.items()
     for path, x in jax.tree_util.tree_leaves_with_path(given):
         wide = wide_integers(x)
@@ -90,7 +89,7 @@ def no_wide_integers(loss: str, **tree: Any) -> None:
 
 
 def _what_is_inside(name: str, x: object) -> str:
-    """How to get the array out of a box that libraries for networks put around it."""
+    """How to get the array out of the box that network libraries put around it."""
     if callable(getattr(x, "unbox", None)):  # flax.linen.Partitioned and its kind
         return f", such as `{name}.unbox()`"
     return f", such as `{name}.array`" if hasattr(x, "array") else ""  # of Haliax

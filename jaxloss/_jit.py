@@ -1,16 +1,17 @@
-"""One compiled call: how a function of arrays becomes a program of its own.
+"""One compiled call: makes a compiled program of a function of arrays.
 
     @_jit.kernel("axis", delta="(0, inf)")
     def loss(predictions, targets, *, axis=-1, delta=1.0): ...
 
-The body is traced once for each shape and type of its arrays, and checks them then: a
-second call costs no check.  What shapes and types do not tell is looked at in each
-call, in Python alone, before the program runs: whether numbers lie in their intervals,
-NumPy's integers in 32 bits, and what lists and NumPy's scalars are.  A number is an
-argument of the program, not a constant in it, so a new value compiles nothing.
+The body is traced once for each shape and type of its arrays, and checks them then, so
+a second call has no cost of checks.  What shapes and types do not show is checked in
+each call, in Python, before the program runs: whether numbers lie in their intervals
+and NumPy's integers fit into 32 bits; lists and NumPy's scalars are converted.  A
+number is an argument of the program, not a constant in it, so a new value compiles
+nothing.
 
-Not inlined: where a caller's `jit` traces a loss, it finds one equation, named after
-the loss, in the compiled program and in profiles too.
+The program is not inlined: where a caller's `jit` traces a loss, it gets one equation
+with the name of the loss, which is also seen in the compiled program and in profiles.
 """
 
 import functools
@@ -56,14 +57,14 @@ def kernel(
 
     Args:
       *static: Arguments that are part of the program: axes, sizes, flags, functions.
-      ids: The argument of class or group ids.  Of 64 bits, where JAX has 32, they get
-        other numbers, which are equal to each other and to classes where the ids were.
+      ids: The argument of class or group ids.  Ids of 64 bits, where JAX has 32, are
+        renumbered: they stay equal to each other and to classes as they were.
       trees: Arguments that are pytrees of arrays.
-      left_out: Hyperparameters that the body gets as None where they are this Python
-        number: a part times 0 would still cost its gradient.
+      left_out: Hyperparameters that the body gets as None if they are this Python
+        number: a part times 0 would still compute its gradient.
       explicit: Whether the body sees how its arguments are sharded on a mesh with
         explicit axes, and so calls `stable.sharding.automatic` itself.
-      **intervals: Where a hyperparameter must lie, as `delta="(0, inf)"`.
+      **intervals: The interval of a hyperparameter, as `delta="(0, inf)"`.
     """
 
     def attach(fn: Callable[Given, Result]) -> Callable[Given, Result]:

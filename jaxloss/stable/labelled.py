@@ -1,13 +1,13 @@
-"""Rows of logits against their labels: what the cross entropies are made of.
+"""Rows of logits and their labels: the primitives of the cross entropies.
 
-With m the largest logit, a row whose label has the logit x_y costs (m - x_y) + log(own
-+ rest), of own = exp(x_y - m) and rest = sum_j exp(x_j - m) over the *other* classes.
-No term is negative, and where the label is the largest, own is 1 and the rest, added up
-without it, keeps its digits.
+With m the largest logit, a row whose label has the logit x_y has the loss (m - x_y) +
+log(own + rest), where own = exp(x_y - m) and rest = sum_j exp(x_j - m) over the *other*
+classes.  No term is negative.  If the label is the largest, own is 1, and the rest,
+which is summed without it, keeps its digits.
 
-The value alone comes of two sums that XLA:CPU computes on the way through the logits,
-in no memory.  Together with the gradient the exponentials are computed once, and
-written where the gradient will be: half of the work.  Both values are within the bound.
+The value alone needs two sums, which XLA:CPU computes in one pass through the logits,
+without memory.  With the gradient, the exponentials are computed once and written where
+the gradient will be, which is half of the work.  Both values are within the bound.
 """
 
 import functools
@@ -30,7 +30,7 @@ from jaxloss.stable.scalars import difference, exp_difference, log1p
 
 
 class _Row(NamedTuple):
-    """A row of logits as its label sees it; one of each per row."""
+    """A row of logits relative to its label; one of each per row."""
 
     ids: jax.Array
     """The id of the label, 0 where it is no class."""
@@ -40,7 +40,7 @@ class _Row(NamedTuple):
     below: jax.Array
     """`largest - label`, as rounded."""
     error: jax.Array
-    """What rounding took from that."""
+    """The rounding error of that."""
     own: jax.Array
     """`exp(label - largest)`."""
     rest: jax.Array
@@ -63,7 +63,7 @@ class _Row(NamedTuple):
         return nll + xla.nan_unless(self.valid, nll)
 
     def logsumexp(self) -> jax.Array:
-        """To an eps of itself or of 1; 0 of a row without classes."""
+        """Up to an eps of itself or of 1; 0 for a row without classes."""
         return jnp.where(self.largest == -jnp.inf, 0, self.largest + self.excess())
 
     def squared_logsumexp(self) -> jax.Array:
@@ -185,9 +185,9 @@ def has_class(x: jax.Array, ids: jax.Array) -> jax.Array:
 def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)[id]` along the last axis: 4 ulp (derivatives 5, 8).
 
-    By log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  A row of
-    -inf gives 0, an id outside the classes NaN; so is the gradient, unless it is
-    multiplied by 0.
+    Computed by log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  A
+    row of -inf gives 0, and an id that is not a class gives NaN; so does the gradient,
+    unless it is multiplied by 0.
     """
     return _row_by_sums(x, ids).nll()
 
@@ -228,9 +228,9 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def softmax_nll_and_z(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`softmax_nll`, and the square of the logsumexp: NaN where that is, 0 of -inf.
+    """`softmax_nll`, and the square of the logsumexp: NaN where that is, 0 for -inf.
 
-    Of one row of sums and, with the gradient, one array of exponentials.
+    Both use one row of sums and, with the gradient, one array of exponentials.
     """
     row = _row_by_sums(x, ids)
     return row.nll(), row.squared_logsumexp()
@@ -283,8 +283,8 @@ def softmax_nll_and_probability(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`softmax_nll`, the softmax p at the label, and 1 - p: 4 ulp each.
 
-    Of one row of sums.  `exp(-nll)` is off by as many ulp as the loss is large.  Where
-    an id is no class, p is that of class 0.
+    All use one row of sums.  `exp(-nll)` would have an error of as many ulp as the loss
+    is large.  Where an id is not a class, p is that of class 0.
     """
     row = _row_by_sums(x, ids)
     nll = row.nll()
@@ -333,8 +333,8 @@ def _(primals, tangents):
 def softmax_spread(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)`, its mean over the classes that have a probability: 4 ulp.
 
-    The ids have no part in it but to share their sums with `softmax_nll`, and its NaN.
-    0 for a row of -inf.
+    The ids are there only to share their sums with `softmax_nll`, and its NaN.  0 for a
+    row of -inf.
     """
     row = _row_by_sums(x, ids)
     return row.spread(_mean_below(x, row.largest, _count_finite(x)))
@@ -403,8 +403,8 @@ def _mean_below(x: jax.Array, largest: jax.Array, count: jax.Array) -> jax.Array
 def softmax_cross_entropy(x: jax.Array, w: jax.Array) -> jax.Array:
     """`-sum(w log_softmax(x))` along the last axis: 4 ulp (derivatives 5, 8).
 
-    A class of weight 0 costs nothing, even at a logit of -inf, another one there +inf;
-    a row of -inf costs 0.
+    A class of weight 0 costs nothing, even at a logit of -inf; any other weight there
+    costs +inf.  A row of -inf costs 0.
     """
     top, dead, _, rest = _against_largest(x)
     nothing = w == 0
@@ -452,10 +452,10 @@ def _sum_but_one(v: jax.Array, largest: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _cross_entropy_dx(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, of which no part cancels.
+    """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, in which nothing cancels.
 
-    So neither p nor w nearly 1 loses the digits of the other one, and a one-hot w gives
-    what an id gives.
+    So if p or w is nearly 1, the digits of the other one are kept, and a one-hot w
+    gives the same as an id.
     """
     _, dead, e, rest = _against_largest(x)
     largest = jnp.max(w, axis=-1, keepdims=True)

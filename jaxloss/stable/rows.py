@@ -1,8 +1,8 @@
-"""Rows of logits: logsumexp, softmax, and what follows from them.
+"""Rows of logits: logsumexp, softmax and their relatives.
 
 With m the largest logit, everything follows from d_j = x_j - m and from the sum over
-the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up without the
-1, so that it keeps its digits when the largest class has all the mass.
+the classes *other* than the largest: rest = sum_j exp(d_j) - 1, summed without the 1,
+so that it keeps its digits if the largest class has all the mass.
 """
 
 import functools
@@ -23,8 +23,10 @@ def _row(x: jax.Array) -> tuple[jax.Array, ...]:
     d, error = difference(x, finite)
     summed, e = exponentials(x, finite)
     ties = x == finite
-    count = jnp.sum(ties, axis=-1, keepdims=True, dtype=x.dtype)
     rest = jnp.sum(jnp.where(ties, 0, summed), axis=-1, keepdims=True)
+    # XLA:CPU writes out what it adds up: the ties after the exponentials, not beside.
+    is_largest = x == xla.after_on_cpu(finite, rest)
+    count = jnp.sum(is_largest, axis=-1, keepdims=True, dtype=x.dtype)
     return largest, ties, d, error, e, rest + jnp.where(dead, 0, count - 1)
 
 
@@ -110,8 +112,8 @@ def logsumexp(
 ) -> jax.Array:
     """`log(sum(exp(x)))` over the entries that `where` keeps: 2 ulp (derivatives 4, 8).
 
-    A -inf entry and a masked one add nothing and have gradient 0; if all are so, the
-    value is -inf and the gradient 0.
+    -inf entries and masked ones add nothing and have gradient 0.  If there are no
+    others, the value is -inf and the gradient 0.
     """
     return _logsumexp(_masked(x, axis, where))
 
@@ -119,7 +121,7 @@ def logsumexp(
 def log_softmax(
     x: jax.Array, axis: int = -1, where: jax.Array | None = None
 ) -> jax.Array:
-    """`x - logsumexp(x)`: 4 ulp (derivatives 4, 8), for the dominant class too.
+    """`x - logsumexp(x)`: 4 ulp (derivatives 4, 8), also for the dominant class.
 
     A masked entry has value -inf and gradient 0; in a row without any other entry the
     values are 0.
@@ -131,8 +133,8 @@ def log_softmax(
 def log_probabilities(p: jax.Array) -> jax.Array:
     """`log(p)` of probabilities, or of rates: 2 ulp (derivatives 1, 2); -inf at 0.
 
-    There the derivative is 0 and not infinity: a class that a loss gives no weight to
-    has the gradient 0, not `0 * inf`.
+    At 0 the derivative is 0, not infinity, so that a class of weight 0 in a loss has
+    the gradient 0, not `0 * inf`.
     """
     return jnp.log(p)
 

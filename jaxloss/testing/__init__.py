@@ -1,11 +1,12 @@
-"""Laws any loss should obey, as functions you can point at your own.
+"""Checks that every loss should pass, for your own losses too.
 
     report = check(my_loss, sample=(predictions, targets), reference=my_formula)
 
-A `LossSpec` says *what* a loss is; a law says *how* every such loss must behave.  A
-law raises an error that shows the offending example, or passes silently.  A field
-left at its default means "not claimed", and the laws about it do not apply.  Laws
-run with 64-bit types on, so that a stray constant shows as a wrong dtype.
+A `LossSpec` says *what* a loss is; a check (a function of `testing.laws`) says *how*
+every such loss must behave.  A check raises an error that shows the offending example,
+or passes silently.  A field with its default value means "not claimed", and checks that
+need it do not apply.  Checks run with 64-bit types on, so that a stray constant shows
+as a wrong dtype.
 """
 
 from jaxloss.testing.accuracy import Case as Case

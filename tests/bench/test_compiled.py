@@ -300,7 +300,7 @@ MASKED = "softmax_cross_entropy, ids, masked tokens, bfloat16"
 MISSED: dict[tuple[str, str], dict[str, float]] = {
     ("h200", "general_robust, bfloat16"): {"× floor": 6.01, "temp ÷ argument": 6.51},
     ("h200", f"{HEAD}, fast"): {"temp ×": 1.33},
-    ("h200", f"{HEAD}, lean"): {"temp ×": 0.423},
+    ("h200", f"{HEAD}, lean"): {"temp ×": 0.193},
     ("v5e", "cosine_distance, float32"): {"× floor": 3.67},
     ("v5e", MASKED): {"× floor": 2.51, "moved × optax's": 1.26},
     ("v5e", f"{HEAD}, fast"): {"temp ×": 2.01},

@@ -1,4 +1,4 @@
-"""Losses that reshape cross entropy: focal and polynomial."""
+"""Focal and polynomial losses: variants of cross entropy."""
 
 import functools
 
@@ -18,7 +18,7 @@ def sigmoid_focal(
     gamma: float | jax.Array = 2.0,
     alpha: float | jax.Array | None = None,
 ) -> jax.Array:
-    r"""Binary focal loss: cross entropy that fades on well-classified examples.
+    r"""Binary focal loss: cross entropy that down-weights easy examples.
 
     Also called: focal loss, binary focal loss, RetinaNet loss, sigmoid_focal_loss,
     BinaryFocalCrossentropy.
@@ -30,12 +30,12 @@ def sigmoid_focal(
     Args:
       logits: Floating array of any shape; log-odds of the positive class.
       labels: Array of the same shape, boolean, integer or floating, in [0, 1]; cast to
-        the dtype of `logits`.  Soft labels mix the two terms, where optax raises the
-        mixed probability to the power instead.
+        the dtype of `logits`.  Soft labels mix the two terms; optax instead raises the
+        mixed probability to the power.
       gamma: Focusing exponent >= 0; 0 gives plain sigmoid cross entropy.  A number, or
         an array that broadcasts to the logits.
-      alpha: Weight of positives in [0, 1], negatives having 1 - alpha; a number, or an
-        array that broadcasts to the logits; `None` weighs both by 1.
+      alpha: Weight of positives, in [0, 1]; negatives have weight 1 - alpha.  A number,
+        or an array that broadcasts to the logits.  `None` gives both weight 1.
 
     Returns:
       Per-element losses >= 0 of the same shape, in nats; 0 at an infinite logit of the
@@ -57,9 +57,9 @@ def sigmoid_focal(
       range: [0, inf)
       robust: yes
       convex: for gamma == 0
-      when: Easy negatives are so many that their losses drown the rest, as in dense
-        detection.
-      not when: Probabilities are to be used as such: `sigmoid_cross_entropy`, with
+      when: Easy negatives are so many that their losses outweigh all others, as in
+        dense object detection.
+      not when: Calibrated probabilities are needed: use `sigmoid_cross_entropy`, with
         `pos_weight` if positives are rare.
 
     Reference:
@@ -90,7 +90,7 @@ def softmax_focal(
     gamma: float | jax.Array = 2.0,
     alpha: float | jax.Array | None = None,
 ) -> jax.Array:
-    r"""Focal loss over classes: cross entropy that fades on what is right.
+    r"""Softmax focal loss: cross entropy that down-weights easy examples.
 
     Also called: focal loss, categorical focal loss, multi-class focal loss,
     CategoricalFocalCrossentropy.
@@ -103,19 +103,19 @@ def softmax_focal(
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       axis: The axis of the classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
       gamma: Focusing exponent >= 0; 0 gives plain cross entropy.  A number, or one per
         example.
-      alpha: Weight >= 0 of each class, of shape `(classes,)`, or a number that weighs
-        them all; `None` is 1.
+      alpha: Weight >= 0 of each class, of shape `(classes,)`, or one number for all of
+        them; `None` is 1.
 
     Returns:
-      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
-      the label has none, NaN if a class id is not one of the classes.
+      One loss >= 0 per example, in nats; 0 if every class is excluded, +inf if only the
+      label is, NaN if a class id is not one of the classes.
 
     Raises:
       TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
@@ -134,10 +134,10 @@ def softmax_focal(
       range: [0, inf]
       robust: yes
       convex: for gamma == 0
-      when: Most examples are easy and the hard ones count, or a network is
+      when: Most examples are easy and the hard ones matter, or a network is
         over-confident.
-      not when: Labels are wrong now and then: `softmax_cross_entropy` with
-        `label_smoothing`, for focus goes to the wrong ones.
+      not when: Some labels are wrong: use `softmax_cross_entropy` with
+        `label_smoothing`, because focal loss concentrates on the wrong labels.
 
     Reference:
       Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
@@ -175,7 +175,7 @@ def poly1(
     epsilon: float | jax.Array = 1.0,
     axis: int = -1,
 ) -> jax.Array:
-    r"""Poly-1: cross entropy with another weight on its leading term.
+    r"""Poly-1 loss: cross entropy with a tunable weight of its first term.
 
     Also called: PolyLoss, Poly-1 loss, poly_loss_cross_entropy, PolyCrossEntropy.
 
@@ -187,15 +187,15 @@ def poly1(
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       epsilon: Added weight >= -1 of the first term of `-log p = (1-p) + (1-p)^2/2 +
         ...`; 0 gives plain cross entropy.  A number, or one per example.
       axis: The axis of the classes.
 
     Returns:
-      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
-      the label has none, NaN if a class id is not one of the classes.
+      One loss >= 0 per example, in nats; 0 if every class is excluded, +inf if only the
+      label is, NaN if a class id is not one of the classes.
 
     Raises:
       TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
@@ -212,9 +212,9 @@ def poly1(
       range: [0, inf]
       robust: yes
       convex: for epsilon <= 1
-      when: Cross entropy works, and one more hyperparameter is to be tuned for a little
-        more accuracy.
-      not when: Nothing is to be tuned: `softmax_cross_entropy`.
+      when: Cross entropy works, and you want to tune one more hyperparameter for a
+        little more accuracy.
+      not when: You do not want to tune anything: use `softmax_cross_entropy`.
 
     Reference:
       Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
@@ -263,10 +263,10 @@ def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`q ** gamma * nll`, of one probability seen three ways: p = 1 - q = exp(-nll).
+    """`q ** gamma * nll`, of three forms of one probability: p = 1 - q = exp(-nll).
 
-    Each is accurate where the others are not, and none is computed from another.  The
-    derivative is the one along the curve, carried by the tangent of `nll` alone.
+    Each form is accurate where the others are not, and none is computed from another.
+    The derivative is that along the curve, with the tangent of `nll` alone.
     """
     return _power(p, q, gamma) * nll
 

@@ -1,4 +1,4 @@
-"""How far a predicted distribution is from a target distribution."""
+"""Divergences of a predicted distribution from a target distribution."""
 
 import math
 
@@ -21,7 +21,7 @@ def kl_divergence(
 
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j)
 
-    This is the cross entropy less the entropy of the targets.
+    This is the cross entropy minus the entropy of the targets.
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
@@ -32,22 +32,21 @@ def kl_divergence(
       axis: The axis of the classes.
 
     Returns:
-      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with
-      t = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  If both sides sum to 1,
-      or to one number, never negative: near agreement, where the terms differ in sign,
-      it is computed as `generalized_kl_divergence`, with the digits that the arguments
-      have.  "If" means to rounding, 8 (1 + log K) eps with eps = 1.2e-7 in float32; of
-      other sides, also those rounded to half precision, it is the formula, which may be
-      negative.
+      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with t
+      = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  If both sides have the
+      same sum, such as 1, the loss is never negative: it is computed as
+      `generalized_kl_divergence`, which is accurate near agreement.  Sums may differ by
+      8 (1 + log K) eps, eps = 1.2e-7 in float32.  Otherwise, as for sides rounded to
+      half precision, it is the formula, which may be negative.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
       ValueError: If the shapes differ or have no `axis`.
 
     Gradient:
-      `-t` with respect to `log_predictions`, and through a log-softmax `q - t` to its
-      logits; `log t - log q + 1` with respect to `targets`, taken as 0 where t = 0.
-      Convex.
+      `-t` with respect to `log_predictions`, so `q - t` with respect to the logits of a
+      log-softmax; `log t - log q + 1` with respect to `targets`, taken as 0 where t =
+      0.  Convex.
 
     Use:
       task: distribution
@@ -55,10 +54,10 @@ def kl_divergence(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: The target is a distribution and agreement should cost 0, as in
+      when: The target is a distribution, and agreement should cost 0, as in
         distillation.
-      not when: Targets too small for their dtype, such as a confident teacher's:
-        `kl_divergence_with_log_targets`.
+      not when: Targets are too small for their dtype, as those of a confident teacher:
+        use `kl_divergence_with_log_targets`.
 
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
@@ -82,13 +81,13 @@ def kl_divergence(
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    r"""Kullback-Leibler divergence, of two sets of log-probabilities.
+    r"""Kullback-Leibler divergence of two arrays of log-probabilities.
 
     Also called: KLDivLoss (of log_target=True), distillation loss.
 
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j e^{\log t_j} (\log t_j - \log q_j)
 
-    `kl_divergence` of targets too small to be represented, such as a teacher's.
+    This is `kl_divergence` for targets that may be too small to be represented.
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
@@ -98,10 +97,10 @@ def kl_divergence_with_log_targets(
       axis: The axis of the classes.
 
     Returns:
-      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with
-      t = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  Exactly 0 where the
-      arguments are equal; near agreement as exact as `kl_divergence`, and on the same
-      terms never negative.
+      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with t
+      = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  Exactly 0 where the
+      arguments are equal; as accurate near agreement as `kl_divergence`, and never
+      negative under the same condition.
 
     Raises:
       TypeError: If an argument is not floating.
@@ -117,9 +116,10 @@ def kl_divergence_with_log_targets(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: Both sides are log-probabilities, as those of a student and of its teacher.
-      not when: The targets may be far from any prediction, and infinity will not do:
-        `jensen_shannon`.
+      when: Both sides are log-probabilities, such as those of a student and its
+        teacher.
+      not when: A class of the target may have probability 0 in the prediction, and the
+        loss must be finite: use `jensen_shannon`.
 
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
@@ -158,7 +158,7 @@ def generalized_kl_divergence(
     .. math:: D(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j) - t_j + q_j
 
     It is the Bregman divergence of `x log x - x`, and the Poisson negative
-    log-likelihood less that of a perfect prediction.
+    log-likelihood minus that of a perfect prediction.
 
     Args:
       log_predictions: Floating array of logarithms log q of intensities along `axis`;
@@ -168,9 +168,9 @@ def generalized_kl_divergence(
       axis: The axis of the classes.
 
     Returns:
-      Losses >= 0 of the shape of `log_predictions` without `axis`, in nats: every
-      class adds a term >= 0 which is 0 only at q = t, around which it keeps its
-      digits.  t = 0 adds q; t > 0 where q = 0 gives inf.
+      Losses >= 0 of the shape of `log_predictions` without `axis`, in nats.  Each class
+      adds a term >= 0, which is 0 only at q = t and accurate near it: t = 0 adds q; t >
+      0 where q = 0 gives inf.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
@@ -186,9 +186,9 @@ def generalized_kl_divergence(
       range: [0, inf]
       robust: no
       convex: yes
-      when: Both sides are intensities, such as spectra, histograms or factors of a
-        non-negative matrix, whose totals matter too.
-      not when: Both sides sum to 1: `kl_divergence`.
+      when: Both sides are intensities whose totals matter too, such as spectra,
+        histograms or factors of a non-negative matrix.
+      not when: Both sides sum to 1: use `kl_divergence`.
 
     Reference:
       Csiszár, "Why Least Squares and Maximum Entropy?", Annals of Statistics 19, 1991.
@@ -209,7 +209,7 @@ def generalized_kl_divergence(
 def jensen_shannon(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence: a KL that is symmetric and never infinite.
+    r"""Jensen-Shannon divergence: symmetric, and never infinite.
 
     Also called: JSD, JS divergence, Jensen-Shannon divergence.
 
@@ -226,9 +226,9 @@ def jensen_shannon(
 
     Returns:
       Losses in [0, log 2] of the shape of `log_predictions` without `axis`, in nats:
-      log 2 where the sides have no class in common, 0 where they are equal, but for
-      the rounding of the logarithms (1e-14 in float32).  Every class adds a term >= 0,
-      so the sum is never negative and loses no digits.
+      log 2 where the sides have no class in common, 0 where they are equal, up to the
+      rounding of the logarithms (1e-14 in float32).  Each class adds a term >= 0, so
+      the sum is never negative and nothing cancels.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
@@ -236,8 +236,8 @@ def jensen_shannon(
 
     Gradient:
       `q/2 log(q/m)` with respect to `log_predictions`, 0 where q = 0; `1/2 log(t/m)`
-      with respect to `targets`, taken as 0 where t = 0.  Bounded in
-      `log_predictions`; not convex in them, though convex in q.
+      with respect to `targets`, taken as 0 where t = 0.  Bounded in `log_predictions`;
+      not convex in them, but convex in q.
 
     Use:
       task: distribution
@@ -245,10 +245,10 @@ def jensen_shannon(
       range: [0, log 2]
       robust: yes
       convex: no
-      when: Two distributions are compared as equals, or may have no class in common:
-        the loss is symmetric and bounded.
-      not when: Predictions start far from their targets: `kl_divergence`, whose
-        gradient does not fade there.
+      when: The loss should treat both distributions alike and be bounded, or they may
+        have no class in common.
+      not when: Predictions start far from their targets: use `kl_divergence`, whose
+        gradient does not vanish there.
 
     Reference:
       Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on
@@ -278,25 +278,25 @@ def gaussian_kl(
        \mathrm{KL}(\mathcal N(\mu, e^v) \,\|\, \mathcal N(0, 1))
        = \tfrac12 \sum_j \left(\mu_j^2 + e^{v_j} - 1 - v_j\right)
 
-    The term that holds the posterior of a variational auto-encoder to its prior.
+    It is the term of a variational auto-encoder that pulls its posterior to the prior.
 
     Args:
       means: Floating array of means along `axis`.
       log_variances: Floating array of the same shape; the logarithm v of the variance,
-        which is twice that of the standard deviation.
+        twice the logarithm of the standard deviation.
       axis: The axis of the components, which are independent.
 
     Returns:
-      Losses >= 0 of the shape of `means` without `axis`, in nats; 0 only at mean 0
-      and log-variance 0, around which they keep their digits.
+      Losses >= 0 of the shape of `means` without `axis`, in nats; 0 only at mean 0 and
+      log-variance 0, and accurate near it.
 
     Raises:
       TypeError: If an argument is not floating.
       ValueError: If the shapes differ or have no `axis`.
 
     Gradient:
-      `mu` with respect to `means`, `(exp(v) - 1) / 2` to `log_variances`.  Convex,
-      smooth.
+      `mu` with respect to `means`, `(exp(v) - 1) / 2` with respect to `log_variances`.
+      Convex, smooth.
 
     Use:
       task: distribution
@@ -304,8 +304,8 @@ def gaussian_kl(
       range: [0, inf)
       robust: no
       convex: yes
-      when: The posterior of a variational auto-encoder is held to its prior.
-      not when: The variance is that of an observed target: `gaussian_nll`.
+      when: The posterior of a variational auto-encoder is pulled towards its prior.
+      not when: The variance is that of an observed target: use `gaussian_nll`.
 
     Reference:
       Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
