@@ -1,4 +1,4 @@
-"""The README is true: its examples run and print what it says, and it has every loss."""
+"""The README is true: its examples print what it says, and it has every loss."""
 
 import contextlib
 import inspect
