@@ -137,8 +137,14 @@ def exchanged(module: hlo.Module) -> dict[str, Any]:
         }
         for kind in kinds
     }
-    most = max((one.times * one.bytes for one in found), default=0)
-    return {"collectives": sums, "most_exchanged_bytes": most}
+    gathered = [one for one in found if one.kind not in hlo.SUMS]
+    return {
+        "collectives": sums,
+        "most_exchanged_bytes": max(
+            (one.times * one.bytes for one in found), default=0
+        ),
+        "most_gathered_bytes": max((one.bytes for one in gathered), default=0),
+    }
 
 
 def processor_seconds() -> float:

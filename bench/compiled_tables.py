@@ -101,8 +101,9 @@ def verdicts(run: dict[str, Any], row: Row) -> list[Verdict]:
         times = ours["moved_bytes"] / row.baseline["moved_bytes"]
         asked.append(Verdict(f"moved × {BASELINE}'s", round(times, 2), 1))
     if "logits_bytes" in row.about:
-        most = ours["most_exchanged_bytes"] / row.about["logits_bytes"]
-        asked.append(Verdict(EXCHANGED, round(most, 3), 0.5))
+        of = lambda key: round(ours[key] / row.about["logits_bytes"], 3)
+        asked.append(Verdict(GATHERED, of("most_gathered_bytes"), 0.5))
+        asked.append(Verdict(EXCHANGED, of("most_exchanged_bytes"), 0.5))
     if row.name.startswith("linear CE"):
         most = 0.06 if row.name.endswith("lean") else 0.75
         asked.append(Verdict("temp ×", temp / row.baseline["temp_bytes"], most))
@@ -128,7 +129,8 @@ def asked_of(run: dict[str, Any], kind: Kind) -> str:
     if kind is KINDS["rows"]:
         parts.append(f"no more than {BASELINE}")
     if kind is KINDS["sharded"]:
-        parts.append("no exchange of half as many bytes as the logits of a device")
+        parts.append("no array is gathered that is half as large as a device's logits")
+        parts.append("no exchange, with its repetitions, of half as many bytes")
     if kind.temp is not None:
         parts.append(f"temporary memory ≤ {100 * kind.temp:g} % of the first argument")
     return "Asked for: " + ", ".join(parts) + "." if parts else ""
@@ -168,16 +170,21 @@ def duration(seconds: float) -> str:
 
 # --- the page -------------------------------------------------------------------------
 
+GATHERED = "largest gather ÷ logits"
 EXCHANGED = "largest exchange ÷ logits"
 SHARDED = """\
 Loss and gradient of a step that several devices share; all numbers are those of one
 device. Tokens, or pairs, are 2048 for each device; the model has 512 features and
 32768 classes, embeddings 256 components. An exchange counts with what a device gives
-or what it gets, whichever is larger, as often as a loop repeats it. An exchange of
-logits, or of scores, would be at least as large as those of a device; so is a sum of
-the gradient that a loop repeats too often.
+or what it gets, whichever is larger, as often as a loop repeats it. A gather, which is
+any exchange but a sum, of logits or of scores would be at least as large as those of
+a device. The last columns are the largest gather and the largest exchange beside them.
 """
-SHARDED_HEAD = ("", "MiB temp", "MiB moved", "exchanges, MiB of each kind", EXCHANGED)
+SHARDED_HEAD = (
+    *("", "MiB temp", "MiB moved", "exchanges, MiB of each kind"),
+    *(GATHERED, EXCHANGED),
+)
+HEAD = ("", "MiB temp", "MiB moved", "exchanges, MiB of each kind", EXCHANGED)
 HEAD = ("", "MiB temp", "moved, × floor", "kernels", "compile s", "least time", "share")
 
 
@@ -238,17 +245,23 @@ def sharded_cells(row: Row) -> list[str]:
     ours, base = row.ours, row.baseline
     name = row.name.removeprefix("sharded, ")
     if "moved_bytes" not in ours:
-        return [name, ours.get("error") or ours["missing"], *[EMPTY] * 3]
+        return [name, ours.get("error") or ours["missing"], *[EMPTY] * 4]
     of = lambda key: pair(
         ours[key] / 2**20, base[key] / 2**20 if key in base else None, fixed
     )
-    most = ours["most_exchanged_bytes"] / row.about["logits_bytes"]
+    beside = lambda key: fixed(ours[key] / row.about["logits_bytes"])
     kinds = [
         f"{found['count']} {kind} {fixed(found['bytes'] / 2**20)}"
         for kind, found in ours["collectives"].items()
     ]
-    cells = of("temp_bytes"), of("moved_bytes"), ", ".join(kinds), fixed(most)
-    return [name, *cells]
+    return [
+        name,
+        of("temp_bytes"),
+        of("moved_bytes"),
+        ", ".join(kinds),
+        beside("most_gathered_bytes"),
+        beside("most_exchanged_bytes"),
+    ]
 
 
 def cells(run: dict[str, Any], row: Row) -> list[str]:

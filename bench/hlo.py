@@ -42,6 +42,8 @@ COLLECTIVES = {
     "reduce-scatter",
 }
 """What devices exchange arrays with."""
+SUMS = {"all-reduce", "reduce-scatter"}
+"""Of those, what adds up arrays of several devices."""
 WORKSPACE = "__cublas"
 """The custom calls whose results have room for themselves, in bytes of type s8."""
 

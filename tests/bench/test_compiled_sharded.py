@@ -119,42 +119,51 @@ class TestCollectives:
     def test_they_are_added_up_by_kind(self):
         lines = """\
   %b = f32[8,256]{1,0} all-reduce(%a), channel_id=1, to_apply=%sum
+  %d = f32[4,256]{1,0} all-gather(%i), channel_id=3, dimensions={0}
   ROOT %c = f32[1,256]{1,0} all-reduce(%i), channel_id=2, to_apply=%sum"""
         head = "ENTRY %main (a: f32[1]) -> f32[1] {"
         module = hlo.parse("\n".join([head, ARRAY + lines, "}"]))
         assert compiled.exchanged(module) == {
-            "collectives": {"all-reduce": {"count": 2, "bytes": 9 * KB}},
+            "collectives": {
+                "all-gather": {"count": 1, "bytes": 4 * KB},
+                "all-reduce": {"count": 2, "bytes": 9 * KB},
+            },
             "most_exchanged_bytes": 8 * KB,
+            "most_gathered_bytes": 4 * KB,
         }
 
 
 # --- the table -----------------------------------------------------------------------
 
 
-def run_of(exchanged):
-    """A step that exchanges as many bytes in one go, beside logits of 1000 bytes."""
+def run_of(gathered, exchanged):
+    """A step whose largest exchanges have so many bytes, and its logits 1000."""
     program = {"moved_bytes": 2**21, "temp_bytes": 2**20, "argument_bytes": 1}
     program |= {"output_bytes": 1, "most_exchanged_bytes": exchanged}
     program |= {"collectives": {"all-gather": {"count": 3, "bytes": 2**22}}}
+    program["most_gathered_bytes"] = gathered
     about = {"kind": "sharded", "args": [[[1], "float32"]], "logits_bytes": 1000}
-    implementations = {"jaxloss jit": program}
-    case = about | {"devices": 4, "implementations": implementations}
+    case = about | {"devices": 4, "implementations": {"jaxloss jit": program}}
     return {"platform": "tpu", "cases": {"sharded, a, 4 devices": case}}
 
 
 def test_exchanged_logits_are_a_bound_that_is_missed():
-    """And less than half as much is none."""
-    text = compiled_tables.misses(run_of(1000))
+    """Gathered at once, or piece by piece; and half as much is neither."""
+    text = compiled_tables.misses(run_of(1000, 1000))
+    assert "a, 4 devices, jit | largest gather ÷ logits 1 ≤ 0.5: missed" in text
+    text = compiled_tables.misses(run_of(10, 1000))
     assert "a, 4 devices, jit | largest exchange ÷ logits 1 ≤ 0.5: missed" in text
-    assert "None." in compiled_tables.misses(run_of(500))
+    assert "gather" not in text
+    assert "None." in compiled_tables.misses(run_of(500, 500))
 
 
 def test_the_section_says_what_is_exchanged():
-    text = compiled_tables.sharded(run_of(250))
-    assert "| a, 4 devices, jit | 1.00 : – | 2.00 : – | 3 all-gather 4.00 | 0.25 |" in (
-        text
+    run = run_of(120, 250)
+    row = (
+        "| a, 4 devices, jit | 1.00 : – | 2.00 : – | 3 all-gather 4.00 | 0.12 | 0.25 |"
     )
-    assert not compiled_tables.sharded(run_of(250) | {"cases": {}})
+    assert row in compiled_tables.sharded(run)
+    assert not compiled_tables.sharded(run | {"cases": {}})
 
 
 # --- what the steps compute ----------------------------------------------------------
