@@ -118,6 +118,7 @@ PLAIN = [
         (REALS, Arg("normal", WIDE)),
         textbook.log_cosh,
         Target(time=0.65, mebibytes=1),
+        Target(mebibytes=1),
     ),
     *_both(
         "softmax CE, ids",
