@@ -19,7 +19,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,19 @@ from jaxloss.stable import sharding
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 Reader = Callable[[Any], Any]
+
+# What other libraries have as arguments of a loss.
+_MEAN = "it is `jaxloss.mean(losses"
+_ELSEWHERE = {
+    "reduction": f"{_MEAN})`, or `jaxloss.sum(losses)`",
+    "weight": f"{_MEAN}, weights=weight[labels])` for one weight per class",
+    "sample_weight": f'{_MEAN}, weights=sample_weight, denominator="count")`',
+    "weights": f"{_MEAN}, weights=weights)`",
+    "ignore_index": f"{_MEAN}, where=labels != ignore_index)`",
+    "ignore_class": f"{_MEAN}, where=labels != ignore_class)`",
+    "from_logits": "losses of classes take logits: leave it out",
+    "label_smoothing": "it is `smooth_labels` of the labels, before the loss",
+}
 
 
 def kernel(
@@ -62,6 +75,7 @@ def kernel(
         body = fn if explicit else sharding.automatic(fn)
         compiled = jax.jit(body, static_argnames=static)
         targets_first = "y_true" in given  # of `compat.keras`
+        count = sum(x.kind is not x.KEYWORD_ONLY for x in given.values())
         # A default is an argument too, or the first other value would compile again.
         defaults = {
             p: x.default
@@ -73,23 +87,43 @@ def kernel(
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             if not targets_first:
                 _checks.not_called_by_keras(name)
+            if len(args) > count or not kwargs.keys() <= given.keys():
+                _refuse(name, [p for p in kwargs if p not in given], len(args), count)
             pairs = zip(readers.values(), args, strict=False)
             by_position = [read(x) for read, x in pairs]
             named = {**defaults, **kwargs}.items()
-            by_name = {p: readers[p](x) if p in readers else x for p, x in named}
+            by_name = {p: readers[p](x) for p, x in named}
             for p, number in left_out.items():
                 if _checks.is_number(by_name[p], number):
                     by_name[p] = None
             try:
-                return compiled(*by_position, *args[len(readers) :], **by_name)
+                return compiled(*by_position, **by_name)
             except (TypeError, ValueError) as error:
                 # What JAX says of hidden frames would stand behind our own message.
                 vars(error).pop("__notes__", None)
                 raise
 
+        vars(call)["intervals"] = intervals  # for `testing.validate`
         return call
 
     return attach
+
+
+def _refuse(function: str, unknown: list[str], given: int, count: int) -> NoReturn:
+    """Raises `TypeError` for arguments that the function does not have.
+
+    In the words of Python, where JAX would speak of abstract arrays; with what does
+    here what an argument of that name does elsewhere.
+    """
+    if not unknown:
+        raise TypeError(
+            f"{function}() takes {count} positional arguments but {given} were given; "
+            "hyperparameters are passed by name"
+        )
+    here = f"; here {_ELSEWHERE[unknown[0]]}" if unknown[0] in _ELSEWHERE else ""
+    raise TypeError(
+        f"{function}() got an unexpected keyword argument {unknown[0]!r}{here}"
+    )
 
 
 def _reader(

@@ -13,6 +13,7 @@ from jaxloss.testing.accuracy import Case as Case
 from jaxloss.testing.checking import check as check
 from jaxloss.testing.claim import Claim as Claim, Line as Line
 from jaxloss.testing.decomposable import assert_decomposable as assert_decomposable
+from jaxloss.testing.domain import Argument as Argument, Complaint as Complaint
 from jaxloss.testing.laws import (
     LAWS as LAWS,
     applicable as applicable,
@@ -51,3 +52,4 @@ from jaxloss.testing.ulps import (
     tolerance as tolerance,
     ulp as ulp,
 )
+from jaxloss.testing.validation import validate as validate

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxloss.testing.accuracy import Case
+from jaxloss.testing.domain import Domain
 from jaxloss.testing.spec import LossSpec
 
 
@@ -38,6 +39,9 @@ class Claim:
     """The laws it obeys, at each setting of its hyperparameters."""
     accuracy: tuple[Case, ...] = ()
     """Bounds of the errors of value and derivatives, in units in the last place."""
+    domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict)
+    """The values that each argument may have; `testing.validate` looks at them.  Those
+    of hyperparameters are the intervals that the function checks itself."""
     line: Line | None = None
     """The line along which it is drawn."""
     drawn: tuple[Mapping[str, Any], ...] = ()

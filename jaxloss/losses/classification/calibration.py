@@ -33,7 +33,7 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
       the Brier score.
 
     Raises:
-      TypeError: If `probabilities` is not floating, or `labels` is boolean.
+      TypeError: If `probabilities` is not floating, or `labels` of the wrong dtype.
       ValueError: If the shapes do not match or `axis` is not an axis of
         `probabilities`.
 

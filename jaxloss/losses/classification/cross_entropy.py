@@ -114,8 +114,8 @@ def softmax_cross_entropy(
       label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `label_smoothing` is a Python number outside [0, 1].
 
@@ -176,8 +176,7 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       class id is not one of the classes.
 
     Raises:
-      TypeError: If `log_probs` is not floating or `labels` neither integer nor
-        floating.
+      TypeError: If `log_probs` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `log_probs`.
 
     Gradient:
@@ -295,8 +294,8 @@ def softmax_cross_entropy_with_z(
       of the classes.  The error of the logsumexp is an eps of itself or of 1.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:

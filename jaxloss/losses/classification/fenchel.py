@@ -45,7 +45,7 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
       a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:
@@ -108,7 +108,7 @@ def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Arr
       a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:

@@ -118,8 +118,8 @@ def softmax_focal(
       label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `gamma` or `alpha` is a Python number outside its range.
 
@@ -198,7 +198,7 @@ def poly1(
       label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `epsilon` is a Python number < -1.
 
