@@ -82,6 +82,7 @@ def shrink(figure: Figure) -> None:
     """Leaves the value alone, without words, in the size of a thumbnail."""
     value, slope = figure.axes
     slope.remove()
+    value.set_subplotspec(figure.add_gridspec(1, 1)[0])
     for legend in [*figure.legends]:
         legend.remove()
     value.set(xlabel="", ylabel="")
