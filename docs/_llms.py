@@ -58,14 +58,16 @@ def _section(docname: str) -> str:
 
 
 def _page(env: BuildEnvironment, docname: str) -> str:
-    title = env.titles[docname].astext()
-    return f"- [{title}]({docname}.html): {_first_sentence(env.get_doctree(docname))}\n"
+    link = f"[{env.titles[docname].astext()}]({docname}.html)"
+    said = _first_sentence(env.get_doctree(docname))
+    return f"- {link}: {said}\n" if said else f"- {link}\n"
 
 
 def _first_sentence(doctree: nodes.document) -> str:
-    """Of the first paragraph that is neither a caption nor in a table."""
+    """Of the first paragraph that is no introduction to code, and not in a table."""
     for paragraph in doctree.findall(nodes.paragraph):
-        words = " ".join(paragraph.astext().split())
-        if words and not isinstance(paragraph.parent, nodes.entry):
-            return re.split(r"(?<=[.:?])\s", words)[0]
-    return doctree.next_node(nodes.title).astext()  # pyright: ignore
+        words = re.split(r"(?<=[.?])\s", " ".join(paragraph.astext().split()))[0]
+        in_table = isinstance(paragraph.parent, nodes.entry)
+        if words and not words.endswith(":") and not in_table:
+            return words
+    return ""

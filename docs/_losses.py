@@ -90,8 +90,8 @@ def neighbours(name: str) -> list[str]:
     larger = [
         f"{module.__name__}.{other}"
         for module in (kernels, parallel)
-        for other in vars(module)
-        if other == name or (len(name) > 5 and other.endswith(f"_{name}"))
+        for other, found in vars(module).items()
+        if callable(found) and f"_{other}".endswith(f"_{name}")
     ]
     mentioning = [other.name for other in LOSSES.values() if name in other.related]
     beside = [other.name for other in LOSSES.values() if other.module == entry.module]
