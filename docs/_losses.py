@@ -91,12 +91,12 @@ def neighbours(name: str) -> list[str]:
         f"{module.__name__}.{other}"
         for module in (kernels, parallel)
         for other, found in vars(module).items()
-        if callable(found) and f"_{other}".endswith(f"_{name}")
+        if other in (name, f"linear_{name}") and callable(found)
     ]
     mentioning = [other.name for other in LOSSES.values() if name in other.related]
     beside = [other.name for other in LOSSES.values() if other.module == entry.module]
     near = dict.fromkeys((*entry.related, *mentioning, *beside))
-    losses = [f"jaxloss.{other}" for other in near if other != name]
+    losses = [f"jaxloss.{x}" for x in near if x in LOSSES and x != name]
     return [*losses[: MOST - len(larger)], *larger]
 
 

@@ -139,6 +139,10 @@ def test_neighbours_are_what_the_docstring_names_then_its_module(subtests):
     assert "jaxloss.kernels.clip" in _losses.neighbours("clip")
     assert "jaxloss.parallel.clip" in _losses.neighbours("clip")
     assert _losses.value("jaxloss.kernels.clip") is kernels.clip
+    of_large = "jaxloss.kernels.linear_softmax_cross_entropy"
+    assert of_large in _losses.neighbours("softmax_cross_entropy")
+    assert of_large not in _losses.neighbours("entropy")
+    assert "jaxloss.mean" not in _losses.neighbours("nt_xent")  # it is no loss
     for name, entry in LOSSES.items():
         with subtests.test(name):
             near = _losses.neighbours(name)
