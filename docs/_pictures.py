@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ INK = {"light": "#24292f", "dark": "#ced4da"}
 BRIGHTER = ("#4ea8f0", "#ff8a3d", "#2ecc9a", "#e79fcb", "#f3b73b", "#b5e2ff")
 
 
-def style(ink: str) -> dict[str, str | float]:
+def style(ink: str) -> dict[Any, Any]:
     """Settings of Matplotlib: this colour for all but the curves, and no background."""
     lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")
     areas = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
@@ -110,8 +111,9 @@ def draw_landscape(pictures: Path) -> None:
     """Squared error and a robust loss of a line, over its slope and its intercept."""
     surfaces = {name: surface(loss) for name, loss in LOSSES.items()}
     for variant, ink in INK.items():
-        settings = {"grid.color": GRID[variant], "grid.linewidth": 0.6}
-        with plt.rc_context({**style(ink), **settings}):
+        settings = {**style(ink), "grid.color": GRID[variant], "grid.linewidth": 0.6}
+        settings |= {f"axes3d.{axis}axis.panecolor": "none" for axis in "xyz"}
+        with plt.rc_context(settings):
             figure = Figure(figsize=(9, 4.4))
             for place, (name, losses) in enumerate(surfaces.items()):
                 axes = figure.add_subplot(1, 2, place + 1, projection="3d")
@@ -165,5 +167,3 @@ def draw_surface(axes: Axes3D, losses: np.ndarray, variant: str) -> None:
     axes.set_xlabel("slope", fontsize=9)
     axes.set_ylabel("intercept", fontsize=9)
     axes.tick_params(labelsize=7, pad=0)
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))  # it is grey otherwise

@@ -93,7 +93,7 @@ def describe(doctree):
             section = image.parent
             while not isinstance(section, nodes.section):
                 section = section.parent
-            heading = section.next_node(nodes.title).astext()
+            heading = section[0].astext()
             image["alt"] = f"The picture that this code draws, of: {heading}."
 
 
