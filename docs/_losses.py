@@ -142,7 +142,7 @@ def cheat_sheet() -> str:
             for entry in entries
         ]
         header = (head, "activation of the last layer", "targets", "losses")
-        widths = "   :widths: 42 16 28 14\n"
+        widths = "   :widths: 41 16 27 16\n"
         parts.append(_markup.table(header, rows, "cheat-sheet", widths))
     return "".join(parts)
 
@@ -179,7 +179,7 @@ def unit(entry: catalogue.Entry) -> str:
         r"^(?:Losses|One loss) .*\b(without|batch)\b",
         r"^(Scalar)",
     )
-    words = {"without": "example", "batch": "example", "Scalar": "tree"}
+    words = {"without": "example", "batch": "pair", "Scalar": "tree"}
     for form in forms:
         if found := re.search(form, entry.returns):
             return words.get(found[1], found[1])

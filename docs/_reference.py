@@ -169,7 +169,7 @@ def index_entries(name: str) -> str:
     entry = LOSSES.get(name.removeprefix("jaxloss."))
     if entry is None:
         return ""
-    own = (entry.name, entry.name.replace("_", " "))
+    own = [entry.name.replace("_", mark) for mark in ("_", " ", "")]
     # `iou` does not find `IoU loss`: a search wants half of the letters of an entry.
     short = [name.removesuffix(" loss") for name in entry.also_called]
     typed = [name.replace(" ", "_") for name in entry.also_called]  # as `l1_loss`

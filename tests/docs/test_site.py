@@ -236,6 +236,7 @@ def test_the_cheat_sheet_has_every_loss():
         "listwise_softmax": "list",
         "grpo": "token",
         "cosine_distance": "pair",
+        "siglip": "pair",
         "l2": "tree",
     }
     assert {name: units[name] for name in expected} == expected
