@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from docutils import nodes
+
 SPAN = re.compile(r"(?<![`\w])`([^`]+)`(?!`)(\w?)|[|]")
 
 
@@ -37,6 +39,19 @@ def summary(value: Any) -> str:
 def code(text: str) -> str:
     """An expression, with single spaces."""
     return f"``{' '.join(text.split())}``"
+
+
+# Before the next word of a name, and after what opens, joins or assigns.
+BREAK = re.compile(r"(?<=[(\[=._])(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])")
+
+
+def breakable(text: str) -> list[nodes.Node]:
+    """A text with the places where a browser may begin a new line."""
+    first, *others = BREAK.split(text)
+    found: list[nodes.Node] = [nodes.Text(first)]
+    for part in others:
+        found += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
+    return found
 
 
 def title(text: str, mark: str = "=") -> str:

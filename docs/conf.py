@@ -61,6 +61,7 @@ def setup(app):
     """Writes the generated pages before Sphinx reads any."""
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
     app.connect("doctree-read", link)
+    app.connect("doctree-resolved", let_names_break)
     app.connect("autodoc-skip-member", skip)
     # Before napoleon, whose priority is 500, looks for the sections; and after it, for
     # it takes what stands before a colon for the type of a field.
@@ -109,6 +110,17 @@ def lead_to_pages(app, doctree):
             )
             page += file.children
             file.replace_self(page)
+
+
+def let_names_break(app, doctree, docname):
+    """Says where long names may break: in cells of tables, and in titles of the API."""
+    cells = doctree.findall(nodes.entry)
+    codes = [code for cell in cells for code in cell.findall(nodes.literal)]
+    titles = doctree.findall(nodes.title) if "generated/api/" in docname else ()
+    for parent in (*codes, *titles):
+        for text in [*parent.findall(nodes.Text)]:
+            if not isinstance(text.parent, nodes.raw):
+                text.parent.replace(text, _markup.breakable(text))
 
 
 def skip(app, what, name, obj, skip, options):

@@ -186,6 +186,15 @@ def test_every_loss_has_a_signature_with_types():
         assert found[0].count(":") >= len(entry.arguments), entry.name
 
 
+def test_names_break_between_their_words():
+    """After what opens or joins, before a capital; nothing is lost, and no number."""
+    code = "nn.BCELoss(soft_labels, axis=-1) + 0.5"
+    text = [part.astext() for part in _markup.breakable(code)]
+    assert "".join(text).replace("<wbr>", "") == code
+    pieces = [t for t in text if t != "<wbr>"]
+    assert pieces == ["nn.", "BCELoss(", "soft_", "labels, axis=-1) + 0.5"]
+
+
 # --- pages of all losses -----------------------------------------------------------
 
 
