@@ -52,12 +52,12 @@ if (root.scrollWidth > root.clientWidth)
   wrong.push(`the page is ${root.scrollWidth} wide, the window ${root.clientWidth}`);
 const right = x => x.getBoundingClientRect().right;
 const is_cut = table => {
-  for (let box = table.parentElement; box; box = box.parentElement)
-    if (right(table) > right(box) + 1) {
-      const overflow = getComputedStyle(box).overflowX;
-      if (overflow !== "visible") return !["auto", "scroll"].includes(overflow);
-    }
-  return right(table) > root.clientWidth + 1;
+  let box = table.parentElement;
+  for (; right(table) > right(box) + 1; box = box.parentElement)
+    if (box.matches("article")) return true;
+    else if (getComputedStyle(box).overflowX === "auto") return false;
+    else if (getComputedStyle(box).overflowX !== "visible") return true;
+  return false;
 };
 for (const table of document.querySelectorAll("article table"))
   if (is_cut(table)) wrong.push(`a table is cut: ${table.innerText.slice(0, 40)}`);
@@ -69,6 +69,9 @@ for (const image of document.querySelectorAll("article img")) {
   if (!image.alt || /[.](png|svg)$/.test(image.alt))
     wrong.push(`a picture without a text: ${image.src}`);
 }
+const [light, dark] = ["light", "dark"].map(
+  x => document.querySelectorAll(`article img.only-${x}`).length);
+if (light !== dark) wrong.push(`pictures: ${light} for light pages, ${dark} for dark`);
 return wrong;
 """
 # What people type, and the losses that should be among the first hits.
