@@ -55,7 +55,7 @@ def test_the_picture_shows_the_truth_and_what_is_missing_of_it():
         found = tail.losses()
     with mpmath.workdps(40):
         truth = [float(mpmath.log1p(mpmath.exp(-float(x)))) for x in found["x"]]
-    ulp = np.spacing(np.float32(truth))
+    ulp = np.spacing(np.asarray(truth, np.float32))
     assert (np.abs(found["jaxloss"] - truth) <= 2 * ulp).all()
     assert (found["optax"][found["x"] >= 14.5] == 0).all()
     assert (found["optax"][found["x"] < 14.5] > 0).all()
