@@ -1,5 +1,6 @@
 """What the site derives of losses, examples and pages: all of them, and rightly."""
 
+import inspect
 import io
 import re
 from pathlib import Path
@@ -108,8 +109,8 @@ def test_the_picture_follows_the_formula(subtests):
     """Of every loss: after `.. math::` and what belongs to it, before other words."""
     for entry in LOSSES.values():
         with subtests.test(entry.name):
-            text = _markup.marked(entry.function.__doc__ or "")
-            lines = re.sub(r"(?m)^    ", "", text).split("\n")
+            text = _markup.marked(inspect.getdoc(entry.function) or "")
+            lines = text.split("\n")
             found = _losses.with_picture(lines, entry.name, "words")
             at = found.index(".. container:: picture")
             before = "\n".join(found[:at])
