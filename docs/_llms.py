@@ -4,9 +4,7 @@ The form is that of llmstxt.org: a title, a summary, sections of links.
 """
 
 import re
-
-from docutils import nodes
-from sphinx.environment import BuildEnvironment
+from collections.abc import Mapping, Sequence
 
 from docs._losses import LOSSES
 from docs._markup import summary
@@ -30,18 +28,23 @@ SECTIONS = {
 PLACE = "generated/api/jaxloss."
 
 
-def text(env: BuildEnvironment, summary: str) -> str:
-    """The losses by task, then all other pages by what they are."""
-    parts = [HEAD.format(summary=summary)]
+def text(pages: Mapping[str, tuple[str, Sequence[str]]], about: str) -> str:
+    """The losses by task, then all other pages by what they are.
+
+    Args:
+      pages: The title and the paragraphs of each page.
+      about: The project in one sentence.
+    """
+    parts = [HEAD.format(summary=about)]
     for task, words in catalogue.TASKS.items():
         entries = [e for e in LOSSES.values() if e.tasks[0] == task]
         if entries:
             parts.append(f"\n## Losses, {task}: {words}\n\n")
             parts += map(_loss, entries)
-    others = [d for d in sorted(env.found_docs) if d.removeprefix(PLACE) not in LOSSES]
+    others = [name for name in pages if name.removeprefix(PLACE) not in LOSSES]
     for section in SECTIONS:
         parts.append(f"\n## {section}\n\n")
-        parts += [_page(env, d) for d in others if _section(d) == section]
+        parts += [_page(n, *pages[n]) for n in others if _section(n) == section]
     return "".join(parts)
 
 
@@ -57,17 +60,13 @@ def _section(docname: str) -> str:
     return [name for name, folder in SECTIONS.items() if docname.startswith(folder)][-1]
 
 
-def _page(env: BuildEnvironment, docname: str) -> str:
-    link = f"[{env.titles[docname].astext()}]({docname}.html)"
-    said = _first_sentence(env.get_doctree(docname))
-    return f"- {link}: {said}\n" if said else f"- {link}\n"
+def _page(name: str, title: str, paragraphs: Sequence[str]) -> str:
+    said = _first_sentence(paragraphs)
+    return f"- [{title}]({name}.html){': ' if said else ''}{said}\n"
 
 
-def _first_sentence(doctree: nodes.document) -> str:
-    """Of the first paragraph that is no introduction to code, and not in a table."""
-    for paragraph in doctree.findall(nodes.paragraph):
-        words = re.split(r"(?<=[.?])\s", " ".join(paragraph.astext().split()))[0]
-        in_table = isinstance(paragraph.parent, nodes.entry)
-        if words and not words.endswith(":") and not in_table:
-            return words
-    return ""
+def _first_sentence(paragraphs: Sequence[str]) -> str:
+    """Of the first paragraph that is no introduction to code."""
+    flat = (" ".join(words.split()) for words in paragraphs)
+    sentences = [re.split(r"(?<=[.?])\s", words)[0] for words in flat]
+    return next((s for s in sentences if s and not s.endswith(":")), "")

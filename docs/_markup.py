@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from docutils import nodes
-
 SPAN = re.compile(r"(?<![`\w])`([^`]+)`(?!`)(\w?)|[|]")
 
 
@@ -45,13 +43,9 @@ def code(text: str) -> str:
 BREAK = re.compile(r"(?<=[(\[=._])(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])")
 
 
-def breakable(text: str) -> list[nodes.Node]:
-    """A text with the places where a browser may begin a new line."""
-    first, *others = BREAK.split(text)
-    found: list[nodes.Node] = [nodes.Text(first)]
-    for part in others:
-        found += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
-    return found
+def breakable(text: str) -> list[str]:
+    """The parts of a text between which a browser may begin a new line."""
+    return BREAK.split(text)
 
 
 def title(text: str, mark: str = "=") -> str:

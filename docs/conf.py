@@ -120,7 +120,11 @@ def let_names_break(app, doctree, docname):
     for parent in (*codes, *titles):
         for text in [*parent.findall(nodes.Text)]:
             if not isinstance(text.parent, nodes.raw):
-                text.parent.replace(text, _markup.breakable(text))
+                first, *others = _markup.breakable(text)
+                parts = [nodes.Text(first)]
+                for part in others:
+                    parts += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
+                text.parent.replace(text, parts)
 
 
 def skip(app, what, name, obj, skip, options):
@@ -155,5 +159,13 @@ def types(app, what, name, obj, options, signature, result):
 def about_for_machines(app, exception):
     """Writes `llms.txt` beside the pages."""
     if exception is None and app.builder.format == "html":
-        text = _llms.text(app.env, about)
+        pages = {name: page(app.env, name) for name in sorted(app.env.found_docs)}
+        text = _llms.text(pages, about)
         (Path(app.outdir) / "llms.txt").write_text(text, encoding="utf-8")
+
+
+def page(env, name):
+    """The title of a page, and its paragraphs that are not in a table."""
+    paragraphs = env.get_doctree(name).findall(nodes.paragraph)
+    words = [p.astext() for p in paragraphs if not isinstance(p.parent, nodes.entry)]
+    return env.titles[name].astext(), words

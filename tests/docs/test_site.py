@@ -1,5 +1,6 @@
 """What the site derives of losses, examples and pages: all of them, and rightly."""
 
+import inspect
 import io
 import re
 from pathlib import Path
@@ -108,8 +109,8 @@ def test_the_picture_follows_the_formula(subtests):
     """Of every loss: after `.. math::` and what belongs to it, before other words."""
     for entry in LOSSES.values():
         with subtests.test(entry.name):
-            text = _markup.marked(entry.function.__doc__ or "")
-            lines = re.sub(r"(?m)^    ", "", text).split("\n")
+            text = _markup.marked(inspect.getdoc(entry.function) or "")
+            lines = text.split("\n")
             found = _losses.with_picture(lines, entry.name, "words")
             at = found.index(".. container:: picture")
             before = "\n".join(found[:at])
@@ -189,10 +190,9 @@ def test_every_loss_has_a_signature_with_types():
 def test_names_break_between_their_words():
     """After what opens or joins, before a capital; nothing is lost, and no number."""
     code = "nn.BCELoss(soft_labels, axis=-1) + 0.5"
-    text = [part.astext() for part in _markup.breakable(code)]
-    assert "".join(text).replace("<wbr>", "") == code
-    pieces = [t for t in text if t != "<wbr>"]
-    assert pieces == ["nn.", "BCELoss(", "soft_", "labels, axis=-1) + 0.5"]
+    parts = _markup.breakable(code)
+    assert parts == ["nn.", "BCELoss(", "soft_", "labels, axis=-1) + 0.5"]
+    assert "".join(parts) == code
 
 
 # --- pages of all losses -----------------------------------------------------------
@@ -278,6 +278,24 @@ def test_llms_have_a_line_for_each_loss():
     called = "Also called: Huber loss, HuberLoss, huber_loss."
     assert _llms._loss(LOSSES["huber"]) == f"- {link}: {said} {called}\n"
     assert len({_llms._loss(entry) for entry in catalogue.entries()}) == len(LOSSES)
+
+
+def test_llms_have_a_line_for_each_page():
+    """A loss once; of other pages the first sentence that is no introduction."""
+    pages = {
+        "generated/api/jaxloss.huber": ("jaxloss.huber", ["No matter."]),
+        "generated/api/jaxloss.mean": ("jaxloss.mean", ["The mean. More."]),
+        "quick-start": ("Quick start", ["From a clone:", "It takes\nfive minutes."]),
+        "empty": ("Empty", []),
+    }
+    text = _llms.text(pages, "A library.")
+    assert text.startswith("# jaxloss\n\n> A library.\n")
+    assert text.count("jaxloss.huber.html") == 1
+    assert "No matter" not in text
+    assert "- [jaxloss.mean](generated/api/jaxloss.mean.html): The mean.\n" in text
+    assert "- [Quick start](quick-start.html): It takes five minutes.\n" in text
+    assert "- [Empty](empty.html)\n" in text
+    assert len(re.findall(r"(?m)^- \[", text)) == len(LOSSES) + 3
 
 
 @pytest.mark.parametrize(
