@@ -298,7 +298,6 @@ PART = (
 HEAD = "linear CE N2048 D512 V32768 bfloat16"
 MASKED = "softmax_cross_entropy, ids, masked tokens, bfloat16"
 MISSED: dict[tuple[str, str], dict[str, float]] = {
-    ("h200", "general_robust, bfloat16"): {"× floor": 6.01, "temp ÷ argument": 6.51},
     ("h200", f"{HEAD}, fast"): {"temp ×": 1.33},
     ("h200", f"{HEAD}, lean"): {"temp ×": 0.423},
     ("v5e", "cosine_distance, float32"): {"× floor": 3.67},
