@@ -88,6 +88,7 @@ def hidden(x: jax.Array, variant: int = 0) -> jax.Array:
         number = jnp.full((), 2.0**variant, x.dtype)
         return x * (lax.optimization_barrier(number) * 0.5**variant)
 
+    x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
     return lax.platform_dependent(x, cpu=_same, default=product)

@@ -238,22 +238,26 @@ def poly1(
 # --- the mean of a distribution ----------------------------------------------------
 
 
+def _of_classes(
+    fn: Callable[..., jax.Array],
+    variant: int,
+    x: jax.Array,
+    w: jax.Array,
+    hyper: jax.Array,
+) -> jax.Array:
+    """`w fn(p, 1 - p, -log p, hyper)` of each class."""
+    ways = stable.softmax_likelihoods(x, variant)
+    return _classes.weighted(w, fn(*ways, hyper))
+
+
 def _expected(
-    loss: Callable[..., jax.Array], slope: Callable[..., jax.Array]
+    total: Callable[..., jax.Array], slope: Callable[..., jax.Array]
 ) -> Callable[..., jax.Array]:
-    """`sum(w loss)` of logits, weights w and a hyperparameter of their shape.
+    """`total`, a sum over classes, of logits, weights and a hyperparameter like them.
 
-    `loss` and its slope by the negative log-likelihood are functions of p, 1 - p, that
-    likelihood and the hyperparameter.
+    The slope of each term by the negative log-likelihood is a function as in
+    `_of_classes`.
     """
-
-    def of_classes(fn, variant, x, w, hyper):
-        ways = stable.softmax_likelihoods(x, variant)
-        return _classes.weighted(w, fn(*ways, hyper))
-
-    def total(x, w, hyper):
-        return jnp.sum(of_classes(loss, 0, x, w, hyper), axis=-1)
-
     primitive = jax.custom_jvp(total)
 
     def rule(primals, tangents):
@@ -262,7 +266,7 @@ def _expected(
         moved = jnp.zeros_like(x[..., 0])
         if not isinstance(by_x, SymbolicZero):
             # Of variants, or XLA:GPU writes out what value and gradient share.
-            pull = [of_classes(slope, variant, x, w, hyper) for variant in (1, 2)]
+            pull = [_of_classes(slope, variant, x, w, hyper) for variant in (1, 2)]
             moved = moved + jnp.sum(stable.softmax_slope(x, *pull) * by_x, axis=-1)
         if not all(isinstance(t, SymbolicZero) for t in others):
             given = [
@@ -328,11 +332,17 @@ def _focal_slope(
     return _power(p, q, gamma) * (1 + gamma * stable.safe_divide(p * finite, q))
 
 
-_expected_focal = _expected(_focal, _focal_slope)
-_expected_poly1 = _expected(
-    lambda p, q, nll, epsilon: nll + epsilon * q,
-    lambda p, q, nll, epsilon: 1 + epsilon * p,
-)
+def _total_focal(x: jax.Array, w: jax.Array, gamma: jax.Array) -> jax.Array:
+    return jnp.sum(_of_classes(_focal, 0, x, w, gamma), axis=-1)
+
+
+def _total_poly1(x: jax.Array, w: jax.Array, epsilon: jax.Array) -> jax.Array:
+    added = _of_classes(lambda p, q, nll, epsilon: epsilon * q, 0, x, w, epsilon)
+    return stable.softmax_cross_entropy(x, w) + jnp.sum(added, axis=-1)
+
+
+_expected_focal = _expected(_total_focal, _focal_slope)
+_expected_poly1 = _expected(_total_poly1, lambda p, q, nll, epsilon: 1 + epsilon * p)
 
 
 # --- one logit a decision ----------------------------------------------------------
