@@ -24,9 +24,12 @@ from jaxloss.stable.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,
 )
+from jaxloss.stable.distributions import (
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_slope as softmax_slope,
+)
 from jaxloss.stable.labelled import (
     has_class as has_class,
-    softmax_cross_entropy as softmax_cross_entropy,
     softmax_nll as softmax_nll,
     softmax_nll_and_probability as softmax_nll_and_probability,
     softmax_nll_and_z as softmax_nll_and_z,
@@ -38,6 +41,7 @@ from jaxloss.stable.rows import (
     logsumexp as logsumexp,
     softmax as softmax,
     softmax_complement as softmax_complement,
+    softmax_likelihoods as softmax_likelihoods,
 )
 from jaxloss.stable.scalars import (
     compensated_sum as compensated_sum,

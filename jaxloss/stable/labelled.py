@@ -10,23 +10,15 @@ without memory.  With the gradient, the exponentials are computed once and writt
 the gradient will be, which is half of the work.  Both values are within the bound.
 """
 
-import functools
-import operator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from jaxloss.stable import xla
-from jaxloss.stable.rows import (
-    log_softmax,
-    logsumexp,
-    softmax,
-    softmax_complement,
-)
-from jaxloss.stable.scalars import difference, exp_difference, log1p
+from jaxloss.stable.rows import exponentials, logsumexp, softmax
+from jaxloss.stable.scalars import difference
 
 
 class _Row(NamedTuple):
@@ -136,7 +128,7 @@ def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array
     known, ids = known_ids(x, ids)
     largest, label = jnp.max(x, axis=-1), xla.entry(x, ids)
     shift = shift_of(largest, label)
-    summed, e = _exponentials(x, shift[..., None])
+    summed, e = exponentials(x, shift[..., None])
     at_label = _is_label(x, ids)
     others = jnp.sum(jnp.where(at_label, 0, summed), axis=-1)
     row = row_of_sums(known, ids, largest, label, shift, others)
@@ -160,12 +152,6 @@ def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
     away = lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
     away = away - ids.astype(x.dtype)[..., None]
     return x - tiny / (away * away)
-
-
-def _exponentials(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`exp(a - b)` for a sum, and for what is multiplied by it later."""
-    e = exp_difference(a, b)
-    return e, xla.written_on_cpu(e, lambda a, b: exp_difference(a, b, 2), a, b)
 
 
 def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
@@ -394,85 +380,3 @@ def _mean_below(x: jax.Array, largest: jax.Array, count: jax.Array) -> jax.Array
     )
     finite = jnp.minimum(top - below, two)
     return jnp.sum(finite * below, axis=-1) / (count / 2)
-
-
-# --- distributions -------------------------------------------------------------------
-
-
-@jax.custom_jvp
-def softmax_cross_entropy(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`-sum(w log_softmax(x))` along the last axis: 4 ulp (derivatives 5, 8).
-
-    A class of weight 0 costs nothing, even at a logit of -inf; any other weight there
-    costs +inf.  A row of -inf costs 0.
-    """
-    top, dead, _, rest = _against_largest(x)
-    nothing = w == 0
-    surprise = jnp.where(nothing, 0, (top - x) + log1p(rest)[..., None])
-    losses = jnp.sum(jnp.where(nothing, 0, w * surprise), axis=-1)
-    return jnp.where(dead, 0, losses)
-
-
-@functools.partial(softmax_cross_entropy.defjvp, symbolic_zeros=True)
-def _(primals, tangents):
-    x, w = primals
-    moving = []
-    if not isinstance(tangents[0], SymbolicZero):
-        moving.append(_cross_entropy_dx(x, w) * tangents[0])
-    if not isinstance(tangents[1], SymbolicZero):
-        moving.append(jnp.where(x == -jnp.inf, 0, -log_softmax(x)) * tangents[1])
-    total = functools.reduce(operator.add, moving, jnp.zeros_like(x))
-    return softmax_cross_entropy(x, w), jnp.sum(total, axis=-1)
-
-
-def _against_largest(x: jax.Array) -> tuple[jax.Array, ...]:
-    """(largest, whether there is none, `exp(x - largest)`, their sum but for one 1)."""
-    largest = jnp.max(x, axis=-1, keepdims=True)
-    dead = largest == -jnp.inf
-    top = jnp.where(dead, 0, largest)
-    summed, e = _exponentials(x, top)
-    # The largest are 1 each, so they are counted: one is left out, not subtracted.
-    is_largest = x >= top
-    others = jnp.sum(jnp.where(is_largest, 0, summed), axis=-1)
-    ties = jnp.sum(is_largest, axis=-1, dtype=x.dtype) - 1
-    rest = others + jnp.maximum(ties, 0)
-    return top, dead[..., 0], e, jnp.where(top[..., 0] == jnp.inf, 1, rest)
-
-
-def _sum_but_one(v: jax.Array, largest: jax.Array) -> jax.Array:
-    """The sum along the last axis of v >= 0, but for one largest.
-
-    Added up without all that are: only if they are several, the sum is far above one of
-    them, and one can be subtracted.
-    """
-    smaller = jnp.sum(jnp.where(v < largest, v, 0), axis=-1)
-    total, largest = jnp.sum(v, axis=-1), largest[..., 0]
-    return jnp.where(total - smaller > 1.5 * largest, total - largest, smaller)
-
-
-@jax.custom_jvp
-def _cross_entropy_dx(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, in which nothing cancels.
-
-    So if p or w is nearly 1, the digits of the other one are kept, and a one-hot w
-    gives the same as an id.
-    """
-    _, dead, e, rest = _against_largest(x)
-    largest = jnp.max(w, axis=-1, keepdims=True)
-    others = (largest - w) + _sum_but_one(w, largest)[..., None]
-    scale = jnp.where(dead, 0, 1 / (1 + rest))[..., None]
-    return (e * others - w * ((1 - e) + rest[..., None])) * scale
-
-
-@_cross_entropy_dx.defjvp
-def _(primals, tangents):
-    return _cross_entropy_dx(*primals), jax.jvp(
-        _cross_entropy_dx_plain, primals, tangents
-    )[1]
-
-
-def _cross_entropy_dx_plain(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`_cross_entropy_dx` of functions that have accurate derivatives."""
-    alive = jnp.max(x, axis=-1, keepdims=True) != -jnp.inf
-    others = jnp.sum(w, axis=-1, keepdims=True) - w
-    return jnp.where(alive, softmax(x) * others - w * softmax_complement(x), 0)

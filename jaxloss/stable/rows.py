@@ -15,7 +15,7 @@ from jaxloss.stable.scalars import difference, exp_difference, log1p, safe_divid
 from jaxloss.stable.slopes import slopes
 
 
-def _row(x: jax.Array) -> tuple[jax.Array, ...]:
+def row(x: jax.Array) -> tuple[jax.Array, ...]:
     """(largest, ties, d, rounding error of d, exp(d), rest) along the last axis."""
     largest = jnp.max(x, axis=-1, keepdims=True)
     dead = largest == -jnp.inf  # not ~isfinite: a +inf or NaN logit must give NaN
@@ -54,7 +54,7 @@ def _centered(t: jax.Array, ties: jax.Array, p: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def softmax(x: jax.Array) -> jax.Array:
     """Probabilities along the last axis: 4 ulp; 0 at -inf, all 0 if all are -inf."""
-    *_, e, rest = _row(x)
+    *_, e, rest = row(x)
     return e / (1 + rest)
 
 
@@ -62,13 +62,13 @@ def softmax(x: jax.Array) -> jax.Array:
 def _(primals, tangents):
     (x,), (t,) = primals, tangents
     p = softmax(x)
-    return p, p * _centered(t, _row(x)[1], p)
+    return p, p * _centered(t, row(x)[1], p)
 
 
 @jax.custom_jvp
 def softmax_complement(x: jax.Array) -> jax.Array:
     """`1 - softmax(x)` along the last axis: 4 ulp, where the subtraction gives 0."""
-    _, ties, *_, e, rest = _row(x)
+    _, ties, *_, e, rest = row(x)
     others = jnp.where(ties, rest, 1 + jnp.maximum(rest - e, 0))
     return others / (1 + rest)
 
@@ -81,22 +81,48 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _log_softmax(x: jax.Array) -> jax.Array:
-    largest, _, d, error, _, rest = _row(x)
+    largest, _, d, error, _, rest = row(x)
     return jnp.where(largest == -jnp.inf, 0, d - (log1p(rest) - error))
 
 
 @_log_softmax.defjvp
 def _(primals, tangents):
     (x,), (t,) = primals, tangents
-    _, ties, *_ = _row(x)
+    _, ties, *_ = row(x)
     slope = _centered(t, ties, softmax(x))
     # A class of probability 0, like a row of them, has no slope.
     return _log_softmax(x), jnp.where(x == -jnp.inf, 0, slope)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax_likelihoods(x: jax.Array, variant: int) -> tuple[jax.Array, ...]:
+    """The softmax p, 1 - p and -log p along the last axis: 4 ulp each.
+
+    A class of probability 0 has the slope of its -log p that a class id has.  Variants
+    are equal, but an accelerator computes each anew from the sums of the row.
+    """
+    largest, *_, rest = row(x)
+    dead = largest == -jnp.inf
+    top, x = jnp.where(dead, 0, largest), xla.hidden(x, variant)
+    (d, error), e = difference(x, top), exp_difference(x, top)
+    others = jnp.where(x == top, rest, 1 + jnp.maximum(rest - e, 0))
+    surprise = jnp.where(dead, 0, (log1p(rest) - error) - d)
+    return e / (1 + rest), others / (1 + rest), surprise
+
+
+@softmax_likelihoods.defjvp
+def _(variant, primals, tangents):
+    (x,), (t,) = primals, tangents
+    p, dp = jax.jvp(softmax, primals, tangents)
+    _, slope = jax.jvp(_log_softmax, primals, tangents)
+    limit = jnp.sum(p * t, axis=-1, keepdims=True) - t
+    moved = dp, -dp, jnp.where(x == -jnp.inf, limit, -slope)
+    return softmax_likelihoods(x, variant), moved
+
+
 @jax.custom_jvp
 def _logsumexp(x: jax.Array) -> jax.Array:
-    largest, *_, rest = _row(x)
+    largest, *_, rest = row(x)
     finite = jnp.where(largest == -jnp.inf, 0, largest)
     return jnp.where(largest == -jnp.inf, largest, finite + log1p(rest))[..., 0]
 

@@ -1,9 +1,11 @@
 """Focal and polynomial losses: variants of cross entropy."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
@@ -149,7 +151,7 @@ def softmax_focal(
     """
     name = "softmax_focal"
     rows = _classes.rows(name, labels, axis, where, logits=logits)
-    x, labels = rows.scores, rows.labels
+    x, labels = rows.given, rows.labels
     gamma = _checks.parameter(name, x[..., 0], gamma=gamma)
     alpha = 1.0 if alpha is None else alpha
     alpha = _checks.parameter(name, x, alpha=alpha)
@@ -159,12 +161,9 @@ def softmax_focal(
         nll, p, q = stable.softmax_nll_and_probability(x, labels)
         losses = _focal(p, q, nll, gamma)
         return rows.mask_invalid(_classes.weighted(alpha, losses))
-    p, q = stable.softmax(x), stable.softmax_complement(x)
     gamma = jnp.broadcast_to(gamma, x.shape[:-1])[..., None]
-    losses = _focal(p, q, _surprise(x), jnp.broadcast_to(gamma, x.shape))
-    return rows.mask_invalid(
-        jnp.sum(_classes.weighted(labels * alpha, losses), axis=-1)
-    )
+    losses = _expected_focal(x, labels * alpha, jnp.broadcast_to(gamma, x.shape))
+    return rows.mask_invalid(losses)
 
 
 @_jit.kernel("axis", ids="labels", epsilon="[-1, inf)")
@@ -226,15 +225,59 @@ def poly1(
     """
     name = "poly1"
     rows = _classes.rows(name, labels, axis, logits=logits)
-    like = rows.scores[..., 0]
-    epsilon = _checks.parameter(name, like, epsilon=epsilon)
+    x = rows.given
+    epsilon = _checks.parameter(name, x[..., 0], epsilon=epsilon)
     if rows.are_ids:
-        x, labels = rows.given, rows.given_labels
-        nll, _, missing = stable.softmax_nll_and_probability(x, labels)
-    else:
-        nll = _classes.cross_entropy(rows)
-        missing = rows.expect(stable.softmax_complement(rows.scores))
-    return rows.mask_invalid(nll + epsilon * missing)
+        nll, _, missing = stable.softmax_nll_and_probability(x, rows.given_labels)
+        return rows.mask_invalid(nll + epsilon * missing)
+    epsilon = jnp.broadcast_to(epsilon, x.shape[:-1])[..., None]
+    losses = _expected_poly1(x, rows.labels, jnp.broadcast_to(epsilon, x.shape))
+    return rows.mask_invalid(losses)
+
+
+# --- the mean of a distribution ----------------------------------------------------
+
+
+def _of_classes(
+    fn: Callable[..., jax.Array],
+    variant: int,
+    x: jax.Array,
+    w: jax.Array,
+    hyper: jax.Array,
+) -> jax.Array:
+    """`w fn(p, 1 - p, -log p, hyper)` of each class."""
+    ways = stable.softmax_likelihoods(x, variant)
+    return _classes.weighted(w, fn(*ways, hyper))
+
+
+def _expected(
+    total: Callable[..., jax.Array], slope: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """`total`, a sum over classes, of logits, weights and a hyperparameter like them.
+
+    The slope of each term by the negative log-likelihood is a function as in
+    `_of_classes`.
+    """
+    primitive = jax.custom_jvp(total)
+
+    def rule(primals, tangents):
+        x, w, hyper = primals
+        by_x, *others = tangents
+        moved = jnp.zeros_like(x[..., 0])
+        if not isinstance(by_x, SymbolicZero):
+            # Of variants, or XLA:GPU writes out what value and gradient share.
+            pull = [_of_classes(slope, variant, x, w, hyper) for variant in (1, 2)]
+            moved = moved + jnp.sum(stable.softmax_slope(x, *pull) * by_x, axis=-1)
+        if not all(isinstance(t, SymbolicZero) for t in others):
+            given = [
+                jnp.zeros_like(w) if isinstance(t, SymbolicZero) else t for t in others
+            ]
+            along = functools.partial(total, x)
+            moved = moved + jax.jvp(along, (w, hyper), tuple(given))[1]
+        return primitive(*primals), moved
+
+    primitive.defjvp(rule, symbolic_zeros=True)
+    return primitive
 
 
 # --- the focal term ----------------------------------------------------------------
@@ -275,26 +318,31 @@ def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.
 def _(primals, tangents):
     p, q, nll, gamma = primals
     *_, along, by_gamma = tangents
-    # p nll / q is 1 - q / 2 + ... for small q; as p -> 0 it is 0, not 0 * inf.
-    finite = jnp.where(p == 0, 0, nll)
-    slope = 1 + gamma * stable.safe_divide(p * finite, q)
-    slope = _power(p, q, gamma) * slope
-    curve = _power(p, q, gamma) * finite * _log_complement(p, q)
+    curve = _power(p, q, gamma) * jnp.where(p == 0, 0, nll) * _log_complement(p, q)
+    slope = _focal_slope(p, q, nll, gamma)
     return _focal(p, q, nll, gamma), slope * along + curve * by_gamma
 
 
-@jax.custom_jvp
-def _surprise(x: jax.Array) -> jax.Array:
-    """`-log(softmax(x))`; a class of probability 0 has the slope of a class id's."""
-    return -stable.log_softmax(x)
+def _focal_slope(
+    p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """The slope of `_focal` along `nll`."""
+    # p nll / q is 1 - q / 2 + ... for small q; as p -> 0 it is 0, not 0 * inf.
+    finite = jnp.where(p == 0, 0, nll)
+    return _power(p, q, gamma) * (1 + gamma * stable.safe_divide(p * finite, q))
 
 
-@_surprise.defjvp
-def _(primals, tangents):
-    (x,), (t,) = primals, tangents
-    value, slope = jax.jvp(stable.log_softmax, primals, tangents)
-    limit = jnp.sum(stable.softmax(x) * t, axis=-1, keepdims=True) - t
-    return -value, jnp.where(x == -jnp.inf, limit, -slope)
+def _total_focal(x: jax.Array, w: jax.Array, gamma: jax.Array) -> jax.Array:
+    return jnp.sum(_of_classes(_focal, 0, x, w, gamma), axis=-1)
+
+
+def _total_poly1(x: jax.Array, w: jax.Array, epsilon: jax.Array) -> jax.Array:
+    added = _of_classes(lambda p, q, nll, epsilon: epsilon * q, 0, x, w, epsilon)
+    return stable.softmax_cross_entropy(x, w) + jnp.sum(added, axis=-1)
+
+
+_expected_focal = _expected(_total_focal, _focal_slope)
+_expected_poly1 = _expected(_total_poly1, lambda p, q, nll, epsilon: 1 + epsilon * p)
 
 
 # --- one logit a decision ----------------------------------------------------------

@@ -341,7 +341,7 @@ def crammer_singer_hinge(
     loss = "crammer_singer_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
-    rival = jnp.max(jnp.where(at_label, -jnp.inf, rows.scores), axis=-1)
+    rival = _strongest(jnp.where(at_label, -jnp.inf, rows.given))
     alone = rival == -jnp.inf  # every wrong class is excluded: nothing to lead
     violation = _violation(jnp.where(alone, 0, rival), own, margin)
     return rows.mask_invalid(jnp.where(alone, 0, violation))
@@ -406,12 +406,8 @@ def weston_watkins_hinge(
     loss = "weston_watkins_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
-    wrong = ~at_label & (rows.scores != -jnp.inf)
-    spread = lambda x: jnp.broadcast_to(jnp.expand_dims(x, -1), wrong.shape)
-    margin = spread(jnp.broadcast_to(margin, own.shape))
-    # Replaced in the input too, where -inf - (-inf) would be NaN.
-    violations = _violation(jnp.where(wrong, rows.scores, 0), spread(own), margin)
-    return rows.mask_invalid(jnp.sum(jnp.where(wrong, violations, 0), axis=-1))
+    margin = jnp.broadcast_to(margin, own.shape)
+    return rows.mask_invalid(_violations(rows.given, at_label, own, margin))
 
 
 def _pair(
@@ -451,11 +447,57 @@ def _against_label(
     ids = _checks.class_ids(loss, labels=labels)
     rows = _classes.rows(loss, ids, axis, scores=scores)
     # A comparison that XLA fuses: nothing is gathered, no one-hot is stored.
-    at_label = jax.nn.one_hot(rows.labels, rows.scores.shape[-1], dtype=bool)
-    return rows, at_label, _classes.score_of_class(rows.scores, rows.labels)
+    at_label = jax.nn.one_hot(rows.labels, rows.given.shape[-1], dtype=bool)
+    own = _classes.score_of_class(rows.given, rows.labels)
+    return rows, at_label, jnp.where(rows.has_class, own, 0)
+
+
+@jax.custom_jvp
+def _strongest(x: jax.Array) -> jax.Array:
+    """The maximum of each row; its gradient is shared equally among ties."""
+    return jnp.max(x, axis=-1)
+
+
+@_strongest.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    strongest = _strongest(x)
+    count = jnp.sum(x == strongest[..., None], axis=-1, dtype=x.dtype)
+    share = jnp.broadcast_to((1 / count)[..., None], x.shape)
+    # Hidden, or XLA:GPU writes the comparison out.
+    ties = xla.hidden(x) == strongest[..., None]
+    return strongest, jnp.sum(jnp.where(ties, share, 0) * t, axis=-1)
 
 
 def _violation(rivals: jax.Array, own: jax.Array, margin: jax.Array) -> jax.Array:
     """`max(0, margin + rivals - own)`, without the rounding of the difference."""
     lead, error = stable.difference(own, rivals)
     return margins.perceptron((lead - margin) + error)
+
+
+@jax.custom_jvp
+def _violations(
+    x: jax.Array, at_label: jax.Array, own: jax.Array, margin: jax.Array
+) -> jax.Array:
+    """The sum of `_violation` over the wrong classes that exist."""
+    return jnp.sum(_each_violation(x, at_label, own, margin), axis=-1)
+
+
+@_violations.defjvp
+def _(primals, tangents):
+    x, *rest = primals
+    by_x, _, by_own, by_margin = tangents
+    # Hidden, or XLA:GPU writes out the violations, and where there are any.
+    counted, again = (_each_violation(xla.hidden(x, i), *rest) > 0 for i in (1, 2))
+    count = jnp.sum(counted, axis=-1, dtype=x.dtype)
+    moved = jnp.sum(again.astype(x.dtype) * by_x, axis=-1)
+    return _violations(*primals), moved + count * (by_margin - by_own)
+
+
+def _each_violation(
+    x: jax.Array, at_label: jax.Array, own: jax.Array, margin: jax.Array
+) -> jax.Array:
+    wrong = ~at_label & (x != -jnp.inf)
+    # Replaced in the input too, where -inf - (-inf) would be NaN.
+    rivals = jnp.where(wrong, x, 0)
+    return jnp.where(wrong, _violation(rivals, own[..., None], margin[..., None]), 0)

@@ -6,6 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
+from jaxloss.stable import xla
 
 
 @_jit.kernel("axis", ids="labels")
@@ -68,7 +69,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     ids = _checks.class_ids(name, labels=labels)
     _checks.has_shape(name, x.shape[:-1], "one id per example", labels=ids)
     above = ids[..., None] > _columns(x, ids)
-    losses = jnp.sum(stable.softplus(jnp.where(above, -x, x)), axis=-1)
+    losses = jnp.sum(_softplus(jnp.where(above, -x, x)), axis=-1)
     return _classes.nan_unless((ids >= 0) & (ids <= x.shape[-1]), losses)
 
 
@@ -138,6 +139,8 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
     gaps = below * label_above - above * label_below
     return rows.mask_invalid(jnp.sum(jnp.square(gaps), axis=-1))
 
+
+_softplus = xla.rematerialised_unless_cpu(stable.softplus)
 
 # --- cumulative distributions, between each class and the next -----------------------
 

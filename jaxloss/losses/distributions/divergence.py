@@ -8,6 +8,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
+from jaxloss.losses.distributions import _jensen_shannon
+from jaxloss.stable import xla
 
 
 @_jit.kernel("axis")
@@ -73,8 +75,9 @@ def kl_divergence(
         name, log_predictions, targets, axis
     )
     terms = _kl_term(log_predictions, targets)
-    excesses = _bregman_term(*map(lax.stop_gradient, (log_predictions, targets)))
-    return _sum(terms, excesses, targets, axis)
+    # Hidden, or XLA:GPU writes out the ratio that both sums are made of.
+    fixed = [xla.hidden(lax.stop_gradient(x)) for x in (log_predictions, targets)]
+    return _sum(terms, _bregman_term(*fixed), targets, axis)
 
 
 @_jit.kernel("axis")
@@ -137,14 +140,10 @@ def kl_divergence_with_log_targets(
     )
     _checks.same_shape(name, log_predictions=log_q, log_targets=log_t)
     axis = _checks.row_axis(name, axis, "class", log_predictions=log_q)
-    present, q = log_t != -jnp.inf, jnp.exp(log_q)
-    log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
-    t = jnp.where(present, jnp.exp(log_t), 0)
-    # However rare, what is excluded costs infinity, and not 0 * inf.
-    tiny = float(jnp.finfo(t.dtype).tiny)
-    t = jnp.where(present & (log_q == -jnp.inf), jnp.maximum(t, tiny), t)
-    excesses = _excess_of(*map(lax.stop_gradient, (log_q - log_t, q, t)))
-    return _sum(t * (log_t - log_q), excesses, t, axis)
+    terms = _kl_term_with_log(log_q, log_t)
+    fixed = [xla.hidden(lax.stop_gradient(x), 1) for x in (log_q, log_t)]
+    t = _with_log(*[xla.hidden(lax.stop_gradient(x), 2) for x in (log_q, log_t)])[2]
+    return _sum(terms, _bregman_term_with_log(*fixed), t, axis)
 
 
 @_jit.kernel("axis")
@@ -263,7 +262,7 @@ def jensen_shannon(
     log_predictions, targets, axis = _distributions(
         name, log_predictions, targets, axis
     )
-    return jnp.sum(_js_term(log_predictions, targets), axis=axis)
+    return jnp.sum(_jensen_shannon.term(log_predictions, targets), axis=axis)
 
 
 @_jit.kernel("axis")
@@ -352,8 +351,13 @@ def _sum(terms: jax.Array, excesses: jax.Array, t: jax.Array, axis: int) -> jax.
     # Measured of log-softmaxes in several ways: at most 10 eps (1 + log K), mostly 1.
     rounding = 8 * float(jnp.finfo(terms.dtype).eps) * (1 + jnp.log(classes))
     cancels = jnp.any((t != 0) & (t != 1), axis) & (jnp.abs(total - exact) <= rounding)
-    slope = jnp.where(cancels, total, 0)
-    return jnp.where(cancels, exact + (slope - lax.stop_gradient(slope)), total)
+    return _replaced(total, jnp.where(cancels, exact, total))
+
+
+@stable.slopes(lambda total, value: jnp.ones_like(total), None)
+def _replaced(total: jax.Array, value: jax.Array) -> jax.Array:
+    """`value`, with the derivatives of `total`: known before either is."""
+    return value
 
 
 def _log_ratio(log_q: jax.Array, t: jax.Array) -> jax.Array:
@@ -374,6 +378,23 @@ def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
 )
 def _kl_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(t == 0, 0, _log_ratio(log_q, t) + 1)
+
+
+def _with_log(log_q: jax.Array, log_t: jax.Array) -> tuple[jax.Array, ...]:
+    """log q, log t and t, of which the logarithms are 0 where t is."""
+    present = log_t != -jnp.inf
+    log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
+    t = jnp.where(present, jnp.exp(log_t), 0)
+    # However rare, what is excluded costs infinity, and not 0 * inf.
+    tiny = float(jnp.finfo(t.dtype).tiny)
+    t = jnp.where(present & (log_q == -jnp.inf), jnp.maximum(t, tiny), t)
+    return log_q, log_t, t
+
+
+@xla.rematerialised_unless_cpu
+def _kl_term_with_log(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
+    log_q, log_t, t = _with_log(log_q, log_t)
+    return t * (log_t - log_q)
 
 
 # --- t (log t - log q) - t + q ---------------------------------------------------
@@ -398,9 +419,16 @@ def _bregman_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _log_ratio(log_q, t)
 
 
+@xla.rematerialised_unless_cpu
 @stable.slopes(_surplus, _bregman_dt)
 def _bregman_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _excess_of(-_log_ratio(log_q, t), jnp.exp(log_q), t)
+
+
+def _bregman_term_with_log(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
+    q = jnp.exp(log_q)
+    log_q, log_t, t = _with_log(log_q, log_t)
+    return _excess_of(log_q - log_t, q, t)
 
 
 def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
@@ -409,71 +437,6 @@ def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
     # As in `_excess`: where q = inf, x no longer counts.
     far = q - t * (1 + jnp.minimum(x, 1e3))
     return jnp.where(near, t * _excess_near(jnp.where(near, x, 0)), far)
-
-
-# --- (q log(q/m) + t log(t/m)) / 2 -----------------------------------------------
-#
-# With s = q + t and d = (q - t) / s, a class adds s/2 times the function of d alone
-# ((1+d) log(1+d) + (1-d) log(1-d)) / 2 = d^2/2 + d^4/12 + d^6/30 + ...
-
-
-def _shares(log_q: jax.Array, t: jax.Array) -> tuple[jax.Array, ...]:
-    """(q, s, d); s = 0 has d = 0."""
-    q = jnp.exp(log_q)
-    # Near q = 1 not from q, which has lost the digits that distinguish it from t.
-    near_one = log_q > -0.5
-    below_one = stable.expm1(jnp.where(near_one, log_q, 0))
-    gap = jnp.where(near_one, below_one + (1 - t), q - t)
-    return q, q + t, stable.safe_divide(gap, q + t)
-
-
-def _log_share(d: jax.Array, part: jax.Array, s: jax.Array) -> jax.Array:
-    """`log(1 + d) = log(2 part / s)`, and 0 where the part is 0."""
-    share = jnp.where(part == 0, 0.5, stable.safe_divide(part, s))
-    near = jnp.where((d > -0.5) & (part != 0), d, 0)
-    return jnp.where(d > -0.5, stable.log1p(near), jnp.log(2 * share))
-
-
-@stable.slopes(lambda log_q, t: _js_dlog_q(log_q, t), lambda log_q, t: _js_dt(log_q, t))
-def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    near = jnp.abs(d) < 0.6
-    u = jnp.square(jnp.where(near, d, 0))
-    # What is left out is less than 2^-26 (2^-55 in float64) of the sum at d = 0.6.
-    terms = 13 if d.dtype == jnp.float32 else 30
-    small = u * stable.polynomial(
-        u, [1 / (2 * k * (2 * k - 1)) for k in range(1, terms + 1)]
-    )
-    of_q, of_t = (2 * stable.safe_divide(part, s) for part in (q, t))
-    large = 0.5 * (stable.xlogy(of_q, of_q) + stable.xlogy(of_t, of_t))
-    return 0.5 * s * jnp.where(near, small, large)
-
-
-@stable.slopes(
-    lambda log_q, t: _js_curvature(log_q, t), lambda log_q, t: -_half_share(log_q, t)
-)
-def _js_dlog_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    return 0.5 * q * _log_share(d, q, s)
-
-
-@stable.slopes(
-    lambda log_q, t: -_half_share(log_q, t),
-    lambda log_q, t: stable.safe_divide(_half_share(log_q, t), t),
-)
-def _js_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    _, s, d = _shares(log_q, t)
-    return 0.5 * _log_share(-d, t, s)
-
-
-def _js_curvature(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    return 0.5 * q * (_log_share(d, q, s) + stable.safe_divide(t, s))
-
-
-def _half_share(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, _ = _shares(log_q, t)
-    return 0.5 * stable.safe_divide(q, s)
 
 
 # --- (mu^2 + e^v - 1 - v) / 2 ----------------------------------------------------

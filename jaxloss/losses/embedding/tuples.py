@@ -359,8 +359,12 @@ def cosine_embedding(
     labels = _checks.signs(name, a, labels=labels)
     _checks.has_shape(name, a.shape[:-1], "one label per pair", labels=labels)
     margin = _checks.parameter(name, labels, margin=margin)
-    apart = jax.nn.relu(stable.cosine_similarity(a, b) - margin)
-    losses = jnp.where(labels == 1, stable.cosine_distance(a, b), apart)
+    similar = labels == 1
+    # One of both before the margin, or XLA:GPU computes them in kernels of their own.
+    found = jnp.where(
+        similar, stable.cosine_distance(a, b), stable.cosine_similarity(a, b)
+    )
+    losses = jnp.where(similar, found, jax.nn.relu(found - margin))
     return losses + xla.nan_unless(jnp.abs(labels) == 1, losses)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, margins, stable
-from jaxloss.losses.language import _group
+from jaxloss.losses.language import _group, _pair
 
 
 @_jit.kernel(beta="[0, inf)")
@@ -77,13 +77,14 @@ def dpo(
       >>> jaxloss.dpo(chosen, rejected, reference, reference)
       Array([0.64439666, 0.7443967 ], dtype=float32)
     """
-    gain = _gain(
+    log_probs = _all_four(
         "dpo",
         chosen_log_probs,
         rejected_log_probs,
         chosen_reference_log_probs,
         rejected_reference_log_probs,
     )
+    gain = _pair.gain(*log_probs)
     return margins.logistic(_beta("dpo", gain, beta) * gain)
 
 
@@ -145,15 +146,14 @@ def ipo(
       >>> jaxloss.ipo(chosen, rejected, reference, reference)
       Array([16.,  0.], dtype=float32)
     """
-    gain = _gain(
+    log_probs = _all_four(
         "ipo",
         chosen_log_probs,
         rejected_log_probs,
         chosen_reference_log_probs,
         rejected_reference_log_probs,
     )
-    beta = _checks.parameter("ipo", gain, beta=beta)
-    return jnp.square(gain - 0.5 / beta)
+    return _pair.squared_miss(*log_probs, _beta("ipo", log_probs[0], beta))
 
 
 @_jit.kernel(gamma="(-inf, inf)", beta="[0, inf)")
@@ -214,7 +214,7 @@ def simpo(
     )
     _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
     gamma = _checks.parameter(name, better, gamma=gamma)
-    return margins.logistic(_beta(name, better, beta) * (better - worse) - gamma)
+    return _pair.simple(better, worse, _beta(name, better, beta), gamma)
 
 
 @_jit.kernel(baseline="(-inf, inf)", beta="[0, inf)")
@@ -347,7 +347,7 @@ def orpo(
         name, chosen_log_probs=chosen_log_probs, rejected_log_probs=rejected_log_probs
     )
     _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
-    return _beta(name, better, beta) * _odds_against(-better, -worse) - better
+    return _pair.with_odds(better, worse, _beta(name, better, beta))
 
 
 @_jit.kernel(epsilon_low="[0, 1]", epsilon_high="[0, inf)")
@@ -442,43 +442,27 @@ def grpo(
     return jnp.where(where, _group.surrogate(new - old, advantages, low, high), 0)
 
 
-# --- margins -------------------------------------------------------------------------
+# --- checks --------------------------------------------------------------------------
 
 
-def _gain(
+def _all_four(
     loss: str,
     chosen: ArrayLike,
     rejected: ArrayLike,
     chosen_reference: ArrayLike,
     rejected_reference: ArrayLike,
-) -> jax.Array:
-    """How much more the chosen answer has gained than the rejected one."""
+) -> tuple[jax.Array, ...]:
+    """The log-probabilities of a pair and those of the reference, checked."""
     given = {
         "chosen_log_probs": chosen,
         "rejected_log_probs": rejected,
         "chosen_reference_log_probs": chosen_reference,
         "rejected_reference_log_probs": rejected_reference,
     }
-    better, worse, better_before, worse_before = arrays = _checks.floating(
-        loss, **given
-    )
+    arrays = _checks.floating(loss, **given)
     _checks.same_shape(loss, **dict(zip(given, arrays, strict=True)))
-    return (better - better_before) - (worse - worse_before)
+    return tuple(arrays)
 
 
 def _beta(loss: str, like: jax.Array, beta: float | jax.Array) -> jax.Array:
     return _checks.parameter(loss, like, beta=beta)
-
-
-def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`log(1 + expm1(x) / expm1(y))`: the logistic loss of the log of an odds ratio.
-
-    At x near 0, a chosen answer that is nearly certain, not by its odds, near infinity:
-    the second derivative of their logarithm would cancel.
-    """
-    against = -y - stable.log1mexp(y)
-    near = x < 1
-    small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
-    odds = stable.log1p(stable.expm1(small) * jnp.exp(against))
-    lead = -large - stable.log1mexp(large) - against
-    return jnp.where(near, odds, margins.logistic(lead))

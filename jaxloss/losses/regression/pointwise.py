@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.regression import _residual
+from jaxloss.stable import xla
 
 
 @_jit.kernel()
@@ -331,7 +332,7 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       Array([4.8045301e-01, 9.9990008e-09], dtype=float32)
     """
     predictions, targets = _residual.pair("squared_log_error", predictions, targets)
-    return jnp.square(_log_ratio(predictions, targets))
+    return _squared_log_ratio(predictions, targets)
 
 
 @stable.slopes(lambda p, t: 1 / (1 + p), lambda p, t: -1 / (1 + t))
@@ -344,6 +345,11 @@ def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
     apart = stable.log1p(p) - stable.log1p(t)
     far = jnp.where((ratio > 0) & (ratio < jnp.inf), jnp.log(ratio), apart)
     return jnp.where(near, close, far)
+
+
+_squared_log_ratio = xla.rematerialised_unless_cpu(
+    lambda p, t: jnp.square(_log_ratio(p, t))
+)
 
 
 @_jit.kernel()
