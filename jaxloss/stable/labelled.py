@@ -126,7 +126,9 @@ def _row_by_sums(x: jax.Array, ids: jax.Array) -> _Row:
 def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array]:
     """The row, and `exp(logit - shift)` of every class, but 0 at the label."""
     known, ids = known_ids(x, ids)
-    largest, label = jnp.max(x, axis=-1), xla.entry(x, ids)
+    # Of bfloat16 logits XLA would take the maximum before it widens them, in a pass of
+    # its own.
+    largest, label = jnp.max(xla.hidden(x), axis=-1), xla.entry(x, ids)
     shift = shift_of(largest, label)
     summed, e = exponentials(x, shift[..., None])
     at_label = _is_label(x, ids)

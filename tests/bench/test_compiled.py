@@ -319,7 +319,6 @@ MISSED: dict[tuple[str, str], dict[str, float]] = {
     ("h200", f"{HEAD}, fast"): {"temp ×": 1.33},
     ("h200", f"{HEAD}, lean"): {"temp ×": 0.193},
     ("v5e", "cosine_distance, float32"): {"× floor": 3.67},
-    ("v5e", MASKED): {"× floor": 2.51, "moved × optax's": 1.26},
     ("v5e", f"{HEAD}, fast"): {"temp ×": 2.01},
     # Fast has 8 parts of the tokens here, and XLA adds up the gradient after each.
     ("h200", f"{EIGHT[0]}, fast, jit"): {EXCHANGED: 2.01},
