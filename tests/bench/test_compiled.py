@@ -304,6 +304,9 @@ MISSED: dict[tuple[str, str], dict[str, float]] = {
     ("h200", f"{HEAD}, fast"): {"temp ×": 1.33},
     ("h200", f"{HEAD}, lean"): {"temp ×": 0.423},
     ("v5e", "cosine_distance, float32"): {"× floor": 3.67},
+    ("v5e", "cosine_embedding, bfloat16"): {"× floor": 3.67},
+    ("v5e", "poly1, bfloat16"): {"× floor": 2.34},
+    ("v5e", "weston_watkins_hinge, bfloat16"): {"× floor": 2.51},
     ("v5e", MASKED): {"× floor": 2.51, "moved × optax's": 1.26},
     ("v5e", f"{HEAD}, fast"): {"temp ×": 2.01},
 }
