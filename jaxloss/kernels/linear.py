@@ -60,7 +60,8 @@ def linear_softmax_cross_entropy(
     * lean: 4 (3 N B + 3 B D + 2 N D); the logits are computed twice, so there are four;
 
     instead of 8 N V.  On a CPU n is 256, and B, the number of classes of a block, is at
-    most 1024, or 8192 for lean with 16 bits.  For a 16-bit kernel, fast sums the
+    most 1024, or 8192 for lean with 16 bits; on an accelerator n is at most 2048, and B
+    at most 8192, for lean about V / 64.  For a 16-bit kernel, fast sums the
     gradient in float32, which takes another 4 D V.
 
     Args:
