@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, margins, stable
+from jaxloss.losses.classification import _rivals
 from jaxloss.stable import xla
 
 
@@ -341,9 +342,9 @@ def crammer_singer_hinge(
     loss = "crammer_singer_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
-    rival = _strongest(jnp.where(at_label, -jnp.inf, rows.given))
+    rival = _rivals.strongest(jnp.where(at_label, -jnp.inf, rows.given))
     alone = rival == -jnp.inf  # every wrong class is excluded: nothing to lead
-    violation = _violation(jnp.where(alone, 0, rival), own, margin)
+    violation = _rivals.violation(jnp.where(alone, 0, rival), own, margin)
     return rows.mask_invalid(jnp.where(alone, 0, violation))
 
 
@@ -407,7 +408,7 @@ def weston_watkins_hinge(
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
     margin = jnp.broadcast_to(margin, own.shape)
-    return rows.mask_invalid(_violations(rows.given, at_label, own, margin))
+    return rows.mask_invalid(_rivals.violations(rows.given, at_label, own, margin))
 
 
 def _pair(
@@ -450,54 +451,3 @@ def _against_label(
     at_label = jax.nn.one_hot(rows.labels, rows.given.shape[-1], dtype=bool)
     own = _classes.score_of_class(rows.given, rows.labels)
     return rows, at_label, jnp.where(rows.has_class, own, 0)
-
-
-@jax.custom_jvp
-def _strongest(x: jax.Array) -> jax.Array:
-    """The maximum of each row; its gradient is shared equally among ties."""
-    return jnp.max(x, axis=-1)
-
-
-@_strongest.defjvp
-def _(primals, tangents):
-    (x,), (t,) = primals, tangents
-    strongest = _strongest(x)
-    count = jnp.sum(x == strongest[..., None], axis=-1, dtype=x.dtype)
-    share = jnp.broadcast_to((1 / count)[..., None], x.shape)
-    # Hidden, or XLA:GPU writes the comparison out.
-    ties = xla.hidden(x) == strongest[..., None]
-    return strongest, jnp.sum(jnp.where(ties, share, 0) * t, axis=-1)
-
-
-def _violation(rivals: jax.Array, own: jax.Array, margin: jax.Array) -> jax.Array:
-    """`max(0, margin + rivals - own)`, without the rounding of the difference."""
-    lead, error = stable.difference(own, rivals)
-    return margins.perceptron((lead - margin) + error)
-
-
-@jax.custom_jvp
-def _violations(
-    x: jax.Array, at_label: jax.Array, own: jax.Array, margin: jax.Array
-) -> jax.Array:
-    """The sum of `_violation` over the wrong classes that exist."""
-    return jnp.sum(_each_violation(x, at_label, own, margin), axis=-1)
-
-
-@_violations.defjvp
-def _(primals, tangents):
-    x, *rest = primals
-    by_x, _, by_own, by_margin = tangents
-    # Hidden, or XLA:GPU writes out the violations, and where there are any.
-    counted, again = (_each_violation(xla.hidden(x, i), *rest) > 0 for i in (1, 2))
-    count = jnp.sum(counted, axis=-1, dtype=x.dtype)
-    moved = jnp.sum(again.astype(x.dtype) * by_x, axis=-1)
-    return _violations(*primals), moved + count * (by_margin - by_own)
-
-
-def _each_violation(
-    x: jax.Array, at_label: jax.Array, own: jax.Array, margin: jax.Array
-) -> jax.Array:
-    wrong = ~at_label & (x != -jnp.inf)
-    # Replaced in the input too, where -inf - (-inf) would be NaN.
-    rivals = jnp.where(wrong, x, 0)
-    return jnp.where(wrong, _violation(rivals, own[..., None], margin[..., None]), 0)
