@@ -112,10 +112,17 @@ def compiled(options: argparse.Namespace) -> int:
     accelerator = ACCELERATORS[options.device]
     if not (options.list or options.read):
         prepare(accelerator)  # before JAX is imported
-    from bench import compiled, compiled_cases, compiled_tables, record
+    from bench import (
+        compiled,
+        compiled_cases,
+        compiled_sharded,
+        compiled_tables,
+        record,
+    )
 
     names = f"compiled --for {options.device} --list"
-    chosen = select(compiled_cases.steps(), options.case, names)
+    sharded = compiled_sharded.steps(accelerator.meshes)
+    chosen = select([*compiled_cases.steps(), *sharded], options.case, names)
     if options.list:
         print("\n".join(step.name for step in chosen))
         return 0

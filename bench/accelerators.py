@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ class Accelerator(NamedTuple):
     """As JAX calls it: gpu or tpu."""
     topology: Mapping[str, str]
     """What `jax.experimental.topologies.get_topology_desc` is told."""
+    meshes: Mapping[int, str]
+    """By number of devices, how they are arranged."""
     machine: str
     """The kind of machine that Google calls it; empty for others."""
     packages: tuple[str, ...]
@@ -40,7 +42,8 @@ def _tpu(version: str, machine: str, bandwidth: float, peak: float) -> Accelerat
     return Accelerator(
         title=f"TPU {version}",
         platform="tpu",
-        topology={"platform": "tpu", "topology_name": f"{version}:2x2"},
+        topology={"platform": "tpu", "topology_name": version},
+        meshes={4: "2x2", 8: "2x4"},
         machine=machine,
         packages=("libtpu",),
         bandwidth=bandwidth,
@@ -53,7 +56,8 @@ ACCELERATORS = {
     "h200": Accelerator(
         title="NVIDIA H200",
         platform="gpu",
-        topology={"platform": "cuda", "topology_name": "h200", "topology": "1x1x1"},
+        topology={"platform": "cuda", "topology_name": "h200"},
+        meshes={1: "1x1x1", 8: "1x1x8"},
         machine="",
         packages=("jax_plugins.xla_cuda12", "nvidia.cuda_nvcc"),
         bandwidth=4.8e12,
@@ -108,12 +112,16 @@ def prepare(accelerator: Accelerator) -> None:
     os.environ["PATH"] = f"{folder}/bin{os.pathsep}{os.environ['PATH']}"
 
 
-def device(accelerator: Accelerator) -> Any:
-    """What programs are compiled for."""
+def devices(accelerator: Accelerator, count: int) -> Sequence[Any]:
+    """What programs of so many devices are compiled for."""
     from jax.experimental import topologies
 
     options = dict(accelerator.topology)
+    # The least that there is of a TPU has several devices.
+    arranged = accelerator.meshes.get(count) or next(iter(accelerator.meshes.values()))
     if accelerator.platform == "gpu":
         described = Path(__file__).with_name(f"{options['topology_name']}.txtpb")
-        options["target_config"] = described.read_text()
-    return topologies.get_topology_desc(**options).devices[0]
+        options |= {"topology": arranged, "target_config": described.read_text()}
+    else:
+        options["topology_name"] += f":{arranged}"
+    return topologies.get_topology_desc(**options).devices[:count]

@@ -118,6 +118,7 @@ PLAIN = [
         (REALS, Arg("normal", WIDE)),
         textbook.log_cosh,
         Target(time=0.65, mebibytes=1),
+        Target(mebibytes=1),
     ),
     *_both(
         "softmax CE, ids",
@@ -333,10 +334,15 @@ CASES: list[Case] = [*HEADS, *PLAIN, *SMALL, *SEQUENCES, *PAIRS]
 # --- one device ----------------------------------------------------------------------
 
 
-def _logits(rows: int, classes: int) -> Case:
+def _logits(
+    rows: int,
+    classes: int,
+    name: str = "softmax CE, ids",
+    run: losses.Implementations = losses.SOFTMAX_CROSS_ENTROPY,
+) -> Case:
     [case] = _both(
-        "softmax CE, ids",
-        losses.SOFTMAX_CROSS_ENTROPY,
+        name,
+        run,
         (Arg("normal", (rows, classes)), Arg("ids", (rows,), "int32", below=classes)),
         textbook.softmax_cross_entropy,
         Target(),
@@ -349,14 +355,23 @@ def _in_half(case: Case) -> Case:
     return dataclasses.replace(case, name=name, args=args, targets={})
 
 
+_READ_ONCE = [
+    _logits(rows, classes, "softmax CE, pallas and xla", losses.ONE_READ)
+    for rows, classes in (WIDE, (8192, 32768), (2048, 131072))
+]
+ONE_READ = [*_READ_ONCE, *map(_in_half, _READ_ONCE)]
+"""A kernel in Pallas beside what XLA makes of the same formula."""
+
+
 def of_device(backend: str) -> list[Case]:
     """In the order of what matters; what an accelerator computes in milliseconds."""
     if backend == "cpu":
-        return [*PLAIN, *SMALL]
+        return [*PLAIN, *SMALL, ONE_READ[0]]
     logits = [_logits(8192, 32768), _logits(2048, 131072)]
     large = [linear(8192, 2048, 131072, repeats=5), linear(4096, 2048, 32768)]
     return [
         *PLAIN,
+        *ONE_READ,
         *logits,
         *map(_in_half, [*PLAIN, *logits, *large]),
         *PAIRS,

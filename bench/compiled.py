@@ -11,11 +11,11 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 
 from bench import hlo, peers, record
-from bench.accelerators import Accelerator, device
+from bench.accelerators import Accelerator, devices
 from bench.compiled_cases import Step
+from bench.compiled_sharded import ShardedStep
 from bench.measure import told
 
 PEERS = tuple(name for name in peers.PEERS if name != "torch")
@@ -27,7 +27,7 @@ PACKAGES = (
 
 def run(
     accelerator: Accelerator,
-    steps: Iterable[Step],
+    steps: Iterable[Step | ShardedStep],
     *,
     packages: Sequence[str] = PEERS,
     keep: Callable[[dict[str, Any]], None] = lambda results: None,
@@ -40,7 +40,7 @@ def run(
     for step in steps:
         names = [name for name in step.run if name.split()[0] in packages]
         programs = {name: compiled(accelerator, step, name) for name in names}
-        found["cases"][step.name] = described(step) | {"implementations": programs}
+        found["cases"][step.name] = step.described() | {"implementations": programs}
         keep(found)
         print(f"{step.name:60} {summary(programs)}", flush=True)
     return found
@@ -73,14 +73,6 @@ def surroundings(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def described(step: Step) -> dict[str, Any]:
-    return {
-        "kind": step.kind,
-        "args": [[list(x.shape), str(x.dtype)] for x in step.shapes],
-        "wrt": list(step.wrt),
-    }
-
-
 def summary(programs: Mapping[str, dict[str, Any]]) -> str:
     text = lambda x: f"{times_floor(x):.2f}" if "moved_bytes" in x else "–"
     return ", ".join(f"{name} {text(x)}" for name, x in programs.items())
@@ -94,29 +86,32 @@ def times_floor(found: Mapping[str, Any]) -> float:
 # --- one program ---------------------------------------------------------------------
 
 
-def compiled(accelerator: Accelerator, step: Step, name: str) -> dict[str, Any]:
+def compiled(
+    accelerator: Accelerator, step: Step | ShardedStep, name: str
+) -> dict[str, Any]:
     """What a program takes, or why there is none."""
     if reason := peers.missing(name):
         return {"missing": reason}
     try:
-        return facts(accelerator, step.run[name], step)
+        return facts(accelerator, step, name)
     except Exception as e:
         return {"error": told(e)}
 
 
-def facts(accelerator: Accelerator, fn: Callable, step: Step) -> dict[str, Any]:
-    """All that the compiler says."""
-    place = SingleDeviceSharding(device(accelerator))
-    args = [x.update(sharding=place) for x in step.shapes]
-    graded = jax.jit(jax.value_and_grad(fn, step.wrt) if step.wrt else fn)
+def facts(
+    accelerator: Accelerator, step: Step | ShardedStep, name: str
+) -> dict[str, Any]:
+    """All that the compiler says; of several devices, what it says of one."""
+    places = devices(accelerator, step.devices)
     start = processor_seconds()
     # Kernels choose their blocks when they are traced, by the platform they are on.
     with mock.patch.object(jax, "default_backend", return_value=accelerator.platform):
-        traced = graded.trace(*args)
+        traced = step.trace(name, places)
         program = traced.lower().compile()
     seconds = processor_seconds() - start
-    moved = hlo.moved(hlo.parse(program.as_text() or ""))
-    return {
+    module = hlo.parse(program.as_text() or "")
+    moved = hlo.moved(module)
+    found = {
         "compile_seconds": round(seconds, 2),
         **peers.memory(program),
         **peers.work(program),  # of a GPU, nothing
@@ -124,7 +119,31 @@ def facts(accelerator: Accelerator, fn: Callable, step: Step) -> dict[str, Any]:
         "on_chip_bytes": moved.on_chip_bytes,
         "kernels": moved.kernels,
         "unknown_loops": moved.unknown_loops,
-        "products": dict(products(traced.jaxpr)),
+    }
+    if isinstance(step, ShardedStep):
+        return found | exchanged(module)
+    return found | {"products": dict(products(traced.jaxpr))}
+
+
+def exchanged(module: hlo.Module) -> dict[str, Any]:
+    """How often a device exchanges arrays with others, and how large they are."""
+    found = hlo.collectives(module)
+    kinds = sorted({one.kind for one in found})
+    of_kind = lambda kind: [one for one in found if one.kind == kind]
+    sums = {
+        kind: {
+            "count": sum(one.times for one in of_kind(kind)),
+            "bytes": sum(one.times * one.bytes for one in of_kind(kind)),
+        }
+        for kind in kinds
+    }
+    gathered = [one for one in found if one.kind not in hlo.SUMS]
+    return {
+        "collectives": sums,
+        "most_exchanged_bytes": max(
+            (one.times * one.bytes for one in found), default=0
+        ),
+        "most_gathered_bytes": max((one.bytes for one in gathered), default=0),
     }
 
 

@@ -6,11 +6,12 @@ the memory of a chip, where a compiler would keep it between two kernels.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import SingleDeviceSharding
 
 import jaxloss
 from bench import cases, eager_cases as small
@@ -33,6 +34,20 @@ class Step:
     run: Mapping[str, Callable[..., jax.Array]]
     wrt: tuple[int, ...] = (0,)
     """What is differentiated; () is the value alone."""
+    devices: ClassVar[int] = 1
+
+    def trace(self, name: str, devices: Sequence[Any]) -> Any:
+        """An implementation as it is compiled."""
+        place = SingleDeviceSharding(devices[0])
+        args = [x.update(sharding=place) for x in self.shapes]
+        fn = self.run[name]
+        graded = jax.value_and_grad(fn, self.wrt) if self.wrt else fn
+        return jax.jit(graded).trace(*args)
+
+    def described(self) -> dict[str, Any]:
+        """For the results."""
+        args = [[list(x.shape), str(x.dtype)] for x in self.shapes]
+        return {"kind": self.kind, "args": args, "wrt": list(self.wrt)}
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,13 @@ class Kind:
 KINDS = {
     "elementwise": Kind("Element by element", {"gpu": 1.01, "tpu": 1.01}, 0.001),
     "rows": Kind("Rows of classes", {"gpu": 2.01, "tpu": 2.2}, 0.01),
+    "one read": Kind("Softmax cross entropy by Pallas", {"gpu": 1.05, "tpu": 1.05}),
     "vectors": Kind("Vectors", {"gpu": 1.7, "tpu": 2.3}),
     "searches": Kind("Rows of classes, with a sort or a search", {}),
     "pairs": Kind("Pairs of a batch, all in memory", {}),
     "other": Kind("Triplets, images, sequences, answers and parameters", {}),
     "bench": Kind("The cases of the benchmark", {}),
+    "sharded": Kind("Sharded", {}),
 }
 
 # --- every loss ----------------------------------------------------------------------
@@ -189,9 +206,9 @@ def of_primitive(name: str) -> Step:
 # --- the cases of the benchmark ------------------------------------------------------
 
 
-def of_case(case: cases.Case) -> Step:
+def of_case(case: cases.Case, kind: str = "bench") -> Step:
     """The same function, at the same size."""
-    return Step(case.name, "bench", tuple(case.shapes), case.run, case.wrt)
+    return Step(case.name, kind, tuple(case.shapes), case.run, case.wrt)
 
 
 def in_half(step: Step) -> Step:
@@ -206,5 +223,6 @@ def steps() -> list[Step]:
     losses = [*small.CASES, *MORE]
     of_losses = [of_loss(case, dtype) for case in losses for dtype in DTYPES]
     large_head = in_half(of_case(cases.linear(4096, 4096, 128256)))
-    of_cases = map(of_case, cases.CASES)
-    return [*of_losses, *map(of_primitive, PRIMITIVES), *of_cases, large_head]
+    of_cases = [*map(of_case, cases.CASES), large_head]
+    one_read = [of_case(case, "one read") for case in cases.ONE_READ]
+    return [*of_losses, *map(of_primitive, PRIMITIVES), *of_cases, *one_read]

@@ -116,4 +116,15 @@ def told(document: dict[str, Any]) -> list[str]:
     lines = [f"{sum(c['ok'] for c in claims)} of {len(claims)} claims hold"]
     lines += [f"no time to verify {name}" for name in left]
     lines += [f"no time for {name}" for name in document["left_out"]]
-    return lines + failures(document)
+    return lines + untimed(document) + failures(document)
+
+
+def untimed(document: dict[str, Any]) -> list[str]:
+    """What of ours this device cannot time, and why."""
+    return [
+        f"{case}, {name}: {found['missing']}"
+        for run in document["runs"]
+        for case, about in run["cases"].items()
+        for name, found in about["implementations"].items()
+        if "missing" in found and name.split()[0] == "jaxloss"
+    ]

@@ -32,6 +32,18 @@ NAMES = {"bitcast", "reshape", "get-tuple-element", "optimization-barrier"}
 SLICES = {"dynamic-slice", "slice", "gather"}
 UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """By what updates an array in place, the operand that is written into it."""
+COLLECTIVES = {
+    "all-gather",
+    "all-reduce",
+    "all-to-all",
+    "collective-broadcast",
+    "collective-permute",
+    "ragged-all-to-all",
+    "reduce-scatter",
+}
+"""What devices exchange arrays with."""
+SUMS = {"all-reduce", "reduce-scatter"}
+"""Of those, what adds up arrays of several devices."""
 WORKSPACE = "__cublas"
 """The custom calls whose results have room for themselves, in bytes of type s8."""
 
@@ -81,6 +93,15 @@ class Moved(NamedTuple):
     """Instructions that do something, one after another."""
     unknown_loops: int = 0
     """Loops whose number of passes depends on data; they count once."""
+
+
+class Collective(NamedTuple):
+    """One exchange between devices, as often as it runs."""
+
+    kind: str
+    bytes: int
+    """Of what a device gives or what it gets, whichever is larger; each time."""
+    times: int
 
 
 def total(parts: Iterable[Moved]) -> Moved:
@@ -192,6 +213,8 @@ def _one(module: Module, around: Computation, one: Instruction) -> Moved:
         return total(_computation(module, name) for name in one.called("to_apply"))
     if one.opcode in FREE or one.opcode.endswith(("-done", "-update")):
         return Moved()
+    if one.name.startswith("async-collective-done"):  # a fusion, which only waits
+        return Moved()
     if "AllocateBuffer" in one.rest or 'custom_call_target="Sharding"' in one.rest:
         return Moved()
     chip, device = 0, 0
@@ -233,7 +256,8 @@ def _reads(
         operand = around[name]
         if one.opcode.endswith("-start"):
             # Its result holds the operand, what is copied, and a flag.
-            size = min(operand.bytes, _copied(one).bytes)
+            whole = kind_of(one) is not None
+            size = operand.bytes if whole else min(operand.bytes, _copied(one).bytes)
         elif one.opcode == "fusion":
             size = _read_within(module, one.called("calls")[0], i)
         else:
@@ -266,7 +290,7 @@ def _read_of(module: Module, inside: Computation, value: Instruction) -> int:
     total = 0
     for user in inside.values():
         for position, name in enumerate(user.operands):
-            if name != value.name:
+            if name != value.name or (user.is_root and user.opcode == "tuple"):
                 continue
             if user.opcode in NAMES and not user.is_root:
                 total += _read_of(module, inside, user)
@@ -282,8 +306,8 @@ def _writes(
 ) -> Iterator[tuple[int, bool]]:
     """The bytes of each array that is written, and whether they stay on the chip."""
     if one.opcode.endswith("-start"):
-        copied = _copied(one)
-        yield copied.bytes, copied.on_chip
+        made = _exchanged(one) if kind_of(one) else (_copied(one),)
+        yield from ((array.bytes, array.on_chip) for array in made)
         return
     sizes = [array.bytes for array in one.arrays]
     if one.opcode == "fusion":
@@ -304,7 +328,9 @@ def _updates(module: Module, inside: Computation) -> Iterable[int]:
     for result in results:
         while result.opcode in NAMES and result.operands[0] in inside:
             result = inside[result.operands[0]]
-        if result.opcode in UPDATES:
+        if result.opcode == "parameter":  # of a collective that runs in the background
+            yield 0
+        elif result.opcode in UPDATES:
             yield inside[result.operands[UPDATES[result.opcode]]].bytes
         elif result.opcode == "fusion":
             yield from _updates(module, module.computations[result.called("calls")[0]])
@@ -316,3 +342,60 @@ def _copied(one: Instruction) -> Array:
     """What a `copy-start`, `slice-start` or the like makes, of its tuple of arrays."""
     ends = [a for a in one.arrays if a.shape or len(one.arrays) == 1]
     return min(ends, key=lambda array: array.bytes)
+
+
+# --- what devices exchange -----------------------------------------------------------
+
+
+def collectives(module: Module) -> list[Collective]:
+    """Of the whole program; a loop whose passes depend on data counts as one pass."""
+    found = dict(_collectives(module, module.entry, 1, False))
+    return list(found.values())
+
+
+def _collectives(
+    module: Module, name: str, times: int, fused: bool
+) -> Iterator[tuple[tuple, Collective]]:
+    """Each with what tells it apart: a TPU starts one in a fusion and waits in another,
+    and has it in the text of both."""
+    around = module.computations[name]
+    for one in around.values():
+        if kind := kind_of(one):
+            if name.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"  # a TPU's, of which the text has its two parts
+            given = sum(around[x].bytes for x in one.operands if x in around)
+            made = sum(array.bytes for array in _exchanged(one))
+            channel = re.search(r"channel_id=(\d+)", one.rest) if fused else None
+            mark = (kind, channel[1]) if channel else (kind, name, one.name)
+            yield mark, Collective(kind, max(given, made), times)
+        passes = 1
+        if one.opcode == "while":
+            passes = _trips(one, module.computations[one.called("condition")[0]]) or 1
+        for role in _ROLES.get(one.opcode, ()):
+            for inner in one.called(role):
+                within = one.opcode == "fusion"
+                yield from _collectives(module, inner, times * passes, within)
+
+
+_ROLES = {
+    "async-start": ("calls",),
+    "call": ("to_apply",),
+    "conditional": ("branch_computations", "true_computation", "false_computation"),
+    "fusion": ("calls",),
+    "while": ("body", "condition"),
+}
+"""By instruction, in which roles it has the computations that it runs."""
+
+
+def kind_of(one: Instruction) -> str | None:
+    """The kind of a collective, started or whole; None of another instruction."""
+    kind = one.opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
+
+
+def _exchanged(one: Instruction) -> tuple[Array, ...]:
+    """The results of a collective; where it starts they may be behind the operands."""
+    if not one.opcode.endswith("-start") or len(one.arrays) <= len(one.operands):
+        return one.arrays
+    behind = one.arrays[len(one.operands) :]
+    return behind[: len(one.operands)]

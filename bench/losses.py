@@ -71,6 +71,25 @@ SOFTMAX_CROSS_ENTROPY: Implementations = {
         "sparse_categorical_crossentropy", ids, x, from_logits=True
     ),
 }
+
+
+def _one_read(implementation: str) -> Callable[..., jax.Array]:
+    """The function of `jaxloss.kernels`, by its kernel in Pallas or by XLA."""
+
+    def mean(logits: jax.Array, ids: jax.Array) -> jax.Array:
+        losses = _kernel(
+            "softmax_cross_entropy", logits, ids, implementation=implementation
+        )
+        return jaxloss.mean(losses)  # whose gradient the kernel writes with the value
+
+    return mean
+
+
+ONE_READ: Implementations = {
+    "jaxloss pallas": _one_read("pallas"),
+    "jaxloss xla": _one_read("xla"),
+    "optax": SOFTMAX_CROSS_ENTROPY["optax"],
+}
 SMOOTHED: Implementations = {
     "jaxloss": lambda x, ids: jnp.mean(
         jaxloss.softmax_cross_entropy(x, ids, label_smoothing=SMOOTHING)

@@ -20,6 +20,7 @@ from bench.peers import (
     Timed,
     Worker,
     missing,
+    untimed,
 )
 
 REPEATS = 11
@@ -62,7 +63,7 @@ def prepare(
     case: Case, name: str, args: list, truth: Result | None, programs: dict
 ) -> dict[str, Any]:
     """Compiles and runs once; what went wrong, if anything does."""
-    reason = missing(name)
+    reason = missing(name) or untimed(name)
     if reason is not None:
         return {"missing": reason}
     try:

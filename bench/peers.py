@@ -71,6 +71,13 @@ def missing(implementation: str) -> str | None:
     return None
 
 
+def untimed(implementation: str) -> str | None:
+    """Why its time would say nothing here; None if it says something."""
+    if implementation.endswith("pallas") and jax.default_backend() == "cpu":
+        return "not timed: a CPU interprets what Pallas compiles for an accelerator"
+    return None
+
+
 def free_bytes() -> int:
     """How much memory there is for what a program needs beside its arguments."""
     stats = jax.devices()[0].memory_stats()

@@ -1,7 +1,7 @@
-"""The pages of the site that nobody writes: the API reference and the gallery.
+"""The pages of the site that nobody writes: reference, gallery, cheat sheet, examples.
 
-A page for each public name, found by walking the package; under a loss its picture, and
-what it gives at the edges of its arguments.
+A page for each public name, found by walking the package; `_losses` has what a page
+says of a loss beside its docstring, `_edges` what it gives at its edges.
 """
 
 import ast
@@ -9,23 +9,29 @@ import functools
 import importlib
 import inspect
 import pkgutil
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 import jaxloss
-from docs import _edges
+from docs import _edges, _examples, _losses, _pictures
+from docs._losses import LOSSES, value
+from docs._markup import (
+    code_block,
+    indented,
+    marked,
+    picture,
+    rubric,
+    summary,
+    table,
+    title,
+)
 from jaxloss import catalogue
-from jaxloss.app import gallery
 
 # Modules that readers import although their package shows its names, too.
 IMPORTED = ("compat.keras", "compat.optax", "train.nnx")
-LOSSES = {entry.name: entry for entry in catalogue.entries()}
 
 
 def write(docs: Path) -> None:
@@ -33,8 +39,11 @@ def write(docs: Path) -> None:
     generated = docs / "generated"
     shutil.rmtree(generated, ignore_errors=True)
     shutil.copytree(docs.parent / "notebooks", generated / "notebooks")
-    for folder in ("api", "pictures"):
+    for folder in ("api", "pictures", "examples"):
         (generated / folder).mkdir()
+    pictures = generated / "pictures"
+    _pictures.draw_landscape(pictures)
+    seen.update({name: _pictures.draw_loss(name, pictures) for name in LOSSES})
     found = modules()
     for module in found:
         names = [address(module, name) for name in public(module)]
@@ -42,11 +51,14 @@ def write(docs: Path) -> None:
         for name in names:
             save(generated / "api" / f"{name}.rst", name_page(name))
     save(generated / "api" / "index.rst", index_page(found))
-    for name in LOSSES:
-        figure = gallery.picture(name)
-        figure.savefig(generated / "pictures" / f"{name}.png", dpi=110)
-        plt.close(figure)
     save(generated / "gallery.rst", gallery_page())
+    save(generated / "cheat-sheet.rst", _losses.cheat_sheet())
+    for name, text in _examples.pages(docs / "examples").items():
+        save(generated / "examples" / f"{name}.rst", text)
+
+
+# What the picture of each loss shows, in words.
+seen: dict[str, str] = {}
 
 
 def save(path: Path, text: str) -> None:
@@ -106,48 +118,7 @@ def address(module: ModuleType, name: str) -> str:
     return f"jaxloss.{name}" if is_exported(module) else f"{module.__name__}.{name}"
 
 
-# --- docstrings --------------------------------------------------------------------
-
-SPAN = re.compile(r"(?<![`\w])`([^`]+)`(?!`)(\w?)|[|]")
-
-
-def marked(text: str, arguments: Iterable[str] = ()) -> str:
-    """A docstring with its code marked as reStructuredText needs it.
-
-    A name in backquotes may be a link, unless it is that of an argument; anything else
-    in backquotes is code, whose bars, stars and angle brackets mean nothing else.
-    """
-
-    def mark(found: re.Match) -> str:
-        code, after = found.groups()
-        if code is None:
-            return r"\|"
-        link = re.fullmatch(r"[\w.]+", code) and code not in arguments
-        quotes = "`" if link else "``"
-        return f"{quotes}{code}{quotes}" + (rf"\ {after}" if after else "")
-
-    return "\n\n".join(
-        part if ">>>" in part or ".. math::" in part else SPAN.sub(mark, part)
-        for part in text.split("\n\n")
-    )
-
-
-# --- pages -------------------------------------------------------------------------
-
-
-def title(text: str, mark: str = "=") -> str:
-    return f"{text}\n{mark * len(text)}\n\n"
-
-
-def index_page(found: list[ModuleType]) -> str:
-    """All modules, with one line of each name."""
-    hidden = "\n".join(f"   {module.__name__}" for module in found)
-    toctree = f".. toctree::\n   :hidden:\n\n{hidden}\n\n"
-    parts = [title("API reference"), toctree]
-    for module in found:
-        parts.append(title(heading(module), "-"))
-        parts.append(listing([address(module, name) for name in public(module)]))
-    return "".join(parts)
+# --- pages of names ----------------------------------------------------------------
 
 
 def module_page(module: ModuleType, names: list[str]) -> str:
@@ -172,29 +143,24 @@ def heading(module: ModuleType) -> str:
 
 
 def listing(names: list[str]) -> str:
-    """A table of names, each a link with the first line of its documentation."""
-    rows = [".. list-table::\n   :widths: 40 60\n\n"]
-    for name in names:
-        first = (inspect.getdoc(value(name)) or "").split("\n\n")[0].replace("\n", " ")
-        rows.append(f"   * - :py:obj:`{name}`\n     - {marked(first)}\n")
-    return "".join([*rows, "\n"])
+    """Names, each a link with the first line of its documentation."""
+    link = lambda name: f":py:obj:`{name.removeprefix('jaxloss.')} <{name}>`"
+    return glossary([(link(name), summary(value(name))) for name in names])
+
+
+def glossary(rows: Iterable[tuple[str, str]]) -> str:
+    """Links, each with what a docstring says of it."""
+    lines = "".join(f"{link}\n   {marked(text)}\n\n" for link, text in rows)
+    return f".. container:: listing\n\n{indented(lines)}\n"
 
 
 def name_page(name: str) -> str:
-    """One function or class; for a loss its picture and its edges too."""
+    """One function or class; `complete` has what follows its docstring."""
     kind = "autoclass" if inspect.isclass(value(name)) else "autofunction"
     parts = [index_entries(name), title(name)]
     parts.append(f".. currentmodule:: {name.rpartition('.')[0]}\n\n")
     parts.append(f".. {kind}:: {name}\n")
     parts.append("   :members:\n\n" if kind == "autoclass" else "\n")
-    short = name.removeprefix("jaxloss.")
-    if short in LOSSES:
-        parts.append(f".. image:: ../pictures/{short}.png\n   :alt: {short}\n\n")
-    if kind == "autofunction":
-        if example := _edges.example(value(name)):
-            code = example.replace("\n", "\n   ")
-            parts.append(f".. code-block:: pycon\n\n   {code}\n\n")
-        parts.append(edges(value(name)))
     return "".join(parts)
 
 
@@ -203,11 +169,30 @@ def index_entries(name: str) -> str:
     entry = LOSSES.get(name.removeprefix("jaxloss."))
     if entry is None:
         return ""
-    own = (entry.name, entry.name.replace("_", " "))
+    own = [entry.name.replace("_", mark) for mark in ("_", " ", "")]
     # `iou` does not find `IoU loss`: a search wants half of the letters of an entry.
-    short = (name.removesuffix(" loss") for name in entry.also_called)
-    names = dict.fromkeys((*own, *entry.also_called, *short))
+    short = [name.removesuffix(" loss") for name in entry.also_called]
+    typed = [name.replace(" ", "_") for name in entry.also_called]  # as `l1_loss`
+    names = dict.fromkeys((*own, *entry.also_called, *short, *typed))
     return "".join([".. index::\n", *(f"   ! single: {n}\n" for n in names), "\n"])
+
+
+def complete(name: str, lines: list[str]) -> list[str]:
+    """The documentation of a function, with what is not in its docstring.
+
+    That is an example of a primitive; of all functions the edges; of a loss its picture
+    after the formula, and at the end its names elsewhere and its neighbours.
+    """
+    loss = name.removeprefix("jaxloss.")
+    if loss in LOSSES:
+        lines = _losses.with_picture(lines, loss, seen.get(loss, loss))
+    parts = []
+    if example := _edges.example(value(name)):
+        parts.append(code_block(example, "pycon"))
+    parts.append(edges(value(name)))
+    if loss in LOSSES:
+        parts += [_losses.same(loss), _losses.see_also(loss)]
+    return [*lines, "", *"".join(parts).split("\n")]
 
 
 def edges(fn: Any) -> str:
@@ -215,40 +200,79 @@ def edges(fn: Any) -> str:
     intro, rows = _edges.of_function(fn)
     if not rows:
         return ""
-    parts = [title("At the edges", "-"), f"{intro}\n\n"]
-    parts.append(".. list-table::\n   :header-rows: 1\n   :class: edges\n\n")
-    for row in rows:
-        lead = ["   * - ", *["     - "] * (len(row) - 1)]
-        parts += [f"{mark}{cell}\n" for mark, cell in zip(lead, row, strict=True)]
-    return "".join([*parts, "\n"])
+    header, *cells = rows
+    return f"{rubric('At the edges')}{intro}\n\n{table(header, cells, 'edges')}"
 
 
-def value(name: str) -> Any:
-    """What a full name stands for."""
-    module, _, last = name.rpartition(".")
-    return getattr(importlib.import_module(module), last)
+# --- pages of everything -----------------------------------------------------------
+
+INDEX = """\
+The losses by what they predict, then the modules, then every name from A to Z. The
+:doc:`cheat sheet </generated/cheat-sheet>` has the losses on a page to print, and
+:doc:`every name </names>` those of other libraries.
+
+"""
 
 
-def gallery_page() -> str:
-    """One picture per loss, by task."""
-    parts = [title("Gallery"), f"{GALLERY}\n\n"]
-    task = ""
-    for entry in LOSSES.values():
-        if entry.tasks[0] != task:
-            task = entry.tasks[0]
-            parts.append(title(task.capitalize(), "-"))
-        parts.append(title(entry.name, "~"))
-        parts.append(
-            f"{marked(entry.summary)}  See :py:obj:`jaxloss.{entry.name}`.\n\n"
-        )
-        parts.append(f".. image:: pictures/{entry.name}.png\n   :alt: {entry.name}\n\n")
+def index_page(found: list[ModuleType]) -> str:
+    """The losses by task, the modules, and every name."""
+    hidden = "\n".join(f"   {module.__name__}" for module in found)
+    parts = [title("API reference"), INDEX]
+    parts.append(f".. toctree::\n   :hidden:\n\n   /names\n{hidden}\n\n")
+    parts.append(title("Losses by task", "-"))
+    for task, entries in _losses.by_task().items():
+        parts.append(title(f"{task.capitalize()}: {catalogue.TASKS[task]}", "~"))
+        parts.append(listing([f"jaxloss.{entry.name}" for entry in entries]))
+    parts.append(title("Modules", "-"))
+    link = lambda module: f":doc:`{heading(module)} <{module.__name__}>`"
+    parts.append(glossary([(link(module), summary(module)) for module in found]))
+    parts += [title("A to Z", "-"), letters(found)]
     return "".join(parts)
 
 
+def letters(found: list[ModuleType]) -> str:
+    """Every name, by its last part, in columns."""
+    names = {address(module, name) for module in found for name in public(module)}
+    last = lambda name: (name.rpartition(".")[2].lower(), name)
+    links = "".join(
+        f"   * :py:obj:`{name.removeprefix('jaxloss.')} <{name}>`\n"
+        for name in sorted(names, key=last)
+    )
+    return f".. container:: letters\n\n{links}\n"
+
+
 GALLERY = """\
-Value and gradient of every loss, drawn from the functions themselves. A loss of vectors
-is drawn along one line through its arguments, which the axis names.
-``python -m jaxloss show NAME --plot FILE`` draws one of them.
+Every loss, drawn by the function itself; its page has the slope, too. A loss of vectors
+is drawn along one line through its arguments, which the picture on its page names.
+``jaxloss show NAME --plot FILE`` draws one of them.
 
 Two compositions are worked out on real data in the :doc:`recipes </recipes>`: classes
-in an order, and the absolute error of pixels with a perceptual one."""
+in an order, and the absolute error of pixels with a perceptual one.
+
+.. toctree::
+   :hidden:
+
+   cheat-sheet
+
+"""
+
+
+def gallery_page() -> str:
+    """A thumbnail of each loss, which leads to its page: common ones, then by task."""
+    common = [LOSSES[name] for name in _losses.COMMON]
+    parts = [title("Gallery"), GALLERY, title("Common losses", "-"), thumbnails(common)]
+    for task, entries in _losses.by_task().items():
+        parts += [title(task.capitalize(), "-"), thumbnails(entries)]
+    return "".join(parts)
+
+
+def thumbnails(entries: list[catalogue.Entry]) -> str:
+    return f".. container:: thumbnails\n\n{indented(''.join(map(thumbnail, entries)))}"
+
+
+def thumbnail(entry: catalogue.Entry) -> str:
+    link = f":py:obj:`{entry.name} <jaxloss.{entry.name}>`\n\n"
+    alt = f"The shape of {entry.name}."
+    images = picture(f"pictures/{entry.name}.small", alt, "drawing")
+    inside = f"{images}{link}{marked(entry.summary)}\n"
+    return f".. container:: thumbnail\n\n{indented(inside)}\n"

@@ -1,9 +1,11 @@
-"""Loss functions for JAX whose numbers can be trusted.
+"""Numerically exact, composable loss functions for JAX.
 
-A loss is a pure function from arrays to one number per example; `mean` and its
-siblings make one scalar of them.  `stable` has the primitives they are built from,
-`testing` the laws they obey, `kernels` the forms for what does not fit in memory,
-`train` the objectives that use them, `landscape` what they look like around parameters.
+A loss is a pure function from arrays to one number per example; `mean` and other
+reductions turn these into a scalar.  `train` has objectives and training steps,
+`kernels` the losses of large vocabularies and batches, `parallel` those of sharded
+arrays, `landscape` the loss around given parameters.  `stable` has the primitives that
+losses are built from, `testing` the checks that they pass, and `compat` the names of
+optax and Keras.
 """
 
 import typing as _typing
@@ -170,9 +172,9 @@ _ON_FIRST_USE = (
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """Imports a module of the package when it is first used, for `import` to be quick.
+    """Imports a module of the package at its first use, so that `import` is quick.
 
-    So optax is imported with `jaxloss.train`, matplotlib where something is drawn.
+    So optax is imported with `jaxloss.train`, and matplotlib where something is drawn.
     """
     import importlib
 

@@ -41,15 +41,15 @@ def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
             f"{_what_is_inside(name, x)}."
         ) from error
     except OverflowError:
-        has = "an integer of more bits than JAX has for one"
+        has = "an integer that is too large for JAX"
         fail(loss, name, has, "smaller integers, or ids in a NumPy array of 64 bits")
 
 
 def wide_integers(x: Any) -> np.ndarray | None:
     """`x` in NumPy, if some of its integers need the 64 bits that are off in JAX.
 
-    JAX keeps the lower 32 of them without a word: 2^32 + 1 becomes 1.  Of a tracer they
-    are lost already.
+    JAX silently keeps the lower 32 of them: 2^32 + 1 becomes 1.  In a tracer they are
+    lost already.
     """
     if isinstance(x, float) or (isinstance(x, int) and -(2**31) <= x < 2**31):
         return None
@@ -74,14 +74,13 @@ def refuse_wide(loss: str, name: str, wide: np.ndarray) -> NoReturn:
         loss,
         name,
         f"the {wide.dtype} number {largest}, of which JAX would keep 32 bits",
-        "smaller integers or floating-point numbers; of ids only equality counts, so "
-        "np.unique(ids, return_inverse=True)[1] serves as well (or turn "
-        "jax_enable_x64 on)",
+        "smaller integers or floating-point numbers; if they are ids, renumber them "
+        "with np.unique(ids, return_inverse=True)[1] (or turn jax_enable_x64 on)",
     )
 
 
 def no_wide_integers(loss: str, **tree: Any) -> None:
-    """Raises `ValueError` at a leaf of data that a program of ours would cut short."""
+    """Raises `ValueError` at a leaf of data that JAX would cut to 32 bits."""
     ((name, given),) = tree.items()
     for path, x in jax.tree_util.tree_leaves_with_path(given):
         wide = wide_integers(x)
@@ -90,7 +89,7 @@ def no_wide_integers(loss: str, **tree: Any) -> None:
 
 
 def _what_is_inside(name: str, x: object) -> str:
-    """How to get the array out of a box that libraries for networks put around it."""
+    """How to get the array out of the box that network libraries put around it."""
     if callable(getattr(x, "unbox", None)):  # flax.linen.Partitioned and its kind
         return f", such as `{name}.unbox()`"
     return f", such as `{name}.array`" if hasattr(x, "array") else ""  # of Haliax
@@ -123,10 +122,8 @@ def real(loss: str, like: jax.Array, **arrays: ArrayLike) -> tuple[jax.Array, ..
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not _is_real(x):
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected booleans, integers "
-                "or floating-point numbers."
-            )
+            expected = "booleans, integers or floating-point numbers"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(x.astype(like.dtype) for x in converted.values())
 
 
@@ -154,20 +151,28 @@ def same_shape(loss: str, **arrays: jax.Array) -> None:
     (first, x), *rest = arrays.items()
     for name, y in rest:
         if y.shape != x.shape:
-            raise ValueError(
-                f"{loss}: `{name}` has shape {y.shape} but `{first}` has shape "
-                f"{x.shape}; expected equal shapes (nothing is broadcast)."
-            )
+            has = f"shape {y.shape} but `{first}` has shape {x.shape}"
+            remedy = _squeezed(**{first: x, name: y})
+            fail(loss, name, has, f"equal shapes (nothing is broadcast){remedy}")
+
+
+def _squeezed(**arrays: jax.Array) -> str:
+    """What makes two shapes equal, where that is certain."""
+    (first, x), (second, y) = arrays.items()
+    if x.shape == (*y.shape, 1):
+        return f"; use `{first}[..., 0]`"
+    if y.shape == (*x.shape, 1):
+        return f"; use `{second}[..., 0]`"
+    per_class = second == "weights" and y.ndim == 1
+    return "; of one weight per class use `weights[labels]`" if per_class else ""
 
 
 def has_shape(loss: str, shape: tuple[int, ...], why: str, **arrays: jax.Array) -> None:
     """Raises `ValueError` unless each array has exactly `shape`; `why` explains it."""
     for name, x in arrays.items():
         if x.shape != shape:
-            raise ValueError(
-                f"{loss}: `{name}` has shape {x.shape}; expected {shape}, {why} "
-                "(nothing is broadcast)."
-            )
+            expected = f"{shape}, {why} (nothing is broadcast)"
+            fail(loss, name, f"shape {x.shape}", expected)
 
 
 def at_least_1d(loss: str, **arrays: jax.Array) -> None:
@@ -180,7 +185,7 @@ def at_least_1d(loss: str, **arrays: jax.Array) -> None:
 
 
 @functools.cache
-def _bounds(interval: str) -> tuple[float, float, bool, bool]:
+def bounds(interval: str) -> tuple[float, float, bool, bool]:
     """The ends of, e.g., `"(0, 1]"`, and whether they belong to it."""
     low, high = map(float, interval[1:-1].split(","))
     return low, high, interval[0] == "[", interval[-1] == "]"
@@ -192,7 +197,7 @@ def in_interval(loss: str, interval: str, **values: ArrayLike) -> None:
     JAX arrays and tracers pass unchecked, so a hyperparameter can still be swept,
     scheduled or differentiated.
     """
-    low, high, has_low, has_high = _bounds(interval)
+    low, high, has_low, has_high = bounds(interval)
     for name, value in values.items():
         if isinstance(value, jax.Array):
             continue
@@ -214,7 +219,7 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     ((name, given),) = value.items()
     x = array(loss, name, given)
     if not _is_real(x) or x.dtype == bool:
-        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected a number.")
+        wrong_kind(loss, name, f"dtype {x.dtype}", "a number")
     x = x.astype(like.dtype)
     if x.ndim == 0:
         return x
@@ -222,10 +227,8 @@ def parameter(loss: str, like: jax.Array, **value: ArrayLike) -> jax.Array:
     if trailing is None or any(
         n not in (1, m) for n, m in zip(x.shape, trailing, strict=True)
     ):
-        raise ValueError(
-            f"{loss}: `{name}` has shape {x.shape}; expected a scalar or a shape that "
-            f"broadcasts to {like.shape}."
-        )
+        expected = f"a scalar or a shape that broadcasts to {like.shape}"
+        fail(loss, name, f"shape {x.shape}", expected)
     return jnp.broadcast_to(
         x.reshape((1,) * (like.ndim - x.ndim) + x.shape), like.shape
     )
@@ -242,10 +245,8 @@ def boolean(
     more = " (use `weights=` for numbers)" if weighted else ""
     for name, x in converted.items():
         if x.dtype != bool:
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a boolean mask, such "
-                f"as `{name} != 0`{more}."
-            )
+            expected = f"a boolean mask, such as `{name} != 0`{more}"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(converted.values())
 
 
@@ -257,7 +258,8 @@ def class_ids(loss: str, **labels: ArrayLike) -> jax.Array:
     ((name, given),) = labels.items()
     x = array(loss, name, given)
     if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"{loss}: `{name}` has dtype {x.dtype}; expected integer ids.")
+        remedy = f"; use `{name}.astype(int)`" if _is_real(x) else ""
+        wrong_kind(loss, name, f"dtype {x.dtype}", f"integer ids{remedy}")
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.int32)
 
 
@@ -266,10 +268,8 @@ def signs(loss: str, like: jax.Array, **labels: ArrayLike) -> jax.Array:
     ((name, given),) = labels.items()
     x = array(loss, name, given)
     if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.unsignedinteger):
-        raise TypeError(
-            f"{loss}: `{name}` has dtype {x.dtype}; expected -1 and +1, which are "
-            "`2 * y - 1` of integers y = 0 and 1."
-        )
+        expected = "-1 and +1, which are `2 * y - 1` of integers y = 0 and 1"
+        wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return real(loss, like, **{name: x})[0]
 
 
@@ -314,14 +314,27 @@ def class_labels(
         return x.astype(jnp.int32) if x.dtype.itemsize < 4 else x
     if floats and x.shape == like.shape:
         return x.astype(like.dtype)
-    refuse = fail if integer or floats else wrong_kind
+    wrong_dtype = x.shape in (examples, like.shape) or not (integer or floats)
+    refuse = wrong_kind if wrong_dtype else fail
     return refuse(
         loss,
         "labels",
         f"dtype {x.dtype} and shape {x.shape}",
         f"integer class ids of shape {examples}, or a floating-point distribution of "
-        f"the shape of `{name}`, {like.shape}",
+        f"the shape of `{name}`, {like.shape}{_label_remedy(x, like, examples)}",
     )
+
+
+def _label_remedy(x: jax.Array, like: jax.Array, examples: tuple[int, ...]) -> str:
+    """What makes labels of these, where that is certain."""
+    if x.shape in (examples, like.shape):
+        dtype = "int" if x.shape == examples else f"jnp.{like.dtype}"
+        return f"; use `labels.astype({dtype})`" if _is_real(x) else ""
+    if x.shape == (*examples, 1):
+        return "; use `labels[..., 0]`"
+    without = [like.shape[:a] + like.shape[a + 1 :] for a in range(like.ndim)]
+    fits = without.count(x.shape) == 1
+    return f"; `labels` fits `axis={without.index(x.shape)}`" if fits else ""
 
 
 def one_of(loss: str, choices: Iterable[str | None], **value: str | None) -> None:
@@ -440,10 +453,9 @@ def _floating(loss: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
     converted = {name: array(loss, name, x) for name, x in arrays.items()}
     for name, x in converted.items():
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(
-                f"{loss}: `{name}` has dtype {x.dtype}; expected a floating-point "
-                "array."
-            )
+            remedy = f"; use `{name}.astype(jnp.float32)`" if _is_real(x) else ""
+            expected = f"a floating-point array{remedy}"
+            wrong_kind(loss, name, f"dtype {x.dtype}", expected)
     return tuple(converted.values())
 
 

@@ -1,4 +1,4 @@
-"""Class labels, as every loss over classes sees them: ids or distributions."""
+"""Class labels of all losses over classes: ids or distributions."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ class Rows:
     given: jax.Array
     """Scores; -inf where a class is masked."""
     given_labels: jax.Array
-    """Class ids, of which some may be no class; or distributions, classes last."""
+    """Class ids, some of which may not be a class; or distributions, classes last."""
 
     @functools.cached_property
     def has_class(self) -> jax.Array:
@@ -33,7 +33,7 @@ class Rows:
 
     @functools.cached_property
     def known(self) -> jax.Array:
-        """Whether its id is one of the classes: otherwise its loss is NaN."""
+        """Whether the id is one of the classes: otherwise the loss is NaN."""
         ids = self.given_labels
         return (ids >= 0) & (ids < self.given.shape[-1])
 
@@ -137,7 +137,7 @@ def weighted(weight: jax.Array, loss: jax.Array) -> jax.Array:
 def mix(
     part: jax.Array, first: jax.Array, second: jax.Array, gap: jax.Array
 ) -> jax.Array:
-    """`(1 - part) first + part second`; what has no part may be infinite.
+    """`(1 - part) first + part second`; a term with part 0 may be infinite.
 
     `gap` is `second - first`, which is the derivative with respect to the part, from a
     formula that does not cancel.

@@ -1,16 +1,17 @@
-"""One compiled call: how a function of arrays becomes a program of its own.
+"""One compiled call: makes a compiled program of a function of arrays.
 
     @_jit.kernel("axis", delta="(0, inf)")
     def loss(predictions, targets, *, axis=-1, delta=1.0): ...
 
-The body is traced once for each shape and type of its arrays, and checks them then: a
-second call costs no check.  What shapes and types do not tell is looked at in each
-call, in Python alone, before the program runs: whether numbers lie in their intervals,
-NumPy's integers in 32 bits, and what lists and NumPy's scalars are.  A number is an
-argument of the program, not a constant in it, so a new value compiles nothing.
+The body is traced once for each shape and type of its arrays, and checks them then, so
+a second call has no cost of checks.  What shapes and types do not show is checked in
+each call, in Python, before the program runs: whether numbers lie in their intervals
+and NumPy's integers fit into 32 bits; lists and NumPy's scalars are converted.  A
+number is an argument of the program, not a constant in it, so a new value compiles
+nothing.
 
-Not inlined: where a caller's `jit` traces a loss, it finds one equation, named after
-the loss, in the compiled program and in profiles too.
+The program is not inlined: where a caller's `jit` traces a loss, it gets one equation
+with the name of the loss, which is also seen in the compiled program and in profiles.
 """
 
 import functools
@@ -18,7 +19,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +30,19 @@ from jaxloss.stable import sharding
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 Reader = Callable[[Any], Any]
+
+# What other libraries have as arguments of a loss.
+_MEAN = "it is `jaxloss.mean(losses"
+_ELSEWHERE = {
+    "reduction": f"{_MEAN})`, or `jaxloss.sum(losses)`",
+    "weight": f"{_MEAN}, weights=weight[labels])` for one weight per class",
+    "sample_weight": f'{_MEAN}, weights=sample_weight, denominator="count")`',
+    "weights": f"{_MEAN}, weights=weights)`",
+    "ignore_index": f"{_MEAN}, where=labels != ignore_index)`",
+    "ignore_class": f"{_MEAN}, where=labels != ignore_class)`",
+    "from_logits": "losses of classes take logits: leave it out",
+    "label_smoothing": "it is `smooth_labels` of the labels, before the loss",
+}
 
 
 def kernel(
@@ -43,14 +57,14 @@ def kernel(
 
     Args:
       *static: Arguments that are part of the program: axes, sizes, flags, functions.
-      ids: The argument of class or group ids.  Of 64 bits, where JAX has 32, they get
-        other numbers, which are equal to each other and to classes where the ids were.
+      ids: The argument of class or group ids.  Ids of 64 bits, where JAX has 32, are
+        renumbered: they stay equal to each other and to classes as they were.
       trees: Arguments that are pytrees of arrays.
-      left_out: Hyperparameters that the body gets as None where they are this Python
-        number: a part times 0 would still cost its gradient.
+      left_out: Hyperparameters that the body gets as None if they are this Python
+        number: a part times 0 would still compute its gradient.
       explicit: Whether the body sees how its arguments are sharded on a mesh with
         explicit axes, and so calls `stable.sharding.automatic` itself.
-      **intervals: Where a hyperparameter must lie, as `delta="(0, inf)"`.
+      **intervals: The interval of a hyperparameter, as `delta="(0, inf)"`.
     """
 
     def attach(fn: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -61,6 +75,7 @@ def kernel(
         body = fn if explicit else sharding.automatic(fn)
         compiled = jax.jit(body, static_argnames=static)
         targets_first = "y_true" in given  # of `compat.keras`
+        count = sum(x.kind is not x.KEYWORD_ONLY for x in given.values())
         # A default is an argument too, or the first other value would compile again.
         defaults = {
             p: x.default
@@ -72,23 +87,43 @@ def kernel(
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             if not targets_first:
                 _checks.not_called_by_keras(name)
+            if len(args) > count or not kwargs.keys() <= given.keys():
+                _refuse(name, [p for p in kwargs if p not in given], len(args), count)
             pairs = zip(readers.values(), args, strict=False)
             by_position = [read(x) for read, x in pairs]
             named = {**defaults, **kwargs}.items()
-            by_name = {p: readers[p](x) if p in readers else x for p, x in named}
+            by_name = {p: readers[p](x) for p, x in named}
             for p, number in left_out.items():
                 if _checks.is_number(by_name[p], number):
                     by_name[p] = None
             try:
-                return compiled(*by_position, *args[len(readers) :], **by_name)
+                return compiled(*by_position, **by_name)
             except (TypeError, ValueError) as error:
                 # What JAX says of hidden frames would stand behind our own message.
                 vars(error).pop("__notes__", None)
                 raise
 
+        vars(call)["intervals"] = intervals  # for `testing.validate`
         return call
 
     return attach
+
+
+def _refuse(function: str, unknown: list[str], given: int, count: int) -> NoReturn:
+    """Raises `TypeError` for arguments that the function does not have.
+
+    In the words of Python, where JAX would speak of abstract arrays; with what does
+    here what an argument of that name does elsewhere.
+    """
+    if not unknown:
+        raise TypeError(
+            f"{function}() takes {count} positional arguments but {given} were given; "
+            "hyperparameters are passed by name"
+        )
+    here = f"; here {_ELSEWHERE[unknown[0]]}" if unknown[0] in _ELSEWHERE else ""
+    raise TypeError(
+        f"{function}() got an unexpected keyword argument {unknown[0]!r}{here}"
+    )
 
 
 def _reader(

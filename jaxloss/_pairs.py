@@ -1,8 +1,8 @@
-"""Anchors against candidates, for the losses of a whole batch and of a cut one.
+"""Anchors and candidates, for the losses of a whole batch and of a sharded one.
 
-Everything follows from one matrix, the similarity of each anchor to each candidate,
-made by one matmul, and from masks of its shape.  No array has two batch axes and
-components too.
+All losses are functions of one matrix, the similarity of each anchor to each candidate,
+which comes from one matmul, and of masks of its shape.  No array has two batch axes and
+a component axis.
 """
 
 import jax
@@ -59,14 +59,14 @@ def directions(
 
 
 def groups(labels: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Who is a positive and who a negative of whom, of rows with group ids."""
+    """Masks of the positives and of the negatives of each row, by group ids."""
     both = valid[..., :, None] & valid[..., None, :]
     same = labels[..., :, None] == labels[..., None, :]
     return both & same & ~diagonal(same.shape), both & ~same
 
 
 def pairs(valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same of pairs: the other one of the pair, and all others."""
+    """The same for pairs: the other one of the pair, and all others."""
     both = valid[..., :, None] & valid[..., None, :]
     itself = diagonal(both.shape)
     return both & itself, both & ~itself
@@ -139,8 +139,9 @@ def sigmoid(
 def log_total(scores: jax.Array) -> jax.Array:
     """The logsumexp of rows whose largest entry is 0, or that are -inf throughout.
 
-    Right to a few eps, not to a few units in the last place: only a difference from
-    it counts.  So it takes one exponential, and `stable.logsumexp` a dozen operations.
+    Accurate to a few eps, not to a few units in the last place, because only a
+    difference from it matters.  So it needs one exponential, where `stable.logsumexp`
+    needs a dozen operations.
     """
     return jnp.log(jnp.sum(jnp.exp(scores), axis=-1))
 
@@ -154,7 +155,7 @@ def _(primals, tangents):
 
 
 def _scores(cosines: jax.Array, mask: jax.Array, temperature: jax.Array) -> jax.Array:
-    """The cosines less the largest of each row that the mask keeps, or less 0.
+    """The cosines minus the largest of each row that the mask keeps, or minus 0.
 
     Only differences within a row count, and those of nearly equal embeddings would be
     lost in scores near 1 / temperature.

@@ -1,8 +1,8 @@
-"""Whether the examples that are being looked at are all of the batch.
+"""Whether a loss sees the whole batch or only a part of it.
 
-A loss that compares the examples of a batch with one another means something else on
-a part of it, and nothing in its arguments tells.  Whoever cuts a batch says so here
-while it traces, and such a loss asks.
+A loss that compares the examples of a batch with one another has another value on a
+part of the batch, and its arguments do not show that they are a part.  Code that splits
+a batch says so here while it traces, and such a loss asks.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _axis: contextvars.ContextVar[Hashable] = contextvars.ContextVar("axis", default
 
 @contextlib.contextmanager
 def part_of_batch(*, in_time: bool, axis_name: Hashable) -> Iterator[None]:
-    """What is traced inside sees a micro-batch, or the part of a device, or both."""
+    """Code traced inside sees a micro-batch, or the part of one device, or both."""
     cut, axis = _cut.set(in_time), _axis.set(axis_name)
     try:
         yield
@@ -34,21 +34,21 @@ def part_of_batch(*, in_time: bool, axis_name: Hashable) -> Iterator[None]:
 def require(
     argument: str, gathered: str | None = None
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Makes a loss that couples the examples of a batch refuse a part of it.
+    """Makes a loss that compares the examples of a batch refuse a part of the batch.
 
-    With a `ValueError` that names the argument.  `gathered` is the form of the loss
-    that collects the examples of all devices, or another way to see them; that form
-    itself passes None, and minds micro-batches alone.
+    It raises a `ValueError` that names the argument.  `gathered` names the form of the
+    loss that collects the examples of all devices, or another remedy.  That form itself
+    passes None: it refuses micro-batches only.
     """
 
     def attach(loss: Callable[Given, Result]) -> Callable[Given, Result]:
-        # In each call, outside of what `jit` remembers: the shapes of a part tell
-        # nothing.
+        # In each call, outside of what `jit` caches: the shapes of a part do not show
+        # that it is one.
         @functools.wraps(loss)
         def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             _checks.not_called_by_keras(loss.__name__)
             if _cut.get():
-                whole = "the whole batch, whose examples it compares (microbatches=1)"
+                whole = "the whole batch, because it compares examples (microbatches=1)"
                 has = "the examples of one micro-batch"
                 _checks.fail(loss.__name__, argument, has, whole)
             if gathered is not None and _axis.get() is not None:

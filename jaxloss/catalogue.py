@@ -1,17 +1,17 @@
-"""One catalogue of the losses, read from their docstrings when it is asked for.
+"""A catalogue of the losses, read from their docstrings at each call.
 
     for entry in catalogue.entries():
         print(entry.name, entry.tasks, entry.range)
 
-`search` finds the losses that a word means, as `mse` or `BCEWithLogitsLoss`.
+`search` finds the losses that a name stands for, such as `mse` or `BCEWithLogitsLoss`.
 
-A loss is a public function of `jaxloss` whose docstring has a section `Use:`, of lines
-in a fixed form: what the loss is for (`task`), what the last layer must give
-(`activation`), where its values lie (`range`), whether the gradient in the predictions
-stays bounded as an example gets ever worse (`robust`), whether it is convex in its
-first argument (`convex`), and when to choose it, or another one.  The suite holds these
-lines against the specs of the loss.  A line `Also called:` under the summary has the
-names of it in papers and in other libraries.
+A loss is a public function of `jaxloss` whose docstring has a section `Use:` with lines
+of a fixed form: what the loss is for (`task`), what the last layer must give
+(`activation`), the interval of its values (`range`), whether the gradient in the
+predictions stays bounded as an example gets ever worse (`robust`), whether it is convex
+in its first argument (`convex`), and when to choose it or another loss.  The suite
+checks these lines with the specs of the loss.  A line `Also called:` under the summary
+has its names in papers and in other libraries.
 """
 
 import ast
@@ -34,31 +34,31 @@ TASKS = {
     "quantile": "a quantile or an expectile",
     "count": "a number of events, an intensity",
     "binary": "yes or no",
-    "multi-label": "several labels, any number of which hold",
+    "multi-label": "several labels, any number of which may hold",
     "multi-class": "one of several classes",
-    "ordinal": "a class in an order",
-    "distribution": "a distribution, to match another one",
+    "ordinal": "one of several ordered classes",
+    "distribution": "a distribution",
     "segmentation": "a mask of an image",
     "detection": "a box in an image",
     "sequence": "a sequence without an alignment",
-    "embedding": "what is alike and what is not",
+    "embedding": "an embedding: similar examples near each other",
     "ranking": "an order of items",
     "preference": "which answer of a language model is better",
-    "regularization": "nothing: a penalty beside another loss",
+    "regularization": "nothing: a penalty added to another loss",
 }
 
 ACTIVATIONS = {
     "none": "a real number, as the last layer gives it",
-    "none (logits)": "scores of any size: neither sigmoid nor softmax",
-    "none (logarithms)": "the logarithm of what is positive: no exponential",
-    "none (embeddings)": "vectors of any length, not normalised",
+    "none (logits)": "scores of any size, without sigmoid or softmax",
+    "none (logarithms)": "the logarithm of a positive number, without an exponential",
+    "none (embeddings)": "vectors of any length, normalised or not",
     "none (boxes)": "corners x1, y1, x2, y2, in the unit of the targets",
-    "none (distances)": "distances of embeddings, as `stable.norm(first - second)`",
+    "none (distances)": "distances of embeddings: `stable.norm(first - second)`",
     "none (parameters)": "a pytree of parameters, not an output",
     "log-softmax": "log-probabilities, at most 0",
     "softmax": "probabilities that sum to 1",
     "sigmoid or softmax": "probabilities",
-    "softplus or exp": "an amount that is not negative",
+    "softplus or exp": "an amount >= 0",
 }
 
 SECTIONS = ("Args", "Returns", "Raises", "Gradient", "Use", "Reference", "Example")
@@ -70,7 +70,7 @@ class CatalogueError(ValueError):
 
 
 class Interval(NamedTuple):
-    """What the field `range` says; an end that is no member is approached."""
+    """The field `range`; an end that does not belong to it is approached."""
 
     low: float
     high: float
@@ -98,7 +98,7 @@ class Entry:
     formula: str
     """LaTeX, as in the docstring."""
     notes: str
-    """What stands between the formula and the arguments; mostly nothing."""
+    """The text between the formula and the arguments; mostly empty."""
     arguments: Mapping[str, str]
     hyperparameters: Mapping[str, Any]
     """Defaults by name; `inspect.Parameter.empty` where there is none."""
@@ -110,7 +110,7 @@ class Entry:
     robust: str
     """`yes`, `no`, or `for` and a condition on the hyperparameters."""
     convex: str
-    """Likewise."""
+    """As `robust`."""
     when: str
     not_when: str
     related: tuple[str, ...]
@@ -126,7 +126,7 @@ class Entry:
         return f"{self.name}{inspect.Signature(bare)}"
 
     def interval(self, classes: float = math.inf) -> Interval:
-        """`range` as numbers, for so many classes K."""
+        """`range` as numbers, for K `classes`."""
         return interval(self.range, classes)
 
 
@@ -150,7 +150,7 @@ def entry(name: str) -> Entry:
     """The loss of that name.
 
     Raises:
-      ValueError: If no loss has that name; the message has the nearest one.
+      ValueError: If no loss has that name; the message suggests the nearest name.
       CatalogueError: If a field is missing or not in its fixed form.
 
     Example:
@@ -160,15 +160,15 @@ def entry(name: str) -> Entry:
     """
     losses = {n: fn for n, fn in _public().items() if _is_loss(fn)}
     if name not in losses:
-        raise ValueError(f"no loss is {name!r}{hint(name)}; `list` has their names")
+        raise ValueError(f"there is no loss {name!r}{hint(name)}; `list` has all names")
     return _read(losses[name])
 
 
 def search(words: str) -> tuple[Entry, ...]:
     """The losses that have these words in a name or in the summary, nearest first.
 
-    Names are those here and those of `Also called:`; capitals, hyphens, underscores and
-    a final `loss` make no difference, nor does the module before a dot.
+    Names are those of this library and those of `Also called:`.  Case, hyphens,
+    underscores, a final `loss`, and a module before a dot are ignored.
 
     Example:
       >>> from jaxloss import catalogue
@@ -195,10 +195,10 @@ def hint(name: str) -> str:
 
 
 def interval(text: str, classes: float = math.inf) -> Interval:
-    """The interval that a `range` says, for so many classes K.
+    """The interval that a `range` stands for, for K `classes`.
 
     Raises:
-      ValueError: If it is none, or an end is not a number this module knows.
+      ValueError: If it is not an interval, or an end is not a number known here.
 
     Example:
       >>> from jaxloss import catalogue
@@ -212,7 +212,7 @@ def interval(text: str, classes: float = math.inf) -> Interval:
     }
     found = re.fullmatch(r"([\[(])(.+), (.+)([\])])", text)
     if not found:
-        raise ValueError(f"{text!r} is no interval such as [0, inf)")
+        raise ValueError(f"{text!r} is not an interval such as [0, inf)")
     opening, low, high, closing = found.groups()
     low, high = (ends[e] if e in ends else float(e) for e in (low, high))
     return Interval(low, high, opening == "[", closing == "]")
@@ -220,13 +220,13 @@ def interval(text: str, classes: float = math.inf) -> Interval:
 
 # --- names -------------------------------------------------------------------------
 
-# How near words are to a loss: a name of it, one but for `loss`, a part of its name
-# here, a part of another one, or in the summary.
+# How near words are to a loss: its name, its name up to `loss`, a part of its name in
+# this library, a part of another name of it, or words of the summary.
 _CALLED, _PARTS, _SUMMARY = (0, 1), (2, 3), 4
 
 
 def _rank(words: str, entry: Entry) -> int | None:
-    """How near words are to a loss, 0 the nearest; None if they say nothing of it."""
+    """How near words are to a loss, 0 the nearest; None if they do not match it."""
     plain, bare = _plain(words), _bare(words)
     names = (entry.name, *entry.also_called)
     if plain in map(_plain, names):
@@ -320,7 +320,7 @@ def _refuse(fn: Callable[..., Any], has: str) -> None:
 
 
 def _check(fn: Callable[..., Any], found: Entry) -> None:
-    """Refuses words and forms that nothing could be done with."""
+    """Refuses unknown words and forms."""
     for task in found.tasks:
         if task not in TASKS:
             _refuse(fn, f"the unknown task {task!r}{_checks.nearest(task, TASKS)}")
@@ -388,7 +388,7 @@ def _items(section: str) -> dict[str, str]:
 
 
 def _flow(text: str) -> str:
-    """The words in one line: how a docstring breaks them means nothing."""
+    """The words in one line: the line breaks of a docstring have no meaning."""
     return " ".join(text.split())
 
 

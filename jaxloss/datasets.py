@@ -1,7 +1,7 @@
-"""Small real data sets, and a person's own CSV file, as NumPy arrays.
+"""Small real data sets, and your own CSV files, as NumPy arrays.
 
-Nothing is downloaded: the bundled sets are read from the installed scikit-learn
-wheel.  A `Dataset` is two arrays and the words needed to talk about them.
+Nothing is downloaded: the bundled sets are read from the installed scikit-learn.  A
+`Dataset` has features, targets, and the names of what they are.
 """
 
 import csv
@@ -42,11 +42,11 @@ class Dataset(NamedTuple):
     target_name: str
     positive: str = ""
     one_hot: tuple[tuple[str, int], ...] = ()
-    """The columns of words, and how many values each has: so many features it is."""
+    """The one-hot encoded columns, and their numbers of values, which are features."""
 
     @property
     def title(self) -> str:
-        """What is predicted from what."""
+        """The name of the data set and of the target."""
         if self.task == BINARY:
             return f"{self.name}: {self.positive} against the rest"
         return f"{self.name}: {self.target_name}"
@@ -149,7 +149,7 @@ def read_csv(
     Args:
       path: The file, UTF-8.
       target: The name of the target column.
-      drop: The names of columns that are left out; what they have does not matter.
+      drop: The names of columns that are left out; they may have any content.
 
     Returns:
       The data set, its rows in the order of the file.
@@ -202,13 +202,13 @@ def column_names(path: str | pathlib.Path) -> list[str]:
 
 
 def split(data: Dataset, *, seed: int = 0) -> Splits:
-    """Splits the rows at random into train (half), validation and test (a quarter).
+    """Splits the rows at random: 1/2 training, 1/4 validation, 1/4 test.
 
-    The test rows are the same for every seed: what is chosen on the validation rows
-    of many seeds has never seen them.  The seed shuffles the other rows.
+    The test rows are the same for every seed, so a choice made on the validation rows
+    of many seeds has never used them.  The seed shuffles the other rows.
 
-    Binary data is split class by class, and every part gets at least one row of each
-    class: scikit-learn's stratified split may leave a rare class out of a part.
+    Binary data is split class by class, so that every part has at least one row of each
+    class.  The stratified split of scikit-learn may leave a rare class out of a part.
 
     Raises:
       DataError: If there are fewer than 8 rows, or fewer than 3 of one class.
@@ -262,7 +262,7 @@ def _rows(path: pathlib.Path) -> tuple[list[str], list[list[str]], list[int]]:
             f"{path} is not a CSV file in UTF-8 ({error}); export it as one"
         ) from None
     except ValueError as error:  # of a NUL in the path
-        raise DataError(f"{str(path)!r} is no path ({error}); check the path") from None
+        raise DataError(f"{str(path)!r} is not a path ({error}); check it") from None
     if not header:
         raise DataError(f"{path} is empty; its first line must name the columns")
     _refuse_header(path, header)
@@ -412,7 +412,7 @@ def number(text: str) -> float:
     """
     value = float(text)
     if "_" in text or np.isnan(value):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     return value
 
 

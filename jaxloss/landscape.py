@@ -1,8 +1,8 @@
-"""The loss around and between parameters: lines, planes, curvature.  Arrays come out.
+"""The loss around and between parameters: lines, planes, curvature.
 
-Points are evaluated one after the other, or `batch_size` at a time, by one compiled
-program; half-precision parameters are moved in float32 and rounded before the loss.
-`jaxloss.plot.plot_landscape` draws a plane.
+The functions return arrays; `jaxloss.plot.plot_landscape` draws a plane.  One compiled
+program evaluates the points one after the other, or `batch_size` at a time.
+Half-precision parameters are moved in float32 and rounded before the loss.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Spectrum(NamedTuple):
     values: jax.Array
     """`(count,)`, the largest first."""
     errors: jax.Array
-    """`(count,)`: to each of the values, an eigenvalue is as near as this, up to the
+    """`(count,)`: some eigenvalue is at least as near to each value as this, up to the
     rounding of the products."""
     vectors: jax.Array
     """`(count, parameters)`, of length 1; parameters in the order of
@@ -66,15 +66,16 @@ def line(
 
     .. math:: t \mapsto \ell\left((1 - t)\, a + t\, b\right)
 
-    From initial to trained parameters it shows whether training met an obstacle,
-    between two trained ones whether they share a valley.
+    From initial to trained parameters, it shows whether there is a barrier on the way;
+    between two trained ones, whether they share a valley.
 
     Args:
       loss: A function from parameters to a scalar, such as the mean over a data set.
       a: Pytree of floating arrays, the parameters at t = 0.
       b: The same structure, shapes and dtypes; at t = 1.
-      steps: The numbers t, shape `(n,)`; by default 61 from -1/4 to 5/4.
-      batch_size: How many points at a time, which takes their memory; by default one.
+      steps: The numbers t, shape `(n,)`; by default 61 numbers from -1/4 to 5/4.
+      batch_size: How many points are evaluated at a time, which takes their memory; by
+        default one.
 
     Returns:
       A `Line`: the steps and the losses.  At t = 0 and t = 1 the parameters are exactly
@@ -122,21 +123,22 @@ def plane(
 
     .. math:: (s, t) \mapsto \ell\left(\theta + s\, d_1 + t\, d_2\right)
 
-    A network of rectified units computes the same if a layer is doubled and the next
-    one halved, but is then twice and half as sensitive to its weights.  So directions
-    are compared in units of the weights: with `"filter"`, those into each unit of a
-    random direction get the length of those of the parameters.
+    A ReLU network computes the same function if the weights of one layer are doubled
+    and those of the next one halved, but a step of a given length then has another
+    effect.  So `normalization` scales the random directions d to the weights.
 
     Args:
       loss: A function from parameters to a scalar.
       params: Pytree of floating arrays, whose last axis is that of the units (dense
         kernels `(in, out)`, convolutions `(..., in, out)`).
-      key: Random key of the two directions.
-      normalization: `"filter"`; `"layer"`, the length of whole leaves; with either,
-        leaves of fewer than two axes (biases, scales) do not move.  `None` leaves
-        normal random numbers as they are.
-      steps: The numbers s and t, shape `(n,)`; by default 41 from -1 to 1.
-      batch_size: How many points at a time, which takes their memory; by default one.
+      key: Random key for the two directions.
+      normalization: `"filter"` scales the part of a direction that leads into one unit
+        to the length of the weights of that unit; `"layer"` scales whole leaves.  With
+        either, leaves of fewer than two axes (biases, scales) do not move.  `None`
+        leaves the normal random numbers unscaled.
+      steps: The numbers s and t, shape `(n,)`; by default 41 numbers from -1 to 1.
+      batch_size: How many points are evaluated at a time, which takes their memory; by
+        default one.
 
     Returns:
       A `Plane`: the steps, `(n, n)` losses, and the two directions.
@@ -186,22 +188,23 @@ def hessian_eigenvalues(
 
     .. math:: H v = \lambda v, \qquad H = \nabla^2 \ell(\theta)
 
-    By the method of Lanczos on products with the Hessian, one gradient and its
-    directional derivative each; the Hessian itself is not formed.  The basis, of
-    `iterations` times the size of the parameters, is kept orthogonal.
+    The Lanczos method needs only products with the Hessian, each of which is the
+    directional derivative of a gradient; the Hessian itself is not computed.  The
+    basis, `iterations` times the size of the parameters, is kept orthogonal.
 
     Args:
       loss: A function from parameters to a scalar, twice differentiable.
-      params: Pytree of floating arrays; half precision is widened to float32, for the
-        loss too.
-      key: Random key of the first direction.
+      params: Pytree of floating arrays; half precision is widened to float32, also for
+        the loss.
+      key: Random key for the first direction.
       count: How many eigenvalues.
-      iterations: Products with the Hessian, at least `count`; at most as many as there
-        are parameters are made.  The outer eigenvalues are found first: see `errors`.
+      iterations: Number of products with the Hessian, at least `count`; never more than
+        there are parameters.  The outermost eigenvalues converge first: see `errors`.
 
     Returns:
-      A `Spectrum`: the values, largest first, how sure they are, and eigenvectors.  Of
-      one that occurs several times the others are found last, after all that differ.
+      A `Spectrum`: the largest eigenvalues, largest first, their error bounds, and
+      eigenvectors.  If an eigenvalue occurs several times, its copies are found last,
+      after all distinct ones.
 
     Raises:
       TypeError: If a leaf is not floating, or a number not a Python integer.

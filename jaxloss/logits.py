@@ -1,4 +1,4 @@
-"""Transforms of logits that come before a plain loss: logits in, logits out."""
+"""Transforms of logits, to be applied before a loss: logits in, logits out."""
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +16,21 @@ def temperature(
     .. math:: \tilde z = z / T
 
     Args:
-      logits: Floating array of any shape; -inf, a class of probability 0, stays so.
+      logits: Floating array of any shape; -inf, a class of probability 0, stays -inf.
       temperature: T > 0; a scalar, or an array that broadcasts to the shape of
-        `logits`.  `fit_temperature` finds the one that calibrates a classifier.
+        `logits`.  `fit_temperature` finds the T that calibrates a classifier.
 
     Returns:
-      Logits of the same shape, at least float32.  A division by one positive number
-      never swaps two logits, so the largest one stays the largest.
+      Logits of the same shape, at least float32.  Dividing by one positive number never
+      swaps two logits, so the largest one stays the largest.
 
     Raises:
       TypeError: If `logits` is not floating.
       ValueError: If `temperature` is a Python number <= 0 or does not broadcast.
 
     Gradient:
-      `1 / T` with respect to `logits`, `-z / T^2` to `temperature`, 0 where z is
-      infinite.
+      `1 / T` with respect to `logits`; `-z / T^2` with respect to `temperature`, 0
+      where z is infinite.
 
     Reference:
       Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
@@ -52,18 +52,19 @@ def adjust_logits(
     axis: int = -1,
     strength: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Adds the log priors of the classes, to be fair to the rare ones.
+    r"""Adds the log priors of the classes, to treat rare classes fairly.
 
     .. math:: \tilde z_j = z_j + \tau \log \pi_j
 
-    A model trained on the adjusted logits gives, by its plain ones, the class that is
-    most likely were all classes equally frequent.  For a model that is trained already,
-    subtract: `strength=-1`.
+    Train on the adjusted logits and predict with the plain ones: they give the class
+    that would be most likely if all classes were equally frequent.  For a model that is
+    already trained, subtract the log priors: `strength=-1`.
 
     Args:
       logits: Floating array with the classes along `axis`.
-      priors: Class frequencies `(K,)` > 0; counts serve as well, for a softmax is
-        blind to their common factor.  A prior of 0 makes the class impossible: -inf.
+      priors: Class frequencies `(K,)` > 0.  Counts serve as well, because softmax
+        ignores a common factor.  A prior of 0 makes the class impossible: its logit
+        becomes -inf.
       axis: The class axis.
       strength: Exponent tau of the priors, a scalar; 0 changes nothing.
 
@@ -76,8 +77,9 @@ def adjust_logits(
         `logits`, or `strength` is not a finite scalar.
 
     Gradient:
-      1 with respect to `logits`, `log prior` to `strength`, `strength / prior` to
-      `priors`; 0 with respect to both for a prior of 0.
+      1 with respect to `logits`, `log prior` with respect to `strength`,
+      `strength / prior` with respect to `priors`; for a prior of 0, 0 with respect to
+      both.
 
     Reference:
       Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021.
@@ -100,8 +102,8 @@ def adjust_logits(
     return logits + shift.reshape(along)
 
 
-# An infinite logit stays infinite at any temperature; the quotient's own slope there
-# would meet the zero slope of the probability as 0 * inf.
+# An infinite logit stays infinite at any temperature.  The derivative of the quotient
+# is infinite there, and times the derivative 0 of the probability it would be NaN.
 @stable.slopes(
     lambda x, t: stable.safe_divide(jnp.ones_like(t), t),
     lambda x, t: _divided_dt(jnp.where(jnp.isinf(x), 0, x), t),

@@ -1,14 +1,14 @@
-"""Functions of a margin: what a score pays for how clearly it is right.
+"""Functions of a margin: the formulas of margin losses.
 
-A margin m is positive when the decision is right: label times score for a binary
-classifier, the difference of two scores for a ranking, of two distances for a
-triplet, of two rewards for a preference, the critic's output for a GAN.  Each function
-here maps a floating array of margins to losses of the same shape and dtype and checks
-nothing: it is the formula that those losses share.
+A margin m is positive when the decision is right.  It is label times score for a binary
+classifier, the difference of two scores for a ranking, of two distances for a triplet,
+of two rewards for a preference, and the output of the critic for a GAN.  Each function
+here maps a floating array of margins to losses of the same shape and dtype.  It checks
+no argument.
 
-Every slope is the hand-derived one.  At a kink it is that of the flat side, 0, so that
-an example that just satisfies its margin is at rest; autodiff of `maximum` would give
-half a slope there.
+Derivatives are given by hand.  At a kink the derivative is that of the flat side, 0, so
+that an example that just satisfies its margin has no gradient; autodiff of `maximum`
+would give half the slope there.
 """
 
 import jax
@@ -113,7 +113,7 @@ def _modified_huber_dm(m: jax.Array) -> jax.Array:
 @_jit.kernel()
 @stable.slopes(lambda m: -2 * (1 - m))
 def squared(m: jax.Array) -> jax.Array:
-    """`(1 - m)^2`, that of least-squares classifiers and GANs; slope `-2 (1 - m)`.
+    """`(1 - m)^2`, for least-squares classifiers and GANs; slope `-2 (1 - m)`.
 
     Reference:
       Suykens and Vandewalle, "Least Squares Support Vector Machine Classifiers",

@@ -1,17 +1,17 @@
-"""Losses of arrays that are cut over devices, for use inside `jax.shard_map`.
+"""Losses of sharded arrays, for use inside `jax.shard_map`.
 
-One example of a cross entropy needs every class, and one of an in-batch loss the whole
-batch.  Here each device has a block of them, and tells the others what they need: a
-few sums per example, or its embeddings.  Values and gradients are those of the
-function of the same name on one device.
+A cross entropy needs every class, and an in-batch loss needs the whole batch.  Here
+each device has a shard of them and sends the others what they need: a few sums per
+example, or its embeddings.  Values and gradients are those of the function of the same
+name on one device.
 
 With `check_vma=True`, the default of `shard_map`, differentiate inside or outside of
-it: both are exact, with respect to what is cut and to what is replicated, and nothing
-is left to be added up.  With `check_vma=False`, differentiate outside.  Inside (as in
-`pmap` and `vmap`) JAX takes the gradient of the sum of all copies of a result: where
-it is `softmax_cross_entropy`, or any `psum`, divide it by `jax.lax.axis_size` of the
-axis first, and `psum` the gradient of what is replicated.  No derivative rule can do
-both, since the same cotangent means another thing in each.
+it.  Both are exact with respect to sharded and replicated arrays, and you need no
+further sum.  With `check_vma=False`, differentiate outside.  Inside (as in `pmap` and
+`vmap`) JAX takes the gradient of the sum of all copies of a result.  There, divide the
+result of `softmax_cross_entropy`, or of any `psum`, by `jax.lax.axis_size` of the axis
+first, and `psum` the gradients of replicated arrays.  No derivative rule can do both,
+because the same cotangent has different meanings in each.
 """
 
 import functools
@@ -35,28 +35,28 @@ def softmax_cross_entropy(
     axis_name: AxisName,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Cross entropy of class ids, with the classes cut over devices.
+    r"""Softmax cross entropy of class ids, with the classes sharded.
 
     .. math::
        \ell = -\log p_y, \qquad p = \text{softmax}(\text{logits of all devices})
 
-    Each device has the logits of its own classes, such as those of its columns of a
-    vocabulary's weights.  They stay there: what is exchanged is the largest logit and
-    three sums per example.
+    Each device has the logits of its own classes, such as those of its columns of the
+    output weights.  They stay there: devices exchange the largest logit and three sums
+    per example.
 
     Args:
-      logits: Floating array `(..., classes / devices)`, a block of the K classes on
-        each device, in the order of the axis index; -inf is probability 0.
+      logits: Floating array `(..., classes / devices)`: each device has a block of the
+        K classes, in the order of the axis index; -inf is probability 0.
       labels: Integer class ids in [0, K), of the shape of `logits` without the last
         axis; the same on all devices of the axis.
-      axis_name: The mesh axis, or a tuple of them, that the classes are cut over.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
+      axis_name: The mesh axis, or a tuple of axes, over which the classes are sharded.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
 
     Returns:
-      One loss >= 0 per example, in nats, the same on all devices of the axis; 0 if no
-      class has a probability, +inf if only the label has none, NaN if the label is not
-      one of the classes.
+      One loss >= 0 per example, in nats, the same on all devices of the axis; 0 if
+      every class is excluded, +inf if only the label is, NaN if the label is not one of
+      the classes.
 
     Raises:
       TypeError: If `logits` are not floating, `labels` not integer or `where` not
@@ -65,8 +65,8 @@ def softmax_cross_entropy(
       NameError: If `axis_name` is not bound.
 
     Gradient:
-      `p - 1[j = y]` with respect to the logits, as `jaxloss.softmax_cross_entropy`.
-      The module says where to differentiate.  Convex, smooth.
+      `p - 1[j = y]` with respect to the logits, as for `jaxloss.softmax_cross_entropy`.
+      The docstring of the module says where to differentiate.  Convex, smooth.
 
     Reference:
       Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models
@@ -117,7 +117,7 @@ def nt_xent(
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""NT-Xent of a batch that is cut over devices, per local anchor.
+    r"""NT-Xent loss of a sharded batch, per local anchor.
 
     .. math::
        \ell_i = \frac{1}{|P_i|} \sum_{j \in P_i} -\log
@@ -125,14 +125,14 @@ def nt_xent(
        \qquad s_{ij} = \cos(x_i, x_j) / \tau
 
     The positives P and negatives N of an anchor are among the rows of all devices, as
-    in `jaxloss.nt_xent` of the whole batch.  Each device gathers all
-    embeddings, and has the scores of its own anchors only.
+    in `jaxloss.nt_xent` of the whole batch.  Each device gathers all embeddings, and
+    computes the scores of its own anchors only.
 
     Args:
       embeddings: Floating array `(..., batch / devices, components)`, the rows of this
         device.
       labels: Integer group ids `(..., batch / devices)`.
-      axis_name: The mesh axis, or a tuple of them, that the batch is cut over.
+      axis_name: The mesh axis, or a tuple of axes, over which the batch is sharded.
       temperature: Temperature tau > 0 of the cosines; one for all, or one for each
         local anchor.
       where: Boolean mask of the shape of `labels`, default all true.  A masked row,
@@ -150,9 +150,9 @@ def nt_xent(
       NameError: If `axis_name` is not bound.
 
     Gradient:
-      That of `jaxloss.nt_xent`.  What the anchors of the other devices add
-      to the gradient of an embedding comes back to it: the gradient of the sum of the
-      local losses is already that of the sum over the batch, with either `check_vma`.
+      That of `jaxloss.nt_xent`.  An embedding also gets the gradient from the anchors
+      of other devices: the gradient of the sum of the local losses is already that of
+      the sum over the batch, with either `check_vma`.
 
     Reference:
       Chen et al., "A Simple Framework for Contrastive Learning of Visual
@@ -191,10 +191,10 @@ def supervised_contrastive(
     temperature: float | jax.Array,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Supervised contrastive loss of a batch cut over devices, per local anchor.
+    """Supervised contrastive loss of a sharded batch, per local anchor.
 
-    As `jaxloss.supervised_contrastive` of the whole batch; arguments,
-    errors and gradient as in `nt_xent` of this module.
+    It equals `jaxloss.supervised_contrastive` of the whole batch.  Arguments, errors
+    and gradient are those of `nt_xent` of this module.
 
     Example:
       >>> import functools
@@ -203,8 +203,8 @@ def supervised_contrastive(
       >>> local = functools.partial(
       ...     parallel.supervised_contrastive, axis_name="data", temperature=0.5
       ... )
-      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
-      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> mesh, rows = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
       >>> x = jnp.tile(jnp.eye(2), (4, 1))
       >>> jax.jit(loss)(x, jnp.arange(8) % 2)[:2]
       Array([1.2645051, 1.2645051], dtype=float32)
@@ -229,22 +229,22 @@ def clip(
     where: ArrayLike | None = None,
     normalize: bool = True,
 ) -> jax.Array:
-    r"""Symmetric contrastive loss of CLIP of a batch cut over devices, per local pair.
+    r"""Symmetric contrastive loss of CLIP of a sharded batch, per local pair.
 
     .. math::
        \ell_i = -\frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
        - \frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}},
        \qquad s_{ij} = \cos(x_i, y_j) / \tau
 
-    The sums run over the pairs of all devices, as in `jaxloss.clip` of the
-    whole batch.  Each device gathers all embeddings, and has the scores of its own
-    with all others only.
+    The sums run over the pairs of all devices, as in `jaxloss.clip` of the whole batch.
+    Each device gathers all embeddings, and computes only the scores of its own
+    embeddings with all others.
 
     Args:
       first: Floating array `(..., batch / devices, components)`, one embedding of each
         pair of this device.
-      second: Same shape; the other one.
-      axis_name: The mesh axis, or a tuple of them, that the batch is cut over.
+      second: Same shape; the other embedding of each pair.
+      axis_name: The mesh axis, or a tuple of axes, over which the batch is sharded.
       temperature: Temperature tau > 0 of the cosines; one for all, or one for each
         local pair.
       where: Boolean mask `(..., batch / devices)`, default all true.  A masked pair,
@@ -252,8 +252,8 @@ def clip(
       normalize: Whether scores are cosines, or inner products; see `jaxloss.clip`.
 
     Returns:
-      The losses of the local pairs >= 0 `(..., batch / devices)`, in nats; 0 for a
-      pair that is masked, or the only one of all devices.
+      The losses of the local pairs >= 0 `(..., batch / devices)`, in nats; 0 for a pair
+      that is masked, or the only one of the whole batch.
 
     Raises:
       TypeError: If an embedding is not floating, `where` not boolean, or `temperature`
@@ -263,10 +263,10 @@ def clip(
       NameError: If `axis_name` is not bound.
 
     Gradient:
-      That of `jaxloss.clip`, as in `nt_xent`: the gradient of the sum of
-      the local losses is already that of the sum over the batch.  That of a replicated
-      temperature is added up by `shard_map`; inside of it with `check_vma=False`, by a
-      `psum` of yours.
+      That of `jaxloss.clip`, as for `nt_xent`: the gradient of the sum of the local
+      losses is already that of the sum over the batch.  `shard_map` sums the gradient
+      of a replicated temperature; inside of it with `check_vma=False`, do so with
+      `psum`.
 
     Reference:
       Radford et al., "Learning Transferable Visual Models From Natural Language
@@ -308,10 +308,10 @@ def info_nce(
     where: ArrayLike | None = None,
     normalize: bool = True,
 ) -> jax.Array:
-    """InfoNCE of a batch that is cut over devices, per local anchor.
+    """InfoNCE loss of a sharded batch, per local anchor.
 
-    As `jaxloss.info_nce` of the whole batch: only the positives are
-    gathered.  Arguments, errors and gradient as in `clip` of this module.
+    It equals `jaxloss.info_nce` of the whole batch; only the positives are gathered.
+    Arguments, errors and gradient are those of `clip` of this module.
 
     Example:
       >>> import functools
@@ -320,8 +320,8 @@ def info_nce(
       >>> local = functools.partial(
       ...     parallel.info_nce, axis_name="data", temperature=0.5
       ... )
-      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
-      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> mesh, rows = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
       >>> jax.jit(loss)(jnp.eye(8), jnp.eye(8))[:2]
       Array([0.66646796, 0.66646796], dtype=float32)
     """
@@ -347,10 +347,10 @@ def siglip(
     where: ArrayLike | None = None,
     normalize: bool = True,
 ) -> jax.Array:
-    """Pairwise sigmoid loss of SigLIP of a batch cut over devices, per local first.
+    """Sigmoid loss of SigLIP of a sharded batch, per local row of `first`.
 
-    As `jaxloss.siglip` of the whole batch: only the seconds are gathered.
-    Arguments, errors and gradient as in `clip` of this module, and a `bias`.
+    It equals `jaxloss.siglip` of the whole batch; only `second` is gathered.
+    Arguments, errors and gradient are those of `clip` of this module, with a `bias`.
 
     Example:
       >>> import functools
@@ -359,8 +359,8 @@ def siglip(
       >>> local = functools.partial(
       ...     parallel.siglip, axis_name="data", temperature=0.5, bias=-2.0
       ... )
-      >>> mesh, cut = Mesh(jax.devices(), ("data",)), P("data")
-      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(cut, cut), out_specs=cut)
+      >>> mesh, rows = Mesh(jax.devices(), ("data",)), P("data")
+      >>> loss = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
       >>> jax.jit(loss)(jnp.eye(8), jnp.eye(8))[:2]
       Array([1.5816426, 1.5816426], dtype=float32)
     """
@@ -447,7 +447,7 @@ Rule = Callable[..., jax.Array]
 def _of_groups(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
-    """The losses of the local anchors, of embeddings, group ids and a mask."""
+    """The losses of the local anchors, from embeddings, group ids and a mask."""
     x, ids, valid = _pairs.batch(loss, *data)
     settings = _settings(loss, jnp.zeros(ids.shape, x.dtype), **params)
     u = stable.unit(x)
@@ -461,7 +461,7 @@ def _of_groups(
 def _of_pairs(
     loss: str, rule: Rule, data: tuple, axis_name: AxisName, **params: ArrayLike
 ) -> jax.Array:
-    """The losses of the local anchors, of two embeddings of each pair and a mask."""
+    """The losses of the local anchors, from two embeddings of each pair and a mask."""
     embeddings, where, normalize = data
     x, y, valid = _pairs.paired(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)

@@ -1,7 +1,7 @@
-"""Pictures: arrays in, `Axes` out; nothing is shown and no global state is touched.
+"""Plots: arrays in, `Axes` out; nothing is shown, and no global state is changed.
 
-Colours are those of Okabe and Ito, told apart by every common form of colour
-blindness; each also has a line style and a marker of its own, for print.
+The colours are those of Okabe and Ito, which people with any common form of colour
+blindness can distinguish.  Each also has its own line style and marker, for print.
 """
 
 from collections.abc import Callable
@@ -41,23 +41,23 @@ def plot_loss(
     index: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draws a loss, or its slope, against the prediction.
+    """Draws a loss, or its derivative, against the prediction.
 
     Args:
-      loss: A loss of one number per element, such as `jaxloss.huber`; bind its
+      loss: A loss that gives one number per element, such as `jaxloss.huber`; bind its
         hyperparameters with `functools.partial`.
       predictions: Where to evaluate it, shape `(n,)`, increasing.
-      targets: What they are compared with: one number, or one for each prediction.
+      targets: The targets: one number, or one for each prediction.
       slope: Whether to draw the derivative with respect to the prediction instead.
       label: The name in the legend.
       index: Which colour and line style to use.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.
 
     Raises:
-      ValueError: If the shapes do not match, or the loss is of another shape.
+      ValueError: If the shapes do not match, or the loss returns another shape.
     """
     x, t = jnp.asarray(predictions), jnp.asarray(targets)
     if x.ndim != 1 or t.shape not in ((), x.shape):
@@ -76,14 +76,14 @@ def plot_loss(
 
 
 def plot_landscape(plane: "landscape.Plane", *, ax: "Axes | None" = None) -> "Axes":
-    """Draws the losses of a plane as shades and contours, the parameters as a cross.
+    """Draws the losses of a plane as shades and contours, with a cross at 0.
 
-    The scale of the shades is logarithmic if all losses are positive: a valley and the
-    walls around it are often orders of magnitude apart.
+    The scale is logarithmic if all losses are positive, because the losses in a valley
+    and around it often differ by orders of magnitude.
 
     Args:
-      plane: What `jaxloss.landscape.plane` returned.
-      ax: Where to draw; default: new axes on a figure of their own.
+      plane: The result of `jaxloss.landscape.plane`.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes; their figure has a colour bar beside them.
@@ -127,20 +127,20 @@ def plot_reliability(
     index: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draws how often what is said to be probable happens: a reliability diagram.
+    """Draws a reliability diagram: observed frequency against confidence.
 
-    In the bins of `expected_calibration_error`, which is the mean distance from the
-    diagonal, each bin weighing as many examples as it has.  Bars are one standard error
-    of the frequency; an empty bin is left out.
+    The bins are those of `expected_calibration_error`, which is the mean distance from
+    the diagonal, weighted by the number of examples in each bin.  Bars are one standard
+    error of the frequency; empty bins are left out.
 
     Args:
-      probabilities: Of one event, shape `(n,)`; or of K classes, `(n, K)`, of which
-        the largest is the confidence.
-      labels: Whether it happened, or the true class, shape `(n,)`.
-      bins: How many bins of equal width.
+      probabilities: Probabilities of one event, shape `(n,)`; or of K classes,
+        `(n, K)`, whose largest probability is the confidence.
+      labels: Whether the event happened, or the true class, shape `(n,)`.
+      bins: Number of bins of equal width.
       label: The name in the legend.
       index: Which colour, line style and marker to use.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.
@@ -186,11 +186,11 @@ def plot_precision_recall(
 
     Args:
       labels: 0 or 1 for each example, shape `(n,)`.
-      scores: Anything that grows with the probability of 1: shape `(n,)`, or
+      scores: Scores that grow with the probability of label 1: shape `(n,)`, or
         `(runs, n)`.
       label: The name in the legend.
       index: Which colour and line style to use.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.
@@ -231,7 +231,7 @@ def plot_error_distribution(
       predictions: Predicted values, shape `(n,)` or `(runs, n)`; runs are averaged.
       label: The name in the legend.
       index: Which colour and line style to use; -1 for a dotted grey reference.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.
@@ -267,14 +267,14 @@ def plot_sweep(
     """Draws a metric against a hyperparameter: mean and standard error over runs.
 
     Args:
-      values: The hyperparameter's values, shape `(n,)`.
+      values: Values of the hyperparameter, shape `(n,)`.
       results: The metric, shape `(n, runs)`.
-      reference: The same metric of what this is compared with, shape `(runs,)`: the
-        errors are then those of the difference, run by run, which is more precise
-        than either if the runs have seeds or splits in common.
+      reference: The same metric of a method to compare with, shape `(runs,)`.  The
+        drawn errors are then those of the difference, run by run, which is more precise
+        if the runs share seeds or splits.
       label: The name in the legend.
       index: Which colour, line style and marker to use.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.
@@ -307,14 +307,14 @@ def plot_level(
     index: int = 0,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draws a metric that no hyperparameter changes: mean and standard error over runs.
+    """Draws a metric without a hyperparameter: mean and standard error.
 
     Args:
       results: The metric, shape `(runs,)`.
       reference: As in `plot_sweep`.
       label: The name in the legend.
       index: Which colour and line style to use.
-      ax: Where to draw; default: new axes on a figure of their own.
+      ax: Where to draw; default: new axes on a new figure.
 
     Returns:
       The axes.

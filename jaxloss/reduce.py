@@ -1,8 +1,8 @@
-"""From per-example losses to one scalar: the only place weights and masks live.
+"""Reductions of per-example losses to a scalar, with weights and masks.
 
-Every reduction is a quotient of two sums.  `Mean` keeps the two apart, so that it
-adds over micro-batches, devices, hosts and evaluation batches and divides once, at
-the end; a mean of means is a different, wrong number as soon as masks differ.
+Every reduction is a quotient of two sums.  `Mean` stores both sums, which are added
+over micro-batches, devices, hosts and evaluation batches; you divide once, at the end.
+A mean of means is a different, wrong number as soon as masks differ.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ _NOT_GIVEN: Any = object()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean that has not been divided yet: `total / weight`, two arrays >= float32.
+    """An unnormalised mean: the sums `total` and `weight`, at least float32.
 
-    `a + b` is the mean over both sets of examples.  A pytree, so it passes through
-    `jit`, `scan`, `psum` and `tree.map(jnp.add, ...)` as it is.
+    `a + b` is the mean over both sets of examples.  A `Mean` is a pytree, so it passes
+    through `jit`, `scan`, `psum` and `tree.map(jnp.add, ...)`.
 
-    Each of the two has a rest, what rounding left out when it was added up, so that a
-    million additions are as exact as one (float32 would not count past 2^24).  It is 0
-    where it is not given, as in a checkpoint that has none.
+    Each sum has a `rest`, the rounding error of its additions, so that a million
+    additions are as accurate as one (float32 cannot count past 2^24).  The rest is 0 if
+    it is not given, as in an old checkpoint.
 
     Example:
       >>> first = jaxloss.Mean.of(jnp.array([1.0, 2.0]))
@@ -70,23 +70,23 @@ class Mean:
     def constant(cls, value: ArrayLike) -> "Mean":
         """A quantity that is the same for every batch, such as a weight penalty.
 
-        Inside an objective it is counted once, however the batch is cut: totals and
-        weights add alike, and their quotient stays.  A quantity of the batch that is no
-        mean over its examples, such as the balance loss of a mixture of experts, is
-        `Mean.per_batch`.
+        Inside an objective it is counted once, however the batch is split: total and
+        weight grow alike, and their quotient stays the same.  For a quantity of the
+        batch that is not a mean over its examples, such as the load-balancing loss of a
+        mixture of experts, use `Mean.per_batch`.
         """
         return _constant(value)
 
     @classmethod
     def per_batch(cls, value: ArrayLike) -> "Mean":
-        """A quantity of the batch as a whole that is no mean over its examples.
+        """A quantity of a whole batch that is not a mean over its examples.
 
-        Such as the load-balancing loss of a router, or a distance between moments.  It
-        is averaged over the parts that it is computed of: micro-batches, devices and
-        batches count once each, whatever their number of tokens, so a coefficient means
-        the same for any number of parts.  The value itself is that of a part, and may
-        differ from that of the whole batch: where that matters, keep the sums it is
-        made of as terms, and put it together in the `combine` of an objective.
+        Examples are the load-balancing loss of a router, or a distance between moments.
+        The quantity is averaged over the parts that it is computed from: micro-batches,
+        devices and batches count once each, whatever their number of tokens, so a
+        coefficient has the same meaning for any number of parts.  The value of a part
+        may differ from that of the whole batch.  Where that matters, use the sums that
+        it is made of as terms, and compute it in the `combine` of an objective.
 
         Example:
           >>> loads = [jnp.array([0.5, 0.5]), jnp.array([1.0, 0.0])]
@@ -119,24 +119,25 @@ def mean(
     axis: Axis = None,
     denominator: Denominator = "weights",
 ) -> jax.Array:
-    r"""Weighted mean over the elements that count.
+    r"""Weighted mean over the elements that are not masked.
 
     .. math:: \frac{\sum_i m_i w_i \ell_i}{\sum_i m_i w_i}, \qquad 0 \text{ if the
        denominator is } 0
 
     Args:
       losses: Per-example losses, any shape.
-      weights: Weights w >= 0, same shape as `losses`; default all ones.  A weight of
-        0 removes an example, NaN and infinity included.
+      weights: Weights w >= 0, same shape as `losses`; default all ones.  A weight of 0
+        removes an example, even if its loss is NaN or infinite.
       where: Boolean mask m, same shape as `losses`; default all true.
       axis: The axis or axes to average over; default all.
-      denominator: What to divide by: `"weights"`, the sum of the weights that count
-        (scale-free: weight 2 means two copies); `"valid"`, the number of elements
-        that `where` keeps; `"count"`, the number of elements, kept or not.
+      denominator: What the sum is divided by.  `"weights"`: the sum of the weights of
+        the elements that are not masked (scale-free: weight 2 means two copies).
+        `"valid"`: the number of elements that are not masked.  `"count"`: the number of
+        all elements.
 
     Returns:
-      The mean, at least float32: half precision cannot count past 2048 (float16) or
-      256 (bfloat16), so sums are carried, and returned, in float32.
+      The mean, at least float32.  Half precision cannot count past 2048 (float16) or
+      256 (bfloat16), so sums are computed and returned in float32.
 
     Raises:
       TypeError: If `where` is not boolean or `losses` is not real.
@@ -162,7 +163,7 @@ def sum(
     where: ArrayLike | None = None,
     axis: Axis = None,
 ) -> jax.Array:
-    """Weighted sum over the elements that count; see `mean` for the arguments.
+    """Weighted sum of the elements not masked; see `mean` for the arguments.
 
     Example:
       >>> jaxloss.sum(jnp.array([1.0, 2.0]), weights=jnp.array([1.0, 3.0]))
@@ -181,8 +182,8 @@ def mean_nonzero(
 ) -> jax.Array:
     """Mean over the losses that are not 0; see `mean` for the arguments.
 
-    The convention of metric learning, where most triplets satisfy their margin and
-    an ordinary mean would shrink with their number.
+    This is the convention of metric learning, where most triplets satisfy their margin
+    and would make an ordinary mean small.
 
     Reference:
       Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
@@ -214,14 +215,15 @@ def top_k_mean(
 
     Args:
       losses: Per-example losses, any shape.
-      k: How many to keep, a Python integer >= 1.  Where fewer count, all of them.  A
-        NaN is the largest loss of all, whatever its sign, as an example that diverged.
-      weights: Weights >= 0, same shape as `losses`, of those that are kept.
+      k: How many losses to keep, a Python integer >= 1; all of them, if fewer are not
+        masked.  A NaN ranks as the largest loss, whatever its sign: its example has
+        diverged.
+      weights: Weights >= 0 of the losses that are kept, same shape as `losses`.
       where: Boolean mask, same shape as `losses`; a masked loss is never kept.
-      axis: The one axis to choose along; default: choose among all.
+      axis: The axis along which losses are chosen; default: choose among all.
 
     Returns:
-      The mean over the kept losses, at least float32; 0 if none counts.
+      The mean over the kept losses, at least float32; 0 if all are masked.
 
     Raises:
       TypeError: If `k` is not a Python integer or `where` is not boolean.
@@ -263,15 +265,16 @@ def top_k_mean(
 
 
 def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.Array]:
-    """Replaces masked-out entries of each array *before* a loss sees them.
+    """Replaces masked entries of each array *before* a loss sees them.
 
-    Needed because reverse mode multiplies: an entry masked only after the loss has
-    cotangent 0, and 0 times the NaN slope of a NaN input is NaN.
+    This is needed because reverse mode multiplies: if an entry is masked only after the
+    loss, its cotangent 0 is multiplied by the NaN derivative of a NaN input, which
+    gives NaN.
 
     Args:
       where: Boolean mask over the leading axes of the arrays.
       *arrays: Predictions, targets, ...; each of shape `where.shape + (...)`.
-      value: What to put there: 0, unless the loss is undefined at 0.
+      value: The replacement: 0, unless the loss is undefined at 0.
 
     Returns:
       The arrays in the same order, with their dtypes.
@@ -396,7 +399,7 @@ def _of(
 def _parts(
     name: str, losses: ArrayLike, weights: ArrayLike | None, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Losses and weights, widened and zeroed behind the mask; and the mask."""
+    """Losses and weights, widened, and 0 where masked; and the mask."""
     (losses,) = _checks.widened(name, losses=losses)
     if weights is None:
         weights = jnp.ones_like(losses)

@@ -1,6 +1,6 @@
-"""Transforms of what a loss compares with: labels in, labels out.
+"""Transforms of targets, to be applied before a loss: labels in, labels out.
 
-They come before a plain loss, so that no loss needs an option for them.
+With them, no loss needs an option for smoothing, mixing or mining.
 """
 
 from typing import Any
@@ -25,9 +25,9 @@ def smooth_labels(
 
     .. math:: \tilde y_j = (1 - \varepsilon)\, y_j + \varepsilon / K
 
-    The right one of K classes gets `1 - smoothing + smoothing / K` and each other one
-    `smoothing / K`.  Fairseq and T5X share it among the others alone: for theirs, give
-    `smoothing * K / (K - 1)`.
+    The right class gets `1 - smoothing + smoothing / K`, and each of the other K - 1
+    classes `smoothing / K`.  Fairseq and T5X distribute `smoothing` over the other
+    classes only; to get theirs, pass `smoothing * K / (K - 1)`.
 
     Args:
       labels: Floating array `(..., K)`, a distribution along the last axis; or integer
@@ -36,12 +36,12 @@ def smooth_labels(
         array that broadcasts to the result.
       num_classes: K, for class ids.  `softmax_cross_entropy(label_smoothing=)` smooths
         ids without building this array.
-      where: Boolean mask of the shape of the result; a masked class gets 0, and the
-        uniform distribution is over the others, K of them.
+      where: Boolean mask of the shape of the result.  A masked class gets 0; the
+        uniform distribution is over the other classes, K of them.
 
     Returns:
-      Distributions `(..., K)`, at least float32 (of ids, the default float of JAX),
-      which sum to 1 as `labels` do; a row of NaN where an id is not a class.
+      Distributions `(..., K)`, at least float32 (for ids, the default float of JAX),
+      with the same sum as `labels`; a row of NaN where an id is not a class.
 
     Raises:
       TypeError: If `labels` or `where` has another dtype, `num_classes` is not a Python
@@ -50,8 +50,8 @@ def smooth_labels(
         another shape, or `smoothing` is a Python number outside [0, 1].
 
     Gradient:
-      `1 - smoothing` with respect to `labels`, `1 / K - y` to `smoothing`.  Linear in
-      both.
+      `1 - smoothing` with respect to `labels`, `1 / K - y` with respect to `smoothing`.
+      Linear in both.
 
     Reference:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
@@ -79,20 +79,20 @@ def smooth_labels(
 def smooth_binary_labels(
     labels: ArrayLike, *, smoothing: float | jax.Array = 0.1
 ) -> jax.Array:
-    r"""Draws binary labels towards 1/2.
+    r"""Moves binary labels towards 1/2.
 
     .. math:: \tilde y = (1 - \varepsilon)\, y + \varepsilon / 2
 
-    A 1 becomes `1 - smoothing / 2` and a 0 becomes `smoothing / 2`: what
-    `smooth_labels` gives two classes.
+    A 1 becomes `1 - smoothing / 2` and a 0 becomes `smoothing / 2`, as `smooth_labels`
+    does for two classes.
 
     Args:
       labels: Array of any shape, boolean, integer or floating, in [0, 1].
-      smoothing: Share epsilon of the fair coin, in [0, 1]; a scalar or an array that
-        broadcasts to the shape of `labels`.
+      smoothing: Weight epsilon of 1/2, in [0, 1]; a scalar or an array that broadcasts
+        to the shape of `labels`.
 
     Returns:
-      Labels of the same shape in [0, 1], at least float32 (of integers, the default
+      Labels of the same shape in [0, 1], at least float32 (for integers, the default
       float of JAX).
 
     Raises:
@@ -100,8 +100,8 @@ def smooth_binary_labels(
       ValueError: If `smoothing` is a Python number outside [0, 1].
 
     Gradient:
-      `1 - smoothing` with respect to `labels`, `1/2 - y` to `smoothing`.  Linear in
-      both.
+      `1 - smoothing` with respect to `labels`, `1/2 - y` with respect to `smoothing`.
+      Linear in both.
 
     Reference:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
@@ -119,20 +119,20 @@ def smooth_binary_labels(
 
 @_jit.kernel("num_classes", ids="labels")
 def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
-    r"""Which classes of an order a label is above: K - 1 binary labels.
+    r"""K - 1 binary labels of an ordered class: whether it is above class k.
 
     .. math:: l_k = 1[y > k], \qquad k = 0, \dots, K - 2
 
-    `sigmoid_cross_entropy` of them, summed, is `coral`; any other binary loss may take
-    its place, such as `sigmoid_focal` where the classes are rare.
+    The sum of their `sigmoid_cross_entropy` is `coral`; you can use any other binary
+    loss, such as `sigmoid_focal` for rare classes.
 
     Args:
       labels: Integer class ids `(...)` in [0, K), in their order.
       num_classes: K.
 
     Returns:
-      Levels `(..., K - 1)`, 0 or 1 in the default float of JAX, of which the first y
-      are 1; a row of NaN where an id is not a class.
+      Levels `(..., K - 1)`, 0 or 1 in the default float of JAX; the first y of them are
+      1.  A row of NaN where an id is not a class.
 
     Raises:
       TypeError: If `labels` is not integer, or `num_classes` not a Python integer.
@@ -159,25 +159,27 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
 def pair_masks(
     labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Which examples of a batch are positives, which negatives of each other.
+    r"""Masks of the positive and the negative pairs of a batch.
 
     .. math::
        P_{ij} = 1[y_i = y_j,\; i \ne j], \qquad N_{ij} = 1[y_i \ne y_j]
 
-    Masks in place of the lists of pairs or triplets of other libraries, whose lengths
-    depend on the data.  A mining rule is one more mask: `positives & (distances > r)`.
+    Other libraries return lists of pairs or triplets, whose lengths depend on the data;
+    masks have a fixed shape.  A mining rule is another mask: `positives & (distances >
+    r)`.
 
     Args:
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids:
-        also the 64-bit hashes and keys of a NumPy array, of which JAX keeps 32 bits
-        (and of which `jit` has cut off the rest, if it is handed them: renumber them
-        before by `np.unique(ids, return_inverse=True)[1]`).
-      where: Boolean mask of the shape of `labels`, default all true.  A masked
-        example, such as padding, is in no pair.
+      labels: Integer group ids `(..., batch)`; they are only compared with each other,
+        so any integers are valid.  64-bit hashes and keys may come as a NumPy array.
+        JAX arrays keep only 32 bits, and so does `jit` of its arguments: renumber such
+        ids first with `np.unique(ids, return_inverse=True)[1]`.
+      where: Boolean mask of the shape of `labels`, default all true.  A masked example,
+        such as padding, belongs to no pair.
 
     Returns:
-      Positives and negatives, boolean `(..., batch, batch)`: at `[i, j]`, whether j is
-      one of the anchor i.  Symmetric; no example is its own positive.
+      Positives and negatives, boolean `(..., batch, batch)`: entry `[i, j]` says
+      whether j is a positive (or a negative) of the anchor i.  Symmetric; no example is
+      its own positive.
 
     Raises:
       TypeError: If `labels` is not integer or `where` not boolean.
@@ -220,12 +222,12 @@ def mixup(
        \lambda_i \sim \mathrm{Beta}(\alpha, \alpha)
 
     Args:
-      key: Random key; the permutation and the ratios follow from it.
-      inputs: Floating array `(n, ...)`, or a pytree of them with one n.
-      labels: Floating array `(n, ...)`, or a pytree of them: distributions over
-        classes (`smooth_labels` of ids with `smoothing=0`) or real-valued targets.
-      alpha: Concentration > 0, a scalar.  Near 0 most ratios are 0 or 1 and little is
-        mixed; 1 draws them uniformly.
+      key: Random key, which determines the permutation and the ratios.
+      inputs: Floating array `(n, ...)`, or a pytree of them with the same n.
+      labels: Floating array `(n, ...)`, or a pytree of them: distributions over classes
+        (`smooth_labels` of ids with `smoothing=0`) or real-valued targets.
+      alpha: Concentration > 0, a scalar.  Near 0 most ratios are near 0 or 1, so little
+        is mixed; 1 draws them uniformly.
 
     Returns:
       Mixed inputs and labels, in the structure, shapes and dtypes given.  One ratio
@@ -237,8 +239,8 @@ def mixup(
         Python number <= 0 or an array.
 
     Gradient:
-      Linear in `inputs` and in `labels`: an example collects lambda from its own
-      mixture and 1 - lambda from its partner's.
+      Linear in `inputs` and in `labels`: an example gets lambda from its own mixture
+      and 1 - lambda from that of its partner.
 
     Reference:
       Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; there with

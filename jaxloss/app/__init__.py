@@ -1,1 +1,1 @@
-"""The command line: `jaxloss`, and what it draws and writes."""
+"""The command line `jaxloss`, its tables and its pictures."""

@@ -1,8 +1,8 @@
 """The command line: `jaxloss sweep | list | show | check | verify`.
 
-Everything that can be wrong with a request is found before the training begins, and
-answered by one line on stderr and exit status 2.  What takes long to import (optax,
-flax, scikit-learn, matplotlib, rich) is imported where it is used.
+A mistake in a request is reported before training begins, by one line on stderr and
+exit status 2.  Packages that take long to import (optax, flax, scikit-learn,
+matplotlib, rich) are imported where they are used.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from jaxloss import _checks, catalogue, datasets
 from jaxloss.app import commands, experiment, sweep
 from jaxloss.app.commands import Refusal, complain
 
-OVERVIEW = "Loss functions for JAX whose numbers can be trusted."
+OVERVIEW = "Numerically exact, composable loss functions for JAX."
 
 SAME = "`python -m jaxloss` is the same as `jaxloss`."
 
@@ -28,9 +28,9 @@ SWEEP = """\
 Which loss is right for my data?
 
 Trains one small network with every loss, hyperparameter, learning rate and seed in a
-single compiled program, chooses the best configuration of each loss on validation
-rows, and measures all of them on test rows that nothing was chosen by. Prints a
-table, and writes DIR/results.csv and DIR/sweep.png.
+single compiled program. Chooses the best configuration of each loss on validation
+rows, and measures all configurations on test rows, which no choice depends on. Prints
+a table, and writes DIR/results.csv and DIR/sweep.png.
 """
 
 EXAMPLES = """\
@@ -44,38 +44,42 @@ examples:
 losses:
 {losses}
 
-  What is a simpler loss, but for a factor, is listed as that loss:
+  A setting that gives a simpler loss, up to a factor, is listed as that loss:
 {simpler}
 
-hyperparameters, their values by default, and the interval they must lie in:
+hyperparameters, their default values, and the intervals of valid values:
 {hyperparameters}
 
 data:
-  A CSV file with a header; every column but the target, and those of --drop, is a
-  feature: of numbers, or of up to 20 words, which are one-hot encoded. A target of
-  two values, numbers or words, is a binary task whose positive class is the larger
-  number or the later word; any other numeric target is a regression. A quarter of the
-  rows, the same for every seed, tests; of the others each seed trains on two thirds
-  and chooses by one third. Features, and targets of a regression, are standardised on
-  the training rows, so `delta` is in standard deviations of the target.
+  A CSV file with a header. Every column is a feature, except the target and those of
+  --drop. A feature has numbers, or at most 20 different words, which are one-hot
+  encoded. A target with two values, numbers or words, is a binary task, whose positive
+  class is the larger number or the later word; any other numeric target is a
+  regression. A quarter of the rows is for testing, the same for every seed. Of the
+  other rows, each seed uses two thirds for training and one third for validation.
+  Features, and targets of a regression, are standardised on the training rows, so
+  `delta` is in standard deviations of the target.
 
 metrics, each as mean ± standard error over the seeds:
-  binary      average precision (chooses), log loss, and the expected calibration
-              error in 15 bins
-  regression  mean absolute (chooses), root mean squared and median absolute error, and
-              the share of targets at or below the prediction: 0.5 for the median
+  binary      average precision, log loss, and the expected calibration error in 15
+              bins
+  regression  mean absolute, root mean squared and median absolute error, and the share
+              of targets at or below the prediction: 0.5 for the median
+  The first metric on the validation rows chooses the configuration.
 
 Interrupting (Ctrl-C) keeps the results of the seeds that are finished. Exit status:
-0 done, 2 a request that cannot be met, 130 interrupted.
+0 done, 2 invalid request, 130 interrupted.
 """
 
 
 COLUMNS = """\
 columns:
-  last layer gives  what the loss takes: `none` is the output as it is
-  range             of the loss, for valid arguments
+  last layer gives  the first argument of the loss: `none` means no activation
+  range             the values of the loss, for valid arguments
   robust            whether the gradient stays bounded as an example gets ever worse
-  convex            in the first argument; a condition is one on the hyperparameters
+  convex            whether the loss is convex in its first argument
+
+`robust` and `convex` may depend on a hyperparameter; then the condition is given.
 """
 
 CHECK = """\
@@ -83,7 +87,7 @@ Is my loss correct?
 
 Draws examples and runs the checks of jaxloss.testing that apply: shapes and dtypes, jit
 and vmap, forward and reverse mode, masks, weights, second derivatives, NaN. A LossSpec
-claims more: its formula, its gradient, its minimiser, its extremes.
+has more to check: a formula, a gradient, a minimiser, extremes.
 """
 
 CHECK_EXAMPLES = """\
@@ -92,16 +96,17 @@ examples:
   jaxloss check src/losses.py:focal --sample binary
   jaxloss check src/losses.py:hinge --sample signs --convex
 
-Exit status: 0 all laws hold, 1 one is broken, 2 a request that cannot be met.
+Exit status: 0 all checks pass, 1 a check fails, 2 invalid request.
 """
 
 
 VERIFY = """\
 How accurate are the losses on this device?
 
-Measures the worst error of value, gradient and second derivative in units in the last
-place, beside the bound that is claimed, against mpmath at the arguments of each claim.
-The claims are those of a CPU: where an exponential is less accurate, the table says so.
+Compares value, gradient and second derivative with mpmath at the arguments of each
+claim, and prints the worst errors, in units in the last place, and the claimed bounds.
+The bounds are those of a CPU; the table shows where a device exceeds them, as with a
+less accurate exponential.
 """
 
 VERIFY_EXAMPLES = """\
@@ -111,12 +116,12 @@ examples:
   jaxloss verify stable.scalars.softplus
   jaxloss verify --exhaustive
 
-Exit status: 0 all bounds hold, 1 one is exceeded, 2 a request that cannot be met.
+Exit status: 0 no bound is exceeded, 1 a bound is exceeded, 2 invalid request.
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a mistake in one line, without the usage that argparse repeats."""
+    """Reports a mistake in one line, without the usage that argparse repeats."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -127,7 +132,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Prints what a report of a problem should say, with an error if stdout is full."""
+    """Prints the versions for a bug report, with an error if stdout is full."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         python = platform.python_version()
@@ -211,7 +216,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="jaxloss", description=OVERVIEW, epilog=SAME, allow_abbrev=False
     )
-    # Without a command there is nothing wrong: one asks what there is.
+    # No command is no mistake: the user asks which commands there are.
     parser.set_defaults(run=lambda options: parser.print_help() or 0)
     parser.add_argument(
         "--version",
@@ -244,7 +249,7 @@ def _add_list(parsers: argparse._SubParsersAction) -> None:
         parsers,
         lambda options: commands.list_losses(options.task, options.search) or 0,
         "list",
-        help="all losses: what for, what the network gives, range, robust, convex",
+        help="table of all losses: task, last layer, range, robust, convex",
         description="Which losses are there?",
         epilog=f"tasks, by what is predicted:\n{tasks}\n\n{COLUMNS}",
     )
@@ -252,8 +257,8 @@ def _add_list(parsers: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--search",
         metavar="WORDS",
-        help="only the losses with these words in a name or in the summary, as BCE or "
-        "'quantile loss'; names in other libraries count, too",
+        help="only the losses with these words in a name or in the summary, such as "
+        "BCE or 'quantile loss'; names in other libraries are searched too",
     )
 
 
@@ -262,15 +267,15 @@ def _add_show(parsers: argparse._SubParsersAction) -> None:
         parsers,
         lambda options: commands.show(options.name, options.plot) or 0,
         "show",
-        help="all that is known of one loss, and its picture",
+        help="one loss: formula, arguments, gradient, advice, example, picture",
         description="What is this loss, and when should I choose it?",
     )
-    command.add_argument("name", metavar="NAME", help="of a loss, such as huber")
+    command.add_argument("name", metavar="NAME", help="a loss, such as huber")
     command.add_argument(
         "--plot",
         metavar="FILE",
         type=_path,
-        help="draw value and slope, as .png, .svg or .pdf",
+        help="draw the loss and its derivative, as .png, .svg or .pdf",
     )
 
 
@@ -282,7 +287,7 @@ def _add_check(parsers: argparse._SubParsersAction) -> None:
             not commands.check(options.loss, options.sample, options.convex)
         ),
         "check",
-        help="check a loss of your own: shapes, gradients, masks, extremes",
+        help="check your own loss: shapes, gradients, masks, extremes",
         description=CHECK,
         epilog=f"kinds:\n{kinds}\n\n{CHECK_EXAMPLES}",
     )
@@ -292,11 +297,11 @@ def _add_check(parsers: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--sample",
         metavar="KIND",
-        help="what it takes (default: by the name of its first argument, if only one "
-        "kind suits)",
+        help="kind of its arguments (default: from the name of the first one, if only "
+        "one kind fits)",
     )
     command.add_argument(
-        "--convex", action="store_true", help="claim that it is convex, too"
+        "--convex", action="store_true", help="check that it is convex, too"
     )
 
 
@@ -324,22 +329,22 @@ def _add_verify(parsers: argparse._SubParsersAction) -> None:
         epilog=VERIFY_EXAMPLES,
     )
     command.add_argument(
-        "names", metavar="NAME", nargs="*", help="of a loss (default: all losses)"
+        "names", metavar="NAME", nargs="*", help="a loss (default: all losses)"
     )
     command.add_argument(
         "--dtype",
         metavar="DTYPE",
         action="append",
         default=[],
-        help="float32 (default), bfloat16, float16 or float64; may be given again",
+        help="float32 (default), bfloat16, float16 or float64; may be repeated",
     )
     command.add_argument(
         "--exhaustive",
         action="store_true",
-        help="all 2^32 pairs of bfloat16 numbers, for losses of two of them",
+        help="all 2^32 pairs of bfloat16 numbers, for losses of two numbers",
     )
     command.add_argument(
-        "--out", metavar="FILE", type=_path, help="write everything, as JSON"
+        "--out", metavar="FILE", type=_path, help="write all results as JSON"
     )
 
 
@@ -379,14 +384,14 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="columns to leave out, by commas or spaces",
+        help="columns to leave out, separated by commas or spaces",
     )
     parser.add_argument(
         "--losses",
         metavar="NAME",
         nargs="+",
         action="extend",
-        help="which losses, by commas or spaces (default: all that fit the target)",
+        help="losses, separated by commas or spaces (default: all that fit the target)",
     )
     parser.add_argument(
         "--grid",
@@ -394,13 +399,13 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="values of a hyperparameter, as gamma=0,0.5,1,2,5",
+        help="values of a hyperparameter, such as gamma=0,0.5,1,2,5",
     )
     parser.add_argument(
         "--seeds",
         metavar="N",
         default="10",
-        help="repetitions with other weights, batches and training rows (default: 10)",
+        help="runs with different weights, batches and training rows (default: 10)",
     )
     parser.add_argument(
         "--steps", metavar="N", default="500", help="training steps (default: 500)"
@@ -410,7 +415,7 @@ def _add_sweep(parsers: argparse._SubParsersAction) -> None:
         metavar="DIR",
         type=_path,
         default=Path("jaxloss-sweep"),
-        help="where to write (default: jaxloss-sweep)",
+        help="directory of the results (default: jaxloss-sweep)",
     )
     parser.add_argument(
         "--quiet",

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Refusal(Exception):
-    """A request that cannot be met; the text names the value and the remedy."""
+    """An invalid request; the text names the value and the remedy."""
 
 
 def complain(command: str, message: str) -> None:
-    """One line on stderr; where that is closed or full, the exit status has to do."""
+    """One line on stderr; if that is closed or full, the exit status must suffice."""
     if sys.stderr is not None:  # `print` would take it for stdout
         with contextlib.suppress(OSError):
             print(f"jaxloss {command}".rstrip() + f": {message}", file=sys.stderr)
@@ -50,7 +50,7 @@ def list_losses(task: str | None, words: str | None = None) -> None:
     if task is not None and task not in catalogue.TASKS:
         hint = _checks.nearest(task, catalogue.TASKS)
         remedy = choices(catalogue.TASKS)
-        raise Refusal(f"--task: no task is {task!r}{hint}; {remedy}")
+        raise Refusal(f"--task: no task {task!r}{hint}; {remedy}")
     entries = catalogue.entries() if words is None else catalogue.search(words)
     rows = [_row(e) for e in entries if task is None or task in e.tasks]
     if not rows:
@@ -163,9 +163,9 @@ def _pairs(texts: dict[str, str], width: int) -> str:
 def _refuse_picture(path: Path) -> None:
     if path.suffix.lower() not in PICTURES:
         ends = ", ".join(PICTURES)
-        raise Refusal(f"--plot {path} has another ending than {ends}; rename it")
+        raise Refusal(f"--plot {path} does not end in {ends}; rename it")
     if not path.absolute().parent.is_dir():
-        raise Refusal(f"--plot {path}: {path.parent} is no directory; name another")
+        raise Refusal(f"--plot {path}: {path.parent} is not a directory; name another")
     if importlib.util.find_spec("matplotlib") is None:
         raise Refusal("matplotlib not installed; run: pip install 'jaxloss[demo]'")
 
@@ -195,7 +195,7 @@ def _entitle(figure: "Figure", title: str) -> None:
 
 
 class Kind(NamedTuple):
-    """What a loss may take: two arrays, drawn for a batch shape."""
+    """A kind of arguments: two arrays, drawn for a batch shape."""
 
     words: str
     event_ndim: int
@@ -203,7 +203,7 @@ class Kind(NamedTuple):
     first: tuple[str, ...]
     """Names of the first argument that suggest it."""
     edges: tuple[Sequence, Sequence]
-    """Examples at the edges, of which the loss has to be finite."""
+    """Extreme examples, for which the loss must be finite."""
     fill: float = 0.0
     """A number that both arrays may have."""
 
@@ -283,10 +283,10 @@ KINDS = {
 
 
 def check(target: str, kind: str | None, convex: bool) -> bool:
-    """Holds a loss of the user's to the laws, prints the report; whether it passed."""
+    """Checks a user's loss, prints the report, and returns whether it passed."""
     if kind is not None and kind not in KINDS:
         hint = _checks.nearest(kind, KINDS)
-        raise Refusal(f"--sample: no kind is {kind!r}{hint}; {_kinds()}")
+        raise Refusal(f"--sample: no kind {kind!r}{hint}; {_kinds()}")
     with contextlib.redirect_stdout(_Aside()) as aside:
         report = _examined(target, kind, convex)
         jax.effects_barrier()  # what `jax.debug.print` has not printed yet
@@ -298,7 +298,7 @@ def check(target: str, kind: str | None, convex: bool) -> bool:
 
 
 class _Aside(io.TextIOBase):
-    """Sends what a user's code prints to stderr: on stdout is the report alone."""
+    """Sends what a user's code prints to stderr, so that stdout has the report only."""
 
     lines = 0
 
@@ -363,7 +363,8 @@ def _inferred(target: str, loss: Callable[..., Any]) -> str:
     if len(found) == 1:
         return found[0]
     has = f"({', '.join(names)})"
-    raise Refusal(f"{target}{has}: say what it takes by --sample; {_kinds()}")
+    remedy = f"give the kind of its arguments by --sample; {_kinds()}"
+    raise Refusal(f"{target}{has}: {remedy}")
 
 
 def _parameters(loss: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -383,7 +384,7 @@ def _shape(
 ) -> tuple[int, ...] | None:
     """The shape of the losses of a batch, or None if the loss raises an exception.
 
-    Refuses a loss that ends the program or returns no array: all laws would say so.
+    Refuses a loss that ends the program or returns no array: every check would fail.
     """
     try:
         data = map(np.asarray, draw(np.random.default_rng(0), batch))
@@ -413,7 +414,7 @@ def _load(target: str) -> Any:
     module = _imported(place)
     if not hasattr(module, name):
         names = [n for n, value in vars(module).items() if callable(value)]
-        hint = _checks.nearest(name, names) or "; see its spelling"
+        hint = _checks.nearest(name, names) or "; check the spelling"
         raise Refusal(f"{place} has no {name!r}{hint}")
     return getattr(module, name)
 
@@ -423,7 +424,7 @@ def _imported(place: str) -> ModuleType:
     path = Path(place)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise Refusal(f"there is no file {place}; see the path")
+        raise Refusal(f"there is no file {place}; check the path")
     try:
         return _from_file(path) if is_file else importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -440,7 +441,7 @@ def _imported(place: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """Under a name of its own: a file may be called as a module that is in use."""
+    """Under a name of its own: a file may have the name of a module that is in use."""
     name = f"_checked_{path.stem}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)

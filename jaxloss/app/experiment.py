@@ -1,8 +1,8 @@
 """What `jaxloss sweep` trains: losses, their grids, one small network.
 
-One compiled program covers all of it.  Which loss a configuration uses is a number,
-as are its hyperparameters and its learning rate: everything that differs between
-configurations is an array, and the program is mapped over it.
+One compiled program trains all configurations.  The loss of a configuration is a
+number, as are its hyperparameters and its learning rate: everything that differs
+between configurations is an array, and the program is mapped over it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

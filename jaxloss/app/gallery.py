@@ -1,9 +1,9 @@
-"""One picture of each loss: its value, and its slope, along a line of its arguments.
+"""One picture of each loss: its value and its derivative along a line of its arguments.
 
-The line is stated with the claim of the loss: the argument itself where it compares two
-numbers; of a loss of vectors, the logit of the right class while the others stay 0, the
-angle between two embeddings, the probability of the pixels of a mask.  The slope is the
-derivative along that line, by autodiff.
+The claim of the loss states the line.  For a loss of two numbers it is the prediction;
+for a loss of vectors it is, for example, the logit of the right class while the others
+are 0, the angle between two embeddings, or the probability of the pixels of a mask.
+The slope is the derivative along that line, by autodiff.
 """
 
 import functools
@@ -31,7 +31,7 @@ def picture(name: str) -> "Figure":
     """Draws value and slope of a loss, for typical values of its hyperparameters.
 
     Args:
-      name: Of a loss of `jaxloss.catalogue`.
+      name: The name of a loss of `jaxloss.catalogue`.
 
     Returns:
       A figure of two axes side by side, without a title.

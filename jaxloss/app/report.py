@@ -1,4 +1,4 @@
-"""What a sweep found: metrics, the choice of a configuration, CSV, table, picture."""
+"""The results of a sweep: metrics, choice of a configuration, CSV, table, picture."""
 
 import csv
 import dataclasses
@@ -144,7 +144,7 @@ class Results:
         return np.stack([seed[part][metric] for seed in self.measured], axis=1)
 
     def ranking(self) -> np.ndarray:
-        """Configurations from best to worst on the validation rows; the test is unseen.
+        """Configurations from best to worst on the validation rows alone.
 
         Equal scores are told apart by the next metric, and one that diverged is last.
         """

@@ -1,7 +1,7 @@
 """What `jaxloss sweep` does.
 
-What takes long to import (optax, flax, scikit-learn, matplotlib, rich) is imported
-where it is used.
+Packages that take long to import (optax, flax, scikit-learn, matplotlib, rich) are
+imported where they are used.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def sweep(options: argparse.Namespace) -> int:
 def _finish(
     results: report.Results, options: argparse.Namespace, started: float
 ) -> None:
-    """Writes what is known and says it."""
+    """Writes and prints the results."""
     table, picture = options.out / "results.csv", options.out / "sweep.png"
     _write(table, report.to_csv(results).encode())
     image = io.BytesIO()
@@ -147,19 +147,19 @@ def _losses(words: Sequence[str]) -> list[str]:
         if name not in known:
             hint = _checks.nearest(name, known)
             remedy = choices(experiment.LOSSES)
-            raise Refusal(f"--losses: no loss is {name!r}{hint}; {remedy}")
+            raise Refusal(f"--losses: no loss {name!r}{hint}; {remedy}")
     return list(dict.fromkeys(known[name] for name in names))
 
 
 def _grid(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """The values of `--grid`, by hyperparameter; refuses what cannot be a value."""
+    """The values of `--grid`, by hyperparameter; refuses invalid values."""
     grid: dict[str, tuple[float, ...]] = {}
     for word in words:
         name, _, values = word.partition("=")
         if name not in experiment.HYPERPARAMETERS:
             hint = _checks.nearest(name, experiment.HYPERPARAMETERS)
             remedy = choices(experiment.HYPERPARAMETERS)
-            raise Refusal(f"--grid: no hyperparameter is {name!r}{hint}; {remedy}")
+            raise Refusal(f"--grid: no hyperparameter {name!r}{hint}; {remedy}")
         if name in grid:
             raise Refusal(f"--grid has {name!r} twice; join the values with commas")
         if not values.strip(","):

@@ -1,4 +1,4 @@
-"""What `jaxloss verify` does: the claims, on the device that is here."""
+"""What `jaxloss verify` does: it measures the claims on the present device."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ class Error:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The worst errors of one function in one dtype: value, gradient, second one."""
+    """The worst errors of one function in one dtype: value, first two derivatives."""
 
     name: str
     dtype: str
@@ -71,7 +71,7 @@ def verify(
     them are off by more than they may be."""
     tasks = (_every_pair if exhaustive else _samples)(names, dtypes)
     if out is not None and not out.absolute().parent.is_dir():
-        raise Refusal(f"--out {out}: {out.parent} is no directory; name another")
+        raise Refusal(f"--out {out}: {out.parent} is not a directory; name another")
     print(_row("", *ORDERS))
     verdicts = []
     with jax.enable_x64(True), np.errstate(all="ignore"), _progress(len(tasks)) as move:
@@ -94,7 +94,7 @@ def _samples(names: Sequence[str], dtypes: Sequence[str]) -> list[Task]:
     for dtype in dtypes:
         if dtype not in DTYPES:
             hint = _checks.nearest(dtype, DTYPES)
-            raise Refusal(f"--dtype: no dtype is {dtype!r}{hint}; {choices(DTYPES)}")
+            raise Refusal(f"--dtype: no dtype {dtype!r}{hint}; {choices(DTYPES)}")
     if importlib.util.find_spec("mpmath") is None:
         raise Refusal("mpmath not installed; run: pip install 'jaxloss[verify]'")
     return [
@@ -140,7 +140,7 @@ def chosen(names: Sequence[str]) -> list[Claim]:
         if name not in known:
             hint = _checks.nearest(name, list(known))
             remedy = "`jaxloss list` has the losses"
-            raise Refusal(f"no claim is about {name!r}{hint}; {remedy}")
+            raise Refusal(f"no claim about {name!r}{hint}; {remedy}")
     return [known[name] for name in names or (n for n in known if "." not in n)]
 
 

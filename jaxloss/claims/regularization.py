@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.classification.cross_entropy import dot, log_probs
 from jaxloss.claims.common import (
     big,
@@ -256,6 +257,7 @@ OF_LOGIT = Line(
 CLAIMS = [
     Claim(
         fn=jaxloss.l1,
+        domains={"params": domains.REAL},
         settings=(
             penalty_setting(L1, magnitudes, signs, lambda: 0, (scale(1, 0),), top=big),
         ),
@@ -266,6 +268,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.l2,
+        domains={"params": domains.REAL},
         settings=(
             penalty_setting(
                 L2, squares, lambda w: [2 * v for v in w], lambda: 2, (scale(2, 0),)
@@ -276,12 +279,14 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.elastic_net,
+        domains={"params": domains.REAL},
         settings=(elastic_net(0.5), elastic_net(1.0)),
         accuracy=(*mixture_cases(ELASTIC_NET),),
         line=OF_PARAMETER,
     ),
     Claim(
         fn=jaxloss.entropy,
+        domains={"logits": domains.LOGITS},
         settings=(ENTROPY,),
         accuracy=(*entropy_cases(),),
         line=OF_LOGIT,

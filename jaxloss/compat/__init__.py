@@ -1,4 +1,4 @@
-"""Other libraries' names and signatures for the losses of this one."""
+"""The names and signatures of optax and Keras for the losses of this library."""
 
 import typing as _typing
 
@@ -7,7 +7,7 @@ if _typing.TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """Imports a module when it is first used: it imports the library it imitates."""
+    """Imports a module at its first use: it imports the library that it imitates."""
     if name in ("keras", "optax"):
         import importlib
 

@@ -23,7 +23,7 @@ def alike(name: str, **arrays: ArrayLike) -> tuple[jax.Array, ...]:
 def residual(
     name: str, predictions: ArrayLike, targets: ArrayLike | None
 ) -> tuple[jax.Array, ...]:
-    """Predictions and targets; without these, which are 0 then, a residual."""
+    """Predictions and targets; without targets, the predictions are a residual."""
     if targets is None:
         (predictions,) = _checks.floating(name, predictions=predictions)
         return predictions, jnp.zeros_like(predictions)
@@ -50,9 +50,9 @@ def rows(
     fills: tuple[float, ...] = (-jnp.inf, 0.0),
     **arrays: ArrayLike,
 ) -> tuple[Any, ...]:
-    """The arrays with what `axis` names as their one last axis, and the mask likewise.
+    """The arrays with the axes `axis` as their one last axis, and the mask likewise.
 
-    What is masked is replaced by the fill of each array: no probability, no label.
+    Masked entries are replaced by the fill of each array: no probability, no label.
     """
     ((first, x), *_) = named = list(zip(arrays, alike(name, **arrays), strict=True))
     consumed = axes(name, axis, **{first: x})

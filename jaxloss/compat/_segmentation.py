@@ -98,8 +98,8 @@ def multiclass_generalized_dice_loss(
 ):
     """The mean over the images of `jaxloss.generalized_dice`.
 
-    That is Sudre's ratio of weighted sums, with the weights of each image; optax
-    averages weighted ratios.
+    It is the ratio of weighted sums of Sudre et al., with the weights of each image;
+    optax averages weighted ratios.
     """
     name = "multiclass_generalized_dice_loss"
     if not apply_softmax:

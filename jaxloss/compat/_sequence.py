@@ -18,10 +18,10 @@ def ctc_loss(
     blank_id: int = 0,
     log_epsilon: ArrayLike = -1e5,
 ):
-    """`jaxloss.ctc`: inf where no alignment exists, and no limit where one does.
+    """`jaxloss.ctc`: inf if no alignment exists, and no upper limit otherwise.
 
-    `log_epsilon` stands for log(0) in optax; here log(0) is -inf, and no value of it
-    has an effect.
+    `log_epsilon` stands for log(0) in optax.  Here log(0) is -inf, and `log_epsilon`
+    has no effect.
     """
     del log_epsilon
     x, ids, where, label_where = _sequences(
@@ -42,8 +42,8 @@ def ctc_loss_with_forward_probs(
 ):
     """`jaxloss.ctc_forward`, with the frames first in the forward variables.
 
-    `log_epsilon` stands for log(0) in optax; here log(0) is -inf, and no value of it
-    has an effect.
+    `log_epsilon` stands for log(0) in optax.  Here log(0) is -inf, and `log_epsilon`
+    has no effect.
     """
     del log_epsilon
     x, ids, where, label_where = _sequences(

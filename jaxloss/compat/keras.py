@@ -1,22 +1,22 @@
-"""Every loss function of `keras.losses`, on the losses of this library.
+"""Every loss function of `keras.losses`, computed by the losses of this library.
 
     from jaxloss.compat import keras as losses    # was: from keras import losses
     model.compile("adam", loss=losses.sparse_categorical_crossentropy)
 
-They take `(y_true, y_pred)`, as `compile` calls them, on Keras' JAX backend; other
-arguments with `functools.partial`.  Signatures, defaults, shapes and numbers are those
-of Keras 3.15; a test compares them with the installed one.  Each function prepares its
-arguments for one loss of this library, which documents formula, gradient and source.
-What every one of them changes:
+They take `(y_true, y_pred)`, as `compile` calls them, on the JAX backend of Keras; set
+other arguments with `functools.partial`.  Signatures, defaults, shapes and numbers are
+those of Keras 3.15; a test compares them with the installed one.  Each function
+prepares its arguments for one loss of this library, which documents formula, gradient
+and source.  All of them differ from Keras in this:
 
-* NaN, wrong zeros and lost digits are gone.
-* Losses are at least float32, also of half-precision inputs; gradients keep the dtype.
-* Nothing broadcasts, but `(n,)` still goes with `(n, 1)`, entry by entry, as in Keras.
-* A class id that is not a class gives NaN, never the loss 0; so does one of 1.5.
+* No NaN, no wrong zero, and accurate digits.
+* Losses are at least float32, also for half-precision inputs; gradients keep the dtype.
+* Nothing broadcasts, but `(n,)` still fits `(n, 1)`, entry by entry, as in Keras.
+* A class id that is not a class, such as 1.5, gives NaN, never the loss 0.
 
-Probabilities are clipped to `[1e-7, 1 - 1e-7]` and amounts to 1e-7 where Keras does so:
-give logits where you can.  The 1e-7 is a constant: `keras.config.set_epsilon` does not
-change it.
+Probabilities are clipped to `[1e-7, 1 - 1e-7]` and amounts to 1e-7 where Keras does so,
+so pass logits where you can.  The 1e-7 is a constant: `keras.config.set_epsilon` does
+not change it.
 """
 
 import jax
@@ -60,7 +60,7 @@ def mean_absolute_percentage_error(y_true: ArrayLike, y_pred: ArrayLike):
 
 @_jit.kernel()
 def mean_squared_logarithmic_error(y_true: ArrayLike, y_pred: ArrayLike):
-    """Mean of `jaxloss.squared_log_error`; amounts below 1e-7 are taken for it."""
+    """Mean of `jaxloss.squared_log_error`; smaller amounts are replaced by 1e-7."""
     t, p = _given.pair("mean_squared_logarithmic_error", y_true, y_pred)
     t, p = jnp.maximum(t, _given.EPSILON), jnp.maximum(p, _given.EPSILON)
     return jnp.mean(pointwise.squared_log_error(p, t), axis=-1)
@@ -89,7 +89,7 @@ def poisson(y_true: ArrayLike, y_pred: ArrayLike):
 
 @_jit.kernel("axis")
 def cosine_similarity(y_true: ArrayLike, y_pred: ArrayLike, axis: int = -1):
-    """Minus `jaxloss.cosine_similarity`, at any scale and 0 at a zero vector."""
+    """Minus `jaxloss.cosine_similarity`, right at any scale; 0 for a zero vector."""
     t, p = _given.pair("cosine_similarity", y_true, y_pred)
     return -cosine.cosine_similarity(p, t, axis=axis)
 
@@ -107,7 +107,7 @@ def categorical_crossentropy(
 ):
     """`jaxloss.softmax_cross_entropy` of distributions; `jaxloss.nll` without logits.
 
-    Labels are smoothed over the classes, whichever `axis` they are on.
+    Labels are smoothed over the classes, on any `axis`.
     """
     name = "categorical_crossentropy"
     t, p = _given.distributions(name, y_true, y_pred, axis, label_smoothing)
@@ -146,8 +146,8 @@ def sparse_categorical_crossentropy(
 ):
     """`jaxloss.softmax_cross_entropy` of class ids; `jaxloss.nll` without logits.
 
-    Ids may be floating, as Keras passes them on.  Where they are `ignore_class`, the
-    loss is 0, whatever `y_pred` is, and Keras' mean leaves them out.
+    Ids may be floating, as Keras passes them.  Where an id is `ignore_class`, the loss
+    is 0, whatever `y_pred` is, and the mean of Keras leaves the example out.
     """
     losses, valid = _sparse_categorical_crossentropy(
         y_true, y_pred, from_logits, ignore_class, axis
@@ -180,7 +180,7 @@ def _sparse_categorical_crossentropy(
 def categorical_generalized_cross_entropy(
     y_true: ArrayLike, y_pred: ArrayLike, q: ArrayLike
 ):
-    """`(1 - p^q) / q` of the probability of a class id, to the last digit near 1."""
+    """`(1 - p^q) / q` of the probability of a class id, accurate near p = 1."""
     name = "categorical_generalized_cross_entropy"
     p, given = _given.with_ids(name, y_true, y_pred, -1)
     ids = _given.class_ids(name, given, p.shape[-1])
@@ -196,7 +196,7 @@ def categorical_generalized_cross_entropy(
 
 @_jit.kernel()
 def categorical_hinge(y_true: ArrayLike, y_pred: ArrayLike):
-    """`jaxloss.margins.hinge` of the labelled score less the largest other, or 0."""
+    """`jaxloss.margins.hinge` of the score of the label minus the largest other one."""
     t, p = _given.pair("categorical_hinge", y_true, y_pred)
     others = jnp.max(jnp.where(t == 1, 0, (1 - t) * p), axis=-1)
     return margins.hinge(jnp.sum(jnp.where(t == 0, 0, t * p), axis=-1) - others)
@@ -213,7 +213,7 @@ def binary_crossentropy(
     label_smoothing: ArrayLike = 0.0,
     axis: _checks.Axis = -1,
 ):
-    """Mean of `jaxloss.sigmoid_cross_entropy`, or that of given probabilities."""
+    """Mean of `jaxloss.sigmoid_cross_entropy`, or of its value for probabilities."""
     name = "binary_crossentropy"
     t, p = _given.bits(name, y_true, y_pred, label_smoothing)
     axis = _arrays.axes(name, axis, y_pred=p)
@@ -263,14 +263,14 @@ def binary_focal_crossentropy(
 
 @_jit.kernel()
 def hinge(y_true: ArrayLike, y_pred: ArrayLike):
-    """Mean of `jaxloss.hinge`; labels that are all 0 and 1 are taken for -1 and 1."""
+    """Mean of `jaxloss.hinge`; labels that are all 0 or 1 become -1 and 1."""
     t, p = _given.pair("hinge", y_true, y_pred)
     return jnp.mean(large_margin.hinge(p, _given.signs(t)), axis=-1)
 
 
 @_jit.kernel()
 def squared_hinge(y_true: ArrayLike, y_pred: ArrayLike):
-    """Mean of `jaxloss.squared_hinge`; labels all 0 and 1 are taken for -1 and 1."""
+    """Mean of `jaxloss.squared_hinge`; labels that are all 0 or 1 become -1 and 1."""
     t, p = _given.pair("squared_hinge", y_true, y_pred)
     return jnp.mean(large_margin.squared_hinge(p, _given.signs(t)), axis=-1)
 
@@ -288,7 +288,7 @@ def kl_divergence(y_true: ArrayLike, y_pred: ArrayLike):
 
 @_jit.kernel("axis")
 def dice(y_true: ArrayLike, y_pred: ArrayLike, axis: _checks.Axis = None):
-    """`jaxloss.dice`, by default one ratio for all there is; 0 of two empty masks."""
+    """`jaxloss.dice`, by default one ratio over all axes; 0 for two empty masks."""
     t, p = _given.pair("dice", y_true, y_pred)
     return segmentation.dice(p, t, axis=_arrays.axes("dice", axis, y_pred=p))
 
@@ -301,10 +301,10 @@ def tversky(
     beta: ArrayLike = 0.5,
     axis: _checks.Axis = None,
 ):
-    """`jaxloss.tversky`, by default one ratio for all there is; 0 of empty masks.
+    """`jaxloss.tversky`, by default one ratio over all axes; 0 for empty masks.
 
-    As computed by Keras 3.15, `alpha` weighs the false negatives and `beta` the false
-    positives: the other way round than it documents, and than `jaxloss.tversky`.
+    As Keras 3.15 computes it, `alpha` weights the false negatives and `beta` the false
+    positives: the opposite of what Keras documents and of `jaxloss.tversky`.
     """
     t, p = _given.pair("tversky", y_true, y_pred)
     over = _arrays.axes("tversky", axis, y_pred=p)
@@ -321,10 +321,10 @@ def circle(
     gamma: ArrayLike = 80,
     margin: ArrayLike = 0.4,
 ):
-    """Circle loss of unit vectors; one without a partner has loss 0.
+    """Circle loss of unit vectors; an example without a positive or negative costs 0.
 
-    Keras' mean is over the losses that are not 0.  The weights of the pairs have a
-    gradient too, unlike those of Sun et al. (CVPR 2020).
+    The mean of Keras is over the losses that are not 0.  The weights of the pairs have
+    a gradient, too, unlike those of Sun et al. (CVPR 2020).
     """
     losses = _circle(
         y_true, y_pred, ref_labels, ref_embeddings, remove_diagonal, gamma, margin
@@ -378,9 +378,9 @@ def _circle(
 
 @_jit.kernel()
 def ctc(y_true: ArrayLike, y_pred: ArrayLike):
-    """`jaxloss.ctc` of logits; 0 is the blank, and in `y_true` no label.
+    """`jaxloss.ctc` of logits; class 0 is the blank, and a 0 in `y_true` is no label.
 
-    A 0 between labels is passed over.  Infinite where no alignment exists.
+    A 0 between labels is skipped.  The loss is infinite if no alignment exists.
     """
     (logits,) = _checks.widened("ctc", y_pred=y_pred)
     if logits.ndim != 3:

@@ -1,17 +1,19 @@
-"""Every public name of `optax.losses`, on the losses of this library.
+"""Every public name of `optax.losses`, computed by the losses of this library.
 
     from jaxloss.compat import optax as losses    # was: from optax import losses
 
 Signatures, defaults, shapes and reductions are those of optax 0.2.8; a test compares
 them with the installed one.  Each function prepares its arguments for one loss of this
-library, which documents formula, gradient and source.  What every one of them changes:
+library, which documents formula, gradient and source.  All of them differ from optax in
+this:
 
-* NaN, wrong zeros and lost digits are gone; `python -m bench.optax_edges` prints them.
-* Losses are at least float32, also of half-precision inputs; gradients keep the dtype.
-* Nothing broadcasts: `(n,)` against `(n, 1)` is an error that names both shapes.
-* `where` has the shape of the first argument, or that of the result, to mask whole
-  examples.  What is masked, labels included, is not there; an example without
-  anything left has loss 0 and gradient 0.
+* No NaN, no wrong zero, and accurate digits; `python -m bench.optax_edges` prints where
+  optax has them.
+* Losses are at least float32, also for half-precision inputs; gradients keep the dtype.
+* Nothing broadcasts: `(n,)` and `(n, 1)` raise an error that names both shapes.
+* `where` has the shape of the first argument, or that of the result to mask whole
+  examples.  Masked entries and their labels have no effect; if all entries of an
+  example are masked, its loss and gradient are 0.
 * A class id that is not a class gives NaN, never the loss of another class.
 """
 
@@ -86,7 +88,7 @@ def huber_loss(
 
 @_jit.kernel()
 def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None):
-    """`jaxloss.log_cosh`, which is `r^2 / 2` at small residuals, not noise or < 0."""
+    """`jaxloss.log_cosh`: `r^2 / 2` at small residuals, not noise or negative."""
     predictions, targets = _arrays.residual("log_cosh", predictions, targets)
     return robust.log_cosh(predictions, targets)
 
@@ -100,7 +102,7 @@ def cosine_similarity(
     axis: _checks.Axis = -1,
     where: ArrayLike | None = None,
 ):
-    """`jaxloss.cosine_similarity`, at any scale and 0 at a zero vector.
+    """`jaxloss.cosine_similarity`, right at any scale; 0 for a zero vector.
 
     `epsilon` is the smallest norm to divide by, as documented; optax clips squares.
     """
@@ -127,7 +129,7 @@ def cosine_distance(
 
 
 def _clipped(a: jax.Array, b: jax.Array, epsilon: ArrayLike) -> jax.Array:
-    """What is left of a cosine when neither norm in it may be below `epsilon`."""
+    """The factor of a cosine whose norms must be at least `epsilon`."""
     epsilon = jnp.asarray(epsilon, a.dtype)
     divisor = jnp.where(epsilon > 0, epsilon, 1)
     short = lambda norm: jnp.where(norm < epsilon, norm / divisor, 1)
@@ -154,7 +156,7 @@ def sigmoid_focal_loss(
     alpha: ArrayLike | None = None,
     gamma: ArrayLike = 2.0,
 ):
-    """`jaxloss.sigmoid_focal` for labels 0 and 1, but for the slope in the labels.
+    """`jaxloss.sigmoid_focal` for labels 0 and 1, except for the gradient in labels.
 
     A soft label has the cross entropy, times the power of `1-p_t = y (1-p) + (1-y) p`,
     times `y alpha + (1-y) (1-alpha)`; `jaxloss.sigmoid_focal` would mix the two losses.
@@ -249,8 +251,7 @@ def softmax_cross_entropy_with_integer_labels(
 ):
     """`jaxloss.softmax_cross_entropy` of class ids.
 
-    As that of the one-hot labels: where the mask drops the labelled class, the loss
-    is 0.
+    As for one-hot labels: where the class of the label is masked, the loss is 0.
     """
     name = "softmax_cross_entropy_with_integer_labels"
     x, kept = _arrays.rows(name, axis, where, logits=logits)
@@ -322,7 +323,7 @@ def smooth_labels(
     axis: _checks.Axis = -1,
     where: ArrayLike | None = None,
 ):
-    """`jaxloss.smooth_labels`: under a mask, only classes that exist get a share."""
+    """`jaxloss.smooth_labels`; masked classes get no share."""
     name = "smooth_labels"
     (given,) = _checks.floating(name, labels=labels)
     rows, where = _arrays.rows(name, axis, where, fills=(0.0,), labels=given)
@@ -416,7 +417,7 @@ def ranking_softmax_loss(
 ):
     """`jaxloss.listwise_softmax`; lists without a valid item are left out of the mean.
 
-    `reduce_fn` may be any function of losses and `where=`, of the lists that count.
+    `reduce_fn` may be any function of losses and `where=`, the mask of the other lists.
     """
     losses, counted = _ranking_softmax_loss(logits, labels, where, weights)
     if reduce_fn is None:
@@ -465,8 +466,8 @@ def triplet_margin_loss(
 ):
     """`jaxloss.triplet_margin`, or `jaxloss.triplet` of another p-norm, even infinity.
 
-    `norm_degree` is a Python number.  `eps` keeps optax from a NaN at distance 0 and
-    makes it 0.001 there; nothing needs it here, and no value of it has an effect.
+    `norm_degree` is a Python number.  optax needs `eps` to avoid a NaN at distance 0,
+    which it makes 0.001.  Here `eps` has no effect.
     """
     name = "triplet_margin_loss"
     if not isinstance(norm_degree, (int, float)) or norm_degree < 1:

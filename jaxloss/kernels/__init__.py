@@ -1,7 +1,8 @@
-"""Losses of arrays too large to be made: block by block, with the same numbers.
+"""Losses of large vocabularies and batches, block by block, with the same numbers.
 
-All of it is plain JAX: any device, any transformation; but the implementation "pallas"
-of `softmax_cross_entropy`, of logits that are there.
+The array of all logits or scores, which may not fit into memory, is never stored.
+Everything is plain JAX, for any device and any transformation.  The exception is the
+implementation "pallas" of `softmax_cross_entropy`, which takes given logits.
 """
 
 from jaxloss.kernels.contrastive import (

@@ -29,8 +29,8 @@ def by_block(rows: int, fn: Callable, *anchors: jax.Array) -> Any:
 
 
 def in_blocks(rows: int, x: jax.Array) -> jax.Array:
-    """Rows of an array, some at a time; the last block is filled up with its last row,
-    which is not there: no mask is true."""
+    """Rows of an array, some at a time; the last block is padded with its last row,
+    which every mask excludes."""
     count = -(-len(x) // rows)
     padding = [(0, count * rows - len(x))] + [(0, 0)] * (x.ndim - 1)
     padded = jnp.pad(x, padding, mode="constant" if x.dtype == bool else "edge")

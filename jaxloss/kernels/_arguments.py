@@ -1,4 +1,4 @@
-"""What the kernels of a linear layer are given: checked, and one row per token."""
+"""The arguments of the kernels of a linear layer: checked, and one row per token."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -29,7 +29,7 @@ class Options(NamedTuple):
 
 
 def classes_are_cut(kernel: ArrayLike, layout: Layout) -> bool:
-    """Whether the type of the kernel says so; loops over blocks are left to XLA."""
+    """Whether the type of the kernel says that its classes are sharded."""
     entries = sharding.spec(jnp.asarray(kernel))
     return len(entries) == 2 and entries[AXIS.get(layout, 0)] is not None
 

@@ -1,9 +1,10 @@
 """Passes over blocks of tokens and classes: statistics, and gradients beside them.
 
-One pass over the classes gives the statistics of each row; with them, a second one
-gives the gradient.  If the logits of the first are kept, for a part of the tokens at
-a time, the second need not make them again: three matrix products in all, as many as
-autodiff of the whole logits.  If not, there are four, and all tokens go at once.
+One pass over the classes computes the statistics of each row; a second one computes the
+gradient from them.  If the logits of the first pass are kept, for a part of the tokens
+at a time, the second pass need not compute them again: there are three matrix products,
+as many as with autodiff of all logits.  Otherwise there are four, with all tokens at
+once.
 """
 
 import functools
@@ -25,7 +26,7 @@ derivatives of their loss by these statistics."""
 
 
 class Need(NamedTuple):
-    """Which gradients are asked for: of what is frozen, no product is computed."""
+    """Which gradients are needed: none is computed for what is frozen."""
 
     hidden: bool
     kernel: bool
@@ -72,8 +73,8 @@ def gradients(
         by_hidden, *added = _backward(here, ids, slopes, kept, carry, plan, need)
         return tuple(added), (rows, by_hidden)
 
-    # Sums over parts of the tokens are kept in float32; a lone part has none.  8 bits
-    # are too few for what is yet to be divided by the sum of the weights.
+    # Sums over parts of the tokens are kept in float32; a single part has no sum.  The
+    # 8 bits of bfloat16 are too few before the division by the sum of the weights.
     alone = plan.chunks == 1 and head.kernel.dtype.itemsize > 1
     dtype = head.kernel.dtype if alone else head.wide
     by_kernel = jnp.zeros(head.kernel.shape, dtype) if need.kernel else None
@@ -171,8 +172,8 @@ def _logits(head: Head, plan: Plan, b: Block, kept: jax.Array | None) -> jax.Arr
 def _factors(head: Head) -> jnp.dtype:
     """The dtype of the factors of the products of the gradient.
 
-    bfloat16 loses no more of a derivative than of what it is multiplied by, and is
-    fast.  float16 would lose what is small: probabilities of a large vocabulary.
+    bfloat16 rounds a derivative as much as the factor it is multiplied by, and is fast.
+    float16 would round small numbers to 0: probabilities of a large vocabulary.
     """
     return jnp.bfloat16 if head.hidden.dtype == jnp.bfloat16 else head.wide
 
@@ -197,10 +198,11 @@ def over_classes(step: Callable, carry: tuple, head: Head, plan: Plan) -> tuple:
 def _over_tokens(
     part: Callable, carry: tuple, arrays: tuple, plan: Plan, *like: Any
 ) -> tuple[tuple, Any]:
-    """Folds `part` over parts of the tokens: the c-th has every chunks-th of them.
+    """Folds `part` over parts of the tokens: part c has every `chunks`-th token.
 
-    Not consecutive ones: cut over devices, each device would have to wait for the
-    others' parts, and compute them too.  This way each has a share of every part.
+    Not consecutive tokens: if tokens are sharded, each device would have to wait for
+    the parts of the others, and compute them too.  This way each has a share of every
+    part.
     """
     if plan.chunks == 1:
         return part(varying(carry, *like), arrays)

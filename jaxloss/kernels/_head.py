@@ -1,4 +1,4 @@
-"""A linear layer and what becomes of its logits, one block of classes at a time."""
+"""A linear layer and statistics of its logits, one block of classes at a time."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from jaxloss.stable import xla
 
 
 class Head(NamedTuple):
-    """What the logits are made of: `soft_cap(hidden kernel + bias) / temperature`."""
+    """The factors of the logits `soft_cap(hidden kernel + bias) / temperature`."""
 
     hidden: Any
     """`(tokens, features)`, of the dtype of the kernel."""
@@ -28,7 +28,7 @@ class Head(NamedTuple):
 
     @property
     def wide(self) -> jnp.dtype:
-        """What everything but the operands of matrix products is computed in."""
+        """The dtype of everything but the operands of matrix products."""
         return _checks.wide(self.hidden)
 
 
@@ -115,9 +115,9 @@ def slope(head: Head, z: jax.Array) -> jax.Array | float:
 def at_label(ids: jax.Array, b: Block, like: jax.Array) -> jax.Array:
     """1 where the label of each token is, 0 elsewhere: a comparison, which fuses.
 
-    To multiply by, for a `where` broadcasts its other argument first, and autodiff
-    moves that, an array of the size of a block, out of the loop.  And of the numbers
-    of the classes, not of the columns, which would be moved in the same way.
+    It is a factor, because a `where` broadcasts its other argument first, and autodiff
+    moves that, an array of the size of a block, out of the loop.  It compares numbers
+    of classes, not of columns, which would be moved out in the same way.
     """
     return (b.classes[None, :] == ids[:, None]).astype(like.dtype)
 
@@ -132,10 +132,10 @@ def dot(a: jax.Array, b: jax.Array, i: int, j: int) -> jax.Array:
 
 
 class Sums(NamedTuple):
-    """What has been added up of each row of logits, from the classes seen so far.
+    """The sums of each row of logits over the classes so far.
 
-    Sums over the classes *other* than the label, relative to the largest logit: then
-    neither the loss nor the gradient of a label with all the mass cancels.
+    They are over the classes *other* than the label, relative to the largest logit, so
+    nothing cancels in the loss or the gradient of a label with all the mass.
     """
 
     largest: Any
@@ -181,7 +181,7 @@ def add(sums: Sums, z: jax.Array, b: Block, ids: jax.Array) -> Sums:
 
 
 def reference(largest: jax.Array) -> jax.Array:
-    """What logits are taken relative to: never -inf."""
+    """The number that is subtracted from logits: never -inf."""
     return jnp.where(largest == -jnp.inf, 0, largest)
 
 
@@ -192,7 +192,7 @@ def _gap(sums: Sums, ids: jax.Array) -> jax.Array:
 
 
 def _shares(sums: Sums, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What logits are relative to, and the exponentials of the label and of all."""
+    """What is subtracted from logits, and the exponentials of the label and of all."""
     here = jnp.exp(_gap(sums, ids))
     return reference(sums.largest), here, sums.others + here
 
@@ -218,7 +218,7 @@ def rows_moved(
     ids: jax.Array,
     classes: jax.Array,
 ) -> Rows:
-    """What the tangents of one block of logits add to those of the statistics."""
+    """The contribution of one block of tangents to those of the statistics."""
     base, _, whole = _shares(sums, ids)
     p = jnp.exp(masked(z, b) - base[:, None]) / whole[:, None]
     at = at_label(ids, b, p)
@@ -256,7 +256,7 @@ def slopes(by: Rows, sums: Sums, classes: jax.Array, ids: jax.Array) -> Slopes:
 def by_logits(
     s: Slopes, head: Head, z: jax.Array, b: Block, ids: jax.Array
 ) -> jax.Array:
-    """The derivative of the loss by what the linear layer gives, of one block."""
+    """The derivative of the loss by the output of the linear layer, for one block."""
     g = jnp.exp(masked(z, b) - s.base[:, None]) * s.pull[:, None]
     if s.flat is not None:
         g = g + s.flat[:, None] * exists(b, z)[None, :]

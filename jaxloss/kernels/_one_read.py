@@ -1,7 +1,7 @@
-"""The arithmetic of `softmax`: a few rows of logits, passed over a chunk at a time.
+"""The arithmetic of `softmax`: a few rows of logits, processed a chunk at a time.
 
-It is written for the inside of a kernel, where the rows are on the chip and passes over
-them cost no memory traffic.  The formulas are those of `stable.labelled`.
+It is for the inside of a kernel, where the rows are on the chip, so that passes over
+them cause no memory traffic.  The formulas are those of `stable.labelled`.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Parts(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What is given for each row, one array of each."""
+    """The inputs of each row, one array of each."""
 
     ids: jax.Array
     """Class ids in [0, classes), as floating-point numbers."""
@@ -36,7 +36,7 @@ class Numbers(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What is found for each row, one array of each."""
+    """The results of each row, one array of each."""
 
     largest: jax.Array
     label: jax.Array

@@ -1,8 +1,8 @@
-"""Rows of logits on the chip, of a TPU and of a Hopper GPU: read once, written once.
+"""Rows of logits on the chip of a TPU or a Hopper GPU: read once, written once.
 
-A program for XLA reads a row for its largest logit, again for the sum of the
-exponentials, and again for the gradient.  Here a block of rows is copied onto the chip;
-what is computed there is `_one_read.solve`, and this module says which rows are where.
+A program of XLA reads a row for its largest logit, again for the sum of the
+exponentials, and again for the gradient.  Here a block of rows is copied onto the chip.
+`_one_read.solve` computes there, and this module says which rows are where.
 """
 
 import functools
@@ -30,7 +30,7 @@ def sums_and_gradient(
 ) -> tuple[Sums, jax.Array | None]:
     """Of logits `(rows, classes)` and the mask of the classes that exist.
 
-    On a CPU, which Pallas has no compiler for, the program of a TPU is interpreted.
+    On a CPU, for which Pallas has no compiler, the program for a TPU is interpreted.
     """
     table = jnp.stack([n.astype(numbers.weights.dtype) for n in numbers])
     sums, *gradient = lax.platform_dependent(

@@ -1,4 +1,4 @@
-"""How large a block is: decided from shapes, while tracing, never by timing."""
+"""The size of a block: chosen from shapes, while tracing, never by timing."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ import jax
 
 
 class Plan(NamedTuple):
-    """How a problem is cut."""
+    """How a problem is split into blocks."""
 
     class_axis: int
     """The axis of the kernel that the classes are along."""
     chunks: int
-    """Into how many parts the tokens are cut."""
+    """Number of parts of the tokens."""
     classes: int
     """How many classes are in one block."""
     stores: bool
-    """Whether a part keeps its logits for the gradient or makes them again."""
+    """Whether a part keeps its logits for the gradient or computes them again."""
     mean_logit: bool
     """Whether the loss depends on the mean of the logits (label smoothing)."""
 
@@ -52,8 +52,8 @@ def plan(
 ) -> Plan:
     """The plan for a problem of this size.
 
-    `cut` if its classes are known to be cut over devices, `half` if its gradient by the
-    kernel has 16 bits.
+    `cut` says that its classes are sharded over devices, `half` that the gradient of
+    the kernel has 16 bits.
     """
     limits = _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
     # A gradient of 16 bits, summed over parts of the tokens, needs a float32 copy: up

@@ -1,8 +1,9 @@
 """Losses of tokens and their derivatives, from passes over blocks, or all at once.
 
-Three parts: `total`, the weighted sum of the losses, comes with its gradient;
-`statistics`, what losses of single tokens are made of, has one that makes the logits
-again; the `dense` functions are the formula of both, for reference.
+There are three parts.  `total`, the weighted sum of the losses, is computed with its
+gradient.  `statistics`, from which the losses of single tokens follow, has a gradient
+that computes the logits again.  The `dense` functions are the formulas of both, for
+reference.
 """
 
 import functools
@@ -70,9 +71,9 @@ def nll_and_z(plan: Plan, head: Head, ids: jax.Array) -> tuple[jax.Array, jax.Ar
 def statistics(plan: Plan, head: Head, ids: jax.Array) -> Rows:
     """What a loss may depend on, per token.
 
-    The cotangent of each token is known only in the end.  So the derivative is a loop
-    over the blocks that is linear in the tangents, and what it is linear *with* is
-    made again in each step: transposed, it keeps no logits.
+    The cotangent of each token is known only at the end.  So the derivative is a loop
+    over the blocks that is linear in the tangents, and computes its coefficients again
+    in each step: its transpose stores no logits.
     """
     return _blocks.statistics(head, ids, plan)
 
@@ -147,8 +148,8 @@ def total(
 ) -> jax.Array:
     """`sum(weights losses)`, whose gradient is computed together with it.
 
-    The cotangent of a sum is one number, so the gradient is complete up to a factor
-    as soon as the logits of a block are there, and they need not be made again.
+    The cotangent of a sum is one number, so the gradient is known up to a factor as
+    soon as the logits of a block are computed, and they need not be computed again.
     """
     rows = _blocks.statistics(head, ids, plan)
     return weighted(rows, weights, knobs)
@@ -170,7 +171,7 @@ def _total_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     )
     for slope, move in zip(slopes, moving, strict=False):
         if slope is not None:
-            # Not `vdot`, which flattens, and so collects what is cut over devices.
+            # Not `vdot`, which flattens, and so gathers sharded arrays.
             tangent += jnp.sum(slope.astype(head.wide) * move.astype(head.wide))
     if any(map(_moves, (moving.soft_cap, moving.temperature))):
         of_scales = lambda cap, t: weighted(

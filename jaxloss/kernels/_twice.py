@@ -1,9 +1,9 @@
-"""Scores that count twice: once for their row, once for their column.
+"""Scores that are used twice: for their row and for their column.
 
-By hand, so that the cosines of a block are computed once forward and once in reverse
-for both: JAX transposes what is linear in the tangents below, and differentiates all of
-it for a second derivative.  With the temperature in the vectors, its derivative follows
-from theirs.
+Derivatives are given by hand, so that the cosines of a block are computed once forward
+and once in reverse for both uses.  JAX transposes the functions below that are linear
+in the tangents, and differentiates them for second derivatives.  The temperature is in
+the vectors, so its derivative follows from theirs.
 """
 
 import functools

@@ -1,13 +1,13 @@
 """In-batch contrastive losses of large batches, without a matrix of all scores.
 
 Each has the value, the derivatives of any order in either mode, the arguments and the
-errors of the loss of its name in `jaxloss`, and a `block`: of how many
-anchors the scores exist at a time.  Those of a block are computed again where they are
-differentiated.  So the memory grows with the batch, not with its square, and the time
-is that of four matrix products of this size for value and gradient, instead of three.
+errors of the loss of the same name in `jaxloss`.  `block` is the number of anchors
+whose scores are in memory at a time; derivatives compute the scores of a block again.
+So the memory grows with the batch, not with its square, and value and gradient take the
+time of four matrix products of this size instead of three.
 
-Leading axes are batches of their own, one after the other.  Under `jax.vmap` they are
-side by side, and so take the room of one times their number.
+Leading axes are separate batches, which are computed one after the other.  `jax.vmap`
+computes them side by side, which takes the memory of all of them.
 """
 
 import functools
@@ -37,10 +37,10 @@ def clip(
     normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
-    """Symmetric contrastive loss of CLIP per pair, block by block.
+    """Symmetric contrastive loss of CLIP, per pair, block by block.
 
-    With one temperature for all, a block of scores serves both directions; with one
-    for each pair, these are two passes.
+    With one temperature for all, one pass over the blocks computes both directions;
+    with one for each pair, two passes are needed.
 
     Args:
       first: Floating array `(..., batch, components)`; see `jaxloss.clip`.
@@ -48,14 +48,14 @@ def clip(
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the pairs that exist.
       normalize: Whether scores are cosines, or inner products.
-      block: How many firsts at a time; by default what 8 MiB of scores allow, at least
-        128.
+      block: How many rows of `first` are taken at a time; by default as many as 8 MiB
+        of scores allow, at least 128.
 
     Returns:
       Per-pair losses `(..., batch)`: those of `jaxloss.clip`.
 
     Raises:
-      TypeError: As `jaxloss.clip`, or if `block` is no integer.
+      TypeError: As `jaxloss.clip`, or if `block` is not an integer.
       ValueError: As `jaxloss.clip`, or if `block` is less than 1.
 
     Gradient:
@@ -93,22 +93,22 @@ def nt_xent(
     where: ArrayLike | None = None,
     block: int | None = None,
 ) -> jax.Array:
-    """Normalised temperature-scaled cross entropy per anchor, block by block.
+    """NT-Xent loss, per anchor, block by block.
 
-    With one temperature for all, a block of scores serves its rows and its columns.
+    With one temperature for all, a block of scores is used for its rows and columns.
 
     Args:
       embeddings: Floating array `(..., batch, components)`; see `jaxloss.nt_xent`.
       labels: Integer group ids `(..., batch)`.
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the rows that exist.
-      block: How many anchors at a time; by default as in `clip`.
+      block: How many anchors are taken at a time; by default as in `clip`.
 
     Returns:
       Per-anchor losses `(..., batch)`: those of `jaxloss.nt_xent`.
 
     Raises:
-      TypeError: As `jaxloss.nt_xent`, or if `block` is no integer.
+      TypeError: As `jaxloss.nt_xent`, or if `block` is not an integer.
       ValueError: As `jaxloss.nt_xent`, or if `block` is less than 1.
 
     Gradient:
@@ -146,7 +146,7 @@ def supervised_contrastive(
     where: ArrayLike | None = None,
     block: int | None = None,
 ) -> jax.Array:
-    """Supervised contrastive loss per anchor, block by block.
+    """Supervised contrastive loss, per anchor, block by block.
 
     Args:
       embeddings: Floating array `(..., batch, components)`; see
@@ -154,13 +154,13 @@ def supervised_contrastive(
       labels: Integer group ids `(..., batch)`.
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the rows that exist.
-      block: How many anchors at a time; by default as in `clip`.
+      block: How many anchors are taken at a time; by default as in `clip`.
 
     Returns:
       Per-anchor losses `(..., batch)`: those of `jaxloss.supervised_contrastive`.
 
     Raises:
-      TypeError: As `jaxloss.supervised_contrastive`, or if `block` is no integer.
+      TypeError: As `jaxloss.supervised_contrastive`, or if `block` is not an integer.
       ValueError: As `jaxloss.supervised_contrastive`, or if `block` is less than 1.
 
     Gradient:
@@ -194,7 +194,7 @@ def info_nce(
     normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
-    """InfoNCE with in-batch negatives per anchor, block by block.
+    """InfoNCE loss with in-batch negatives, per anchor, block by block.
 
     Args:
       anchors: Floating array `(..., batch, components)`; see `jaxloss.info_nce`.
@@ -202,13 +202,13 @@ def info_nce(
       temperature: Temperature tau > 0 of the cosines.
       where: Boolean mask `(..., batch)` of the pairs that exist.
       normalize: Whether scores are cosines, or inner products.
-      block: How many anchors at a time; by default as in `clip`.
+      block: How many anchors are taken at a time; by default as in `clip`.
 
     Returns:
       Per-anchor losses `(..., batch)`: those of `jaxloss.info_nce`.
 
     Raises:
-      TypeError: As `jaxloss.info_nce`, or if `block` is no integer.
+      TypeError: As `jaxloss.info_nce`, or if `block` is not an integer.
       ValueError: As `jaxloss.info_nce`, or if `block` is less than 1.
 
     Gradient:
@@ -239,22 +239,22 @@ def siglip(
     normalize: bool = True,
     block: int | None = None,
 ) -> jax.Array:
-    """Pairwise sigmoid loss of SigLIP per first of a pair, block by block.
+    """Sigmoid loss of SigLIP, per row of `first`, block by block.
 
     Args:
       first: Floating array `(..., batch, components)`; see `jaxloss.siglip`.
       second: Same shape.
       temperature: Temperature tau > 0 of the cosines.
-      bias: What is added to each score.
+      bias: Number added to each score.
       where: Boolean mask `(..., batch)` of the pairs that exist.
       normalize: Whether scores are cosines, or inner products.
-      block: How many firsts at a time; by default as in `clip`.
+      block: How many rows of `first` are taken at a time; by default as in `clip`.
 
     Returns:
       Losses `(..., batch)`: those of `jaxloss.siglip`.
 
     Raises:
-      TypeError: As `jaxloss.siglip`, or if `block` is no integer.
+      TypeError: As `jaxloss.siglip`, or if `block` is not an integer.
       ValueError: As `jaxloss.siglip`, or if `block` is less than 1.
 
     Gradient:

@@ -1,9 +1,9 @@
 """Cross entropy of a linear layer, without the logits of all tokens and classes.
 
-The last layer of a language model makes more numbers than all others: with 8192
-tokens and 128256 classes, the logits in float32 and their gradient are 8 GB.  Here
-they exist a block at a time, in float32 even of bfloat16 factors, and the results are
-those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
+The last layer of a language model has more outputs than all others: with 8192 tokens
+and 128256 classes, the logits in float32 and their gradient are 8 GB.  Here only one
+block of them is in memory at a time, in float32 even for bfloat16 factors.  The results
+are those of `jaxloss.softmax_cross_entropy(hidden @ kernel, labels)`.
 """
 
 import jax
@@ -52,62 +52,63 @@ def linear_softmax_cross_entropy(
        \ell = L - (1-\varepsilon) z_y - \varepsilon \bar z + \zeta L^2, \qquad
        z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
 
-    with L the logsumexp of the logits z and their mean over the classes that exist.
-    Temporary memory in bytes, for N tokens, D features and V classes, about
+    L is the logsumexp of the logits z; their mean is over the classes that exist.  For
+    N tokens, D features and V classes, the temporary memory in bytes is about
 
     * fast: 4 (n V + 4 B (n + D) + 3 N D); the logits of a part of n tokens are kept
-      for the gradient, which takes three matrix products in all;
-    * lean: 4 (3 N B + 3 B D + 2 N D); they are made twice, four products;
+      for the gradient, so there are three matrix products;
+    * lean: 4 (3 N B + 3 B D + 2 N D); the logits are computed twice, so there are four;
 
-    instead of 8 N V.  On a CPU n is 256 and B, the classes of a block, at most 1024,
-    or 8192 in lean of 16 bits.  Of a kernel of 16 bits, fast adds up the gradient in
-    float32, another 4 D V.
+    instead of 8 N V.  On a CPU n is 256, and B, the number of classes of a block, is at
+    most 1024, or 8192 for lean with 16 bits; on an accelerator n is at most 2048, and B
+    at most 8192, for lean about V / 64.  For a 16-bit kernel, fast sums the
+    gradient in float32, which takes another 4 D V.
 
     Args:
       hidden: Floating array `(..., D)`, one row per token.
-      kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.  With
-        `hidden`, of one dtype of 16 bits, the products have 16-bit factors and
-        float32 sums; else both are widened to float32 at least.
+      kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.  If it has
+        the same 16-bit dtype as `hidden`, products have 16-bit factors and float32
+        sums; otherwise both are widened to float32 at least.
       labels: Integer class ids in [0, V), of the shape of `hidden` without features.
       bias: Floating array `(V,)`, default 0; -inf for a class that does not exist,
         such as a padded one.
       weights: Weights w >= 0 of the shape of `labels`, default 1.  A weight of 0
-        removes a token, NaN and an unknown label included.
-      where: Boolean mask m of the shape of `labels`; whatever a token has that it
-        excludes is harmless.
-      label_smoothing: Part, in [0, 1], of each label that is spread evenly over the
-        classes that exist; a scalar.  As a Python 0 it costs nothing.
+        removes a token, even with NaN or an invalid label.
+      where: Boolean mask m of the shape of `labels`; a masked token has no effect,
+        whatever its values are.
+      label_smoothing: Share, in [0, 1], of each label that is spread evenly over the
+        classes that exist; a scalar.  A Python 0 costs nothing.
       z_loss: Coefficient >= 0 of `jaxloss.z_loss`; a scalar.
-      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
-        none.
-      temperature: T > 0 that the logits are divided by, a scalar.
+      soft_cap: c > 0, an upper bound of the size of the logits (before the
+        temperature); `None` for no bound.
+      temperature: T > 0, by which the logits are divided; a scalar.
       kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel, such as
         that of an embedding table.
-      memory: `"fast"`, `"lean"`, or `"auto"`: fast, but lean for a kernel of 16 bits
-        with more features than a fourth of the tokens.
-      block: (tokens, classes) of a block, instead of what fits this device.  Under
-        `jit`, a kernel whose classes are cut over devices is gathered, unless all of
-        them are in one block; tokens may be cut as they are.
-      implementation: `"xla"`, the blocks above; `"dense"`, the same formula of all
-        logits at once, for reference; `None` is `"xla"`.
+      memory: `"fast"`, `"lean"`, or `"auto"`: fast, except for a 16-bit kernel with
+        more features than a fourth of the tokens.
+      block: (tokens, classes) of a block; default: what suits this device.  Under
+        `jit`, a kernel whose classes are sharded is gathered, unless one block has all
+        classes; tokens may be sharded.
+      implementation: `"xla"`, the blocks described above; `"dense"`, the same formula
+        with all logits at once, for reference; `None` is `"xla"`.
 
     Returns:
-      A `jaxloss.Mean`, of float32 at least: the weighted sum of the losses in nats,
-      and the sum of the weights.  NaN if a token that counts has an unknown label,
+      A `jaxloss.Mean`, at least float32: the weighted sum of the losses in nats, and
+      the sum of the weights.  NaN if a token that is not masked has an invalid label,
       +inf if the class of its label does not exist.
 
     Raises:
-      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      TypeError: If an array has a wrong dtype, or `block` does not have integers.
       ValueError: If a shape does not match, a Python number is out of range, a name
         is unknown, or, inside `shard_map`, each device has other classes.
 
     Gradient:
       With p the softmax and v the classes that exist, `w (p - 1[j = y])` with respect
-      to z, plus `w (eps (1[j = y] - v / K) + 2 zeta L p)`, and through the linear
-      layer to `hidden`, `kernel` and `bias` (0 where it is -inf).  Of what is not
-      differentiated, no product is computed.  Also with respect to `weights` (the
-      losses) and every number; forward mode and second derivatives work, the latter
-      in memory that is not bounded as above.
+      to z, plus `w (eps (1[j = y] - v / K) + 2 zeta L p)`, and through the linear layer
+      to `hidden`, `kernel` and `bias` (0 where it is -inf).  Products are computed only
+      for what is differentiated.  Also with respect to `weights` (the losses) and every
+      number.  Forward mode and second derivatives work; the memory of the latter is not
+      bounded as above.
 
     Reference:
       Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024 (the
@@ -154,32 +155,32 @@ def linear_token_log_probs(
 
     .. math:: \log p_y = z_y - L, \qquad z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
 
-    What losses of whole sequences are made of: sum it over a sequence, and give the
-    sums to a preference loss.  Such a loss says only in the end how much each token
-    counts, so its gradient makes the logits again; temporary memory is, in bytes, about
-    4 (3 N B + 3 B D + 2 N D) for N tokens, D features and blocks of B classes.
+    Sum it over the tokens of each sequence, and pass the sums to a preference loss.
+    The gradient of such a loss is known only at the end, so the logits are computed
+    again for it.  The temporary memory in bytes is about 4 (3 N B + 3 B D + 2 N D) for
+    N tokens, D features and blocks of B classes.
 
     Args:
       hidden: Floating array `(..., D)`, one row per token.
       kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.
       labels: Integer class ids in [0, V), of the shape of `hidden` without features.
       bias: Floating array `(V,)`, default 0; -inf for a class that does not exist.
-      where: Boolean mask of the shape of `labels`; whatever a token has that it
-        excludes is harmless.
-      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
-        none.
-      temperature: T > 0 that the logits are divided by, a scalar.
+      where: Boolean mask of the shape of `labels`; a masked token has no effect,
+        whatever its values are.
+      soft_cap: c > 0, an upper bound of the size of the logits (before the
+        temperature); `None` for no bound.
+      temperature: T > 0, by which the logits are divided; a scalar.
       kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel.
-      block: (tokens, classes) of a block, instead of what fits this device.
-      implementation: `"xla"`, the blocks above; `"dense"`, the same formula of all
-        logits at once, for reference; `None` is `"xla"`.
+      block: (tokens, classes) of a block; default: what suits this device.
+      implementation: `"xla"`, in blocks; `"dense"`, the same formula with all logits at
+        once, for reference; `None` is `"xla"`.
 
     Returns:
-      One number <= 0 per token, in nats, of float32 at least; 0 where masked, -inf if
-      the class of the label does not exist, NaN if the label is not one of the classes.
+      One number <= 0 per token, in nats, at least float32; 0 where masked, -inf if the
+      class of the label does not exist, NaN if the label is not one of the classes.
 
     Raises:
-      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      TypeError: If an array has a wrong dtype, or `block` does not have integers.
       ValueError: If a shape does not match, a Python number is out of range, a name
         is unknown, or, inside `shard_map`, each device has other classes.
 
@@ -196,7 +197,7 @@ def linear_token_log_probs(
       >>> kernels.linear_token_log_probs(hidden, kernel, jnp.array([[0, 2]]))
       Array([[-0.23954476, -1.0986123 ]], dtype=float32)
     """
-    # Whatever the dtype, the gradient of this is added up in float32.
+    # Whatever the dtype, the gradient of this is summed in float32.
     options = _arguments.Options(kernel_layout, "lean", block, implementation)
     options = options._replace(cut=_arguments.classes_are_cut(kernel, kernel_layout))
     log_probs = sharding.automatic(_log_probs)
@@ -230,33 +231,34 @@ def linear_softmax_cross_entropy_with_z(
     .. math::
        \ell = (L - z_y, \; L^2), \qquad z = \frac{1}{T}\, c \tanh\frac{h W + b}{c}
 
-    with L the logsumexp of the logits z.  `linear_softmax_cross_entropy` adds the two
-    and takes their mean, in three matrix products with the gradient; here they are
-    apart, per token, to be weighed and logged, and the gradient makes the logits again:
-    four products, and the memory of `linear_token_log_probs`.
+    L is the logsumexp of the logits z.  `linear_softmax_cross_entropy` returns the mean
+    of the sum of both losses, in three matrix products with the gradient.  This
+    function returns both per token, so that you can weight and log them.  Its gradient
+    computes the logits again: it takes four products, and the memory of
+    `linear_token_log_probs`.
 
     Args:
       hidden: Floating array `(..., D)`, one row per token.
       kernel: Floating array `(D, V)`, or `(V, D)` with `kernel_layout="vd"`.
       labels: Integer class ids in [0, V), of the shape of `hidden` without features.
       bias: Floating array `(V,)`, default 0; -inf for a class that does not exist.
-      where: Boolean mask of the shape of `labels`; whatever a token has that it
-        excludes is harmless.
-      soft_cap: c > 0, which no logit exceeds (before the temperature); `None` is
-        none.
-      temperature: T > 0 that the logits are divided by, a scalar.
+      where: Boolean mask of the shape of `labels`; a masked token has no effect,
+        whatever its values are.
+      soft_cap: c > 0, an upper bound of the size of the logits (before the
+        temperature); `None` for no bound.
+      temperature: T > 0, by which the logits are divided; a scalar.
       kernel_layout: `"dv"` or `"vd"`, the latter for the transposed kernel.
-      block: (tokens, classes) of a block, instead of what fits this device.
-      implementation: `"xla"`, the blocks; `"dense"`, the same formula of all logits at
+      block: (tokens, classes) of a block; default: what suits this device.
+      implementation: `"xla"`, in blocks; `"dense"`, the same formula with all logits at
         once, for reference; `None` is `"xla"`.
 
     Returns:
-      The cross entropy of each token, in nats, and its z-loss, in nats squared: of
-      float32 at least; both >= 0, 0 where masked, and NaN if the label is not one of
-      the classes.  The former is +inf if the class of the label does not exist.
+      The cross entropy of each token, in nats, and its z-loss, in nats squared, at
+      least float32.  Both are >= 0, 0 where masked, and NaN if the label is not one of
+      the classes.  The cross entropy is +inf if the class of the label does not exist.
 
     Raises:
-      TypeError: If an array has a wrong dtype, or `block` is not of integers.
+      TypeError: If an array has a wrong dtype, or `block` does not have integers.
       ValueError: If a shape does not match, a Python number is out of range, a name
         is unknown, or, inside `shard_map`, each device has other classes.
 

@@ -1,9 +1,10 @@
-"""Softmax cross entropy of logits that are there: the gradient with the value.
+"""Softmax cross entropy of given logits: the gradient is computed with the value.
 
-Reverse mode asks for the value first, and says only afterwards what each loss is
-multiplied by.  So the first pass writes the gradient of the mean of the losses, which
-is what a training step nearly always takes.  Where that was right, as XLA mostly knows
-when it compiles, nothing else is read or written; else a second pass writes another.
+Reverse mode computes the value first; the cotangent of each loss is known only
+afterwards.  So the first pass writes the gradient of the mean of the losses, which is
+what a training step nearly always needs.  If that was right, which XLA mostly knows
+when it compiles, nothing else is read or written; otherwise a second pass writes the
+right one.
 """
 
 from typing import Any, NamedTuple
@@ -36,47 +37,48 @@ def softmax_cross_entropy(
     weights: ArrayLike | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    r"""Cross entropy of class ids, its gradient in one read of the logits.
+    r"""Softmax cross entropy and its gradient, in one read of the logits.
 
     .. math::
        \ell = L - (1-\varepsilon)\, x_y - \varepsilon \bar x + \zeta L^2, \qquad
        L = \log \sum_j e^{x_j}
 
-    with the mean of the logits over the classes that exist.  XLA reads logits three
-    times to write their gradient.  A kernel in Pallas reads them once, and takes no
-    temporary memory; it is written for TPUs and for NVIDIA GPUs, and is not the
-    default, because no device has timed it yet.  On a CPU it is interpreted: slowly.
+    The mean of the logits is over the classes that exist.  XLA reads logits three times
+    to write their gradient.  A Pallas kernel reads them once, and needs no temporary
+    memory.  It is written for TPUs and for NVIDIA GPUs, and is not the default, because
+    it has not been timed on a device yet.  On a CPU it is interpreted, which is slow.
 
     Args:
       logits: Floating array `(..., V)`, the classes last; a class of logit -inf has
-        probability 0.  What has 16 bits is widened on the chip, and rounded there.
+        probability 0.  16-bit logits are widened on the chip, and their gradient is
+        rounded there.
       labels: Integer class ids in [0, V), of the shape of `logits` without classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
-      label_smoothing: Part epsilon, in [0, 1], of each label that is spread evenly over
-        the classes that exist; a number, or one per example.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
+      label_smoothing: Share epsilon, in [0, 1], of each label that is spread evenly
+        over the classes that exist; a number, or one per example.
       z_loss: Coefficient zeta >= 0 of `jaxloss.z_loss`; a number, or one per example.
-      weights: What the mean of the losses weighs each by, of the shape of `labels`;
-        default all the same.  It changes no result: for "pallas" it says which gradient
-        to write in the one read, that of `jaxloss.mean(losses, weights=weights)`.  Of
-        another function of the losses, the gradient takes a second read and write.
+      weights: The weights of the losses in your mean, of the shape of `labels`; default
+        all equal.  They change no result. "pallas" uses them to choose which gradient
+        to write in its one read: that of `jaxloss.mean(losses, weights=weights)`.  The
+        gradient of any other function of the losses takes a second read and write.
       implementation: `"xla"`, the formulas of `jaxloss`; `"pallas"`, the kernel; `None`
         is `"xla"`.
 
     Returns:
-      One loss >= 0 per example, in nats, of float32 at least: that of
+      One loss >= 0 per example, in nats, at least float32: that of
       `jaxloss.softmax_cross_entropy` plus `z_loss` times that of `jaxloss.z_loss`.
 
     Raises:
       TypeError: If `logits` is not floating, `where` not boolean, or `labels` not
-        integer; under "pallas" by JAX, in forward mode.
+        integer; with "pallas" JAX raises it in forward mode.
       ValueError: If a shape does not match, a Python number is out of range, or
         `implementation` is unknown.
 
     Gradient:
       With p the softmax, `p - 1[j = y]` plus `eps (1[j = y] - 1 / K)` over the K
-      classes that exist, plus `2 zeta L p`; and with respect to both numbers.  Under
-      "pallas" by reverse mode alone; what is differentiated again is that of "xla".
+      classes that exist, plus `2 zeta L p`; and with respect to both numbers.  With
+      "pallas" only in reverse mode; second derivatives are those of "xla".
 
     Reference:
       Milakov and Gimelshein, "Online Normalizer Calculation for Softmax",

@@ -1,8 +1,8 @@
-"""Penalties on parameters, and the entropy of what a model predicts.
+"""Penalties on parameters, and the entropy of predictions.
 
-A penalty is a sum over the arrays of a pytree; how much it weighs against the data is
-the caller's factor.  In an objective it is a `Mean.constant`, counted once however the
-batch is cut.
+A penalty is a sum over the arrays of a pytree, which you multiply by a weight of your
+choice.  In an objective use `Mean.constant`: it counts the penalty once, however the
+batch is split.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from jaxloss.stable import rows
 
 @_jit.kernel(trees=("params",))
 def l1(params: Any) -> jax.Array:
-    r"""Sum of magnitudes: the penalty that sets parameters to exactly 0.
+    r"""Sum of magnitudes: the penalty that makes parameters exactly 0.
 
     Also called: lasso, L1 penalty, L1 regularisation, L1 norm.
 
@@ -29,7 +29,8 @@ def l1(params: Any) -> jax.Array:
         such as biases and normalisation scales.
 
     Returns:
-      Scalar >= 0, at least float32, in the units of the parameters; 0 of an empty tree.
+      Scalar >= 0, at least float32, in the units of the parameters; 0 for an empty
+      tree.
 
     Raises:
       TypeError: If a leaf is not floating; the message gives its path.
@@ -44,7 +45,7 @@ def l1(params: Any) -> jax.Array:
       robust: yes
       convex: yes
       when: Parameters that do little should become exactly 0.
-      not when: Inputs are correlated, of which one would be chosen by chance:
+      not when: Inputs are correlated, and an arbitrary one of them would be chosen: use
         `elastic_net`.
 
     Reference:
@@ -67,21 +68,22 @@ def l2(params: Any) -> jax.Array:
 
     .. math:: R(w) = \sum_i w_i^2
 
-    Without the factor 1/2 that some texts have: `0.5 * l2(params)` is theirs.
+    Some texts have a factor 1/2; there the penalty is `0.5 * l2(params)`.
 
     Args:
       params: Floating array, or a pytree of them.  Leave out what should not shrink,
         such as biases and normalisation scales.
 
     Returns:
-      Scalar >= 0, at least float32, in the units of the parameters squared; 0 of an
+      Scalar >= 0, at least float32, in the units of the parameters squared; 0 for an
       empty tree.
 
     Raises:
       TypeError: If a leaf is not floating; the message gives its path.
 
     Gradient:
-      `2 w`.  Convex, smooth.  With an adaptive optimizer this is not weight decay.
+      `2 w`.  Convex, smooth.  With an adaptive optimizer the penalty is not weight
+      decay.
 
     Use:
       task: regularization
@@ -89,8 +91,8 @@ def l2(params: Any) -> jax.Array:
       range: [0, inf)
       robust: no
       convex: yes
-      when: Parameters should stay small, all of them a little.
-      not when: Most parameters should become exactly 0: `l1`.
+      when: All parameters should stay small.
+      not when: Most parameters should become exactly 0: use `l1`.
 
     Reference:
       Hoerl and Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal
@@ -105,7 +107,7 @@ def l2(params: Any) -> jax.Array:
 
 @_jit.kernel(trees=("params",), l1_ratio="[0, 1]")
 def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
-    r"""Mixture of `l1` and `l2`: sparse, and fair to correlated inputs.
+    r"""Mixture of `l1` and `l2`: sparse, and keeps correlated inputs together.
 
     Also called: elastic net penalty, L1 and L2 regularisation.
 
@@ -113,19 +115,19 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
 
     Args:
       params: Floating array, or a pytree of them.
-      l1_ratio: Share rho of the magnitudes, in [0, 1], a scalar: 1 is `l1`, 0 is `l2`.
-        scikit-learn's of the same name goes with half the squares.
+      l1_ratio: Share rho of the magnitudes, a scalar in [0, 1]: 1 is `l1`, 0 is `l2`.
+        The `l1_ratio` of scikit-learn uses half the squares.
 
     Returns:
-      Scalar >= 0, at least float32; 0 of an empty tree.
+      Scalar >= 0, at least float32; 0 for an empty tree.
 
     Raises:
       TypeError: If a leaf is not floating; the message gives its path.
       ValueError: If `l1_ratio` is a Python number outside [0, 1] or an array.
 
     Gradient:
-      `l1_ratio sign(w) + 2 (1 - l1_ratio) w`, and 0 at 0; `l1(w) - l2(w)` with respect
-      to `l1_ratio`.  Convex.
+      `l1_ratio sign(w) + 2 (1 - l1_ratio) w`, and 0 at 0.  With respect to `l1_ratio`,
+      `l1(w) - l2(w)`.  Convex.
 
     Use:
       task: regularization
@@ -133,9 +135,9 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
       range: [0, inf)
       robust: for l1_ratio == 1
       convex: yes
-      when: Parameters should be sparse, and correlated inputs be kept or dropped
+      when: Parameters should be sparse, and correlated inputs should be kept or dropped
         together.
-      not when: One of the two suffices: `l1` or `l2`.
+      not when: One of the two penalties suffices: use `l1` or `l2`.
 
     Reference:
       Zou and Hastie, "Regularization and Variable Selection via the Elastic Net",
@@ -155,7 +157,7 @@ def elastic_net(params: Any, *, l1_ratio: float | jax.Array = 0.5) -> jax.Array:
 
 @_jit.kernel("axis", trees=("logits", "where"))
 def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
-    r"""Entropy of the softmax: how undecided a prediction is.
+    r"""Entropy of the softmax: how uncertain a prediction is.
 
     Also called: entropy bonus, confidence penalty, entropy regularisation.
 
@@ -168,12 +170,13 @@ def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
       logits: Floating array with the classes along `axis`, or a pytree of them; -inf
         excludes a class.
       axis: The class axis.
-      where: Boolean mask of the shape of `logits`, of the classes that count; for a
+      where: Boolean mask of the shape of `logits`: the classes that count; for a
         pytree, one of the same structure.
 
     Returns:
       Per-example entropies of the shape of `logits` without `axis`, at least float32,
-      in nats, from 0 to log K; 0 where no class counts.  For a pytree, one of them.
+      in nats, from 0 to log K; 0 if every class is excluded.  For a pytree of logits, a
+      pytree of entropies.
 
     Raises:
       TypeError: If `logits` is not floating or `where` is not boolean.
@@ -191,9 +194,9 @@ def entropy(logits: Any, *, axis: int = -1, where: Any = None) -> Any:
       robust: yes
       convex: no
       when: Added to an objective: with a minus sign against over-confidence or for
-        exploration, with a plus sign to make predictions decide.
-      not when: The labels themselves should be less certain: `softmax_cross_entropy`
-        with `label_smoothing`.
+        exploration, with a plus sign to make predictions confident.
+      not when: The labels themselves should be less certain: use
+        `softmax_cross_entropy` with `label_smoothing`.
 
     Reference:
       Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output

@@ -1,17 +1,18 @@
-"""The primitives every loss is built from: right in value and in every derivative.
+"""The primitives of all losses: accurate in value and in every derivative.
 
-Contract of this module, for float32 and float64, eager and under `jit`, in forward
-and reverse mode: for any input the value, the first and the second derivative are
-within the stated number of units in the last place (ulp) of the true ones, wherever
-those are representable; and the value under `grad` is the value alone, bit for bit or
+The contract of this module holds for float32 and float64, eager and under `jit`, in
+forward and reverse mode.  For any input the value, the first and the second derivative
+are within the stated number of units in the last place (ulp) of the true ones, wherever
+those are representable.  The value under `grad` equals the value alone, bit for bit or
 (`labelled`) within the same bound.  The bounds are those of `jaxloss.claims`, measured
-against mpmath on XLA:CPU, which flushes subnormal numbers to zero.
+with mpmath on XLA:CPU, which flushes subnormal numbers to zero.
 
-Autodiff is not enough for three reasons.  The derivative of an accurate formula need
+Autodiff is not enough, for three reasons.  The derivative of an accurate formula need
 not be accurate (`1 - tanh(x)**2` is 0 from x = 9 on).  Reverse mode multiplies an
-infinite slope by a zero cotangent.  And XLA rewrites `(x + c) - c` to `x`,
-`exp(a) * exp(b)` to `exp(a + b)`, `log(exp(x))` to `x`.  So each primitive carries its
-derivative as another primitive of this module, whose derivative is again one.
+infinite derivative by a zero cotangent, which gives NaN.  And XLA rewrites
+`(x + c) - c` to `x`, `exp(a) * exp(b)` to `exp(a + b)`, `log(exp(x))` to `x`.  So the
+derivative of each primitive is another primitive of this module, whose derivative is
+again one.
 """
 
 import operator
@@ -23,9 +24,12 @@ from jaxloss.stable.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,
 )
+from jaxloss.stable.distributions import (
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_slope as softmax_slope,
+)
 from jaxloss.stable.labelled import (
     has_class as has_class,
-    softmax_cross_entropy as softmax_cross_entropy,
     softmax_nll as softmax_nll,
     softmax_nll_and_probability as softmax_nll_and_probability,
     softmax_nll_and_z as softmax_nll_and_z,
@@ -37,6 +41,7 @@ from jaxloss.stable.rows import (
     logsumexp as logsumexp,
     softmax as softmax,
     softmax_complement as softmax_complement,
+    softmax_likelihoods as softmax_likelihoods,
 )
 from jaxloss.stable.scalars import (
     compensated_sum as compensated_sum,
@@ -86,7 +91,7 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> object:
-    """What a name of version 0.1 is called now."""
+    """The present name for a name of version 0.1."""
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     now = _RENAMED[name]

@@ -1,19 +1,20 @@
-"""The cosine of the angle between two vectors, shared by every loss that needs one.
+"""The cosine of the angle between two vectors, shared by all losses that need it.
 
-Along the last axis, for equal shapes.  Scale-free: components of 1e-30 or 1e30 are as
-good as of 1.  A zero vector has similarity 0, distance 1 and derivatives 0.
+Vectors lie along the last axis, and shapes are equal.  The result does not depend on
+the scale: components of 1e-30 or 1e30 are as good as 1.  A zero vector has similarity
+0, distance 1 and derivatives 0.
 
-The textbook `1 - u.v`, of unit vectors u and v, has lost all digits once half of
-theirs agree, and `u.v` can exceed 1.  Here everything follows from the part of v
-across u, whose length is the sine: 1 - |cos| = sin^2 / (1 + |cos|).
+The textbook formula `1 - u.v` of unit vectors u and v has no digits left once half of
+their digits agree, and `u.v` can exceed 1.  Here everything follows from the part of v
+orthogonal to u, whose length is the sine: 1 - |cos| = sin^2 / (1 + |cos|).
 
-That part is found without cancellation from vectors x and y that are scaled to a
-largest component of 4, not to a length of 1.  Of y first a round multiple of x is
-subtracted, such as x itself: if the two are nearly parallel, their large components
-are then the same number and nothing is left of them.  What is left along x is small
-and is taken off in a second step.  That takes the largest magnitude and a few plain
-sums of each row, of which a compiler for a GPU makes one kernel; a component picked by
-the index of a maximum would be one it has to stop at.
+That part is computed without cancellation from vectors x and y that are scaled to a
+largest component of 4, not to a length of 1.  First a round multiple of x, such as x
+itself, is subtracted from y: if the two are nearly parallel, their large components are
+the same number, and nothing is left of them.  The rest along x is small, and is
+subtracted in a second step.  This needs the largest magnitude and a few plain sums of
+each row, which a compiler for a GPU makes one kernel of.  A component that is picked by
+the index of a maximum would need a second kernel.
 """
 
 import jax
@@ -37,7 +38,8 @@ def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
 def cosine_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     """`cos(a, b)` in [-1, 1], exactly 1 where a = b; gradient 0 at a zero vector."""
     either, near, sign = _cosine(a, b)
-    return jnp.where(near, jnp.copysign(1 - either, sign), either)
+    # Not by `copysign`, at which XLA:GPU ends the kernel, and reads both five times.
+    return jnp.where(near, jnp.where(sign < 0, either - 1, 1 - either), either)
 
 
 def _cosine_jvp(primals, tangents) -> jax.Array:

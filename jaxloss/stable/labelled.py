@@ -1,36 +1,28 @@
-"""Rows of logits against their labels: what the cross entropies are made of.
+"""Rows of logits and their labels: the primitives of the cross entropies.
 
-With m the largest logit, a row whose label has the logit x_y costs (m - x_y) + log(own
-+ rest), of own = exp(x_y - m) and rest = sum_j exp(x_j - m) over the *other* classes.
-No term is negative, and where the label is the largest, own is 1 and the rest, added up
-without it, keeps its digits.
+With m the largest logit, a row whose label has the logit x_y has the loss (m - x_y) +
+log(own + rest), where own = exp(x_y - m) and rest = sum_j exp(x_j - m) over the *other*
+classes.  No term is negative.  If the label is the largest, own is 1, and the rest,
+which is summed without it, keeps its digits.
 
-The value alone comes of two sums that XLA:CPU computes on the way through the logits,
-in no memory.  Together with the gradient the exponentials are computed once, and
-written where the gradient will be: half of the work.  Both values are within the bound.
+The value alone needs two sums, which XLA:CPU computes in one pass through the logits,
+without memory.  With the gradient, the exponentials are computed once and written where
+the gradient will be, which is half of the work.  Both values are within the bound.
 """
 
-import functools
-import operator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from jaxloss.stable import xla
-from jaxloss.stable.rows import (
-    log_softmax,
-    logsumexp,
-    softmax,
-    softmax_complement,
-)
-from jaxloss.stable.scalars import difference, exp_difference, log1p
+from jaxloss.stable.rows import exponentials, logsumexp, softmax
+from jaxloss.stable.scalars import difference
 
 
 class _Row(NamedTuple):
-    """A row of logits as its label sees it; one of each per row."""
+    """A row of logits relative to its label; one of each per row."""
 
     ids: jax.Array
     """The id of the label, 0 where it is no class."""
@@ -40,7 +32,7 @@ class _Row(NamedTuple):
     below: jax.Array
     """`largest - label`, as rounded."""
     error: jax.Array
-    """What rounding took from that."""
+    """The rounding error of that."""
     own: jax.Array
     """`exp(label - largest)`."""
     rest: jax.Array
@@ -63,7 +55,7 @@ class _Row(NamedTuple):
         return nll + xla.nan_unless(self.valid, nll)
 
     def logsumexp(self) -> jax.Array:
-        """To an eps of itself or of 1; 0 of a row without classes."""
+        """Up to an eps of itself or of 1; 0 for a row without classes."""
         return jnp.where(self.largest == -jnp.inf, 0, self.largest + self.excess())
 
     def squared_logsumexp(self) -> jax.Array:
@@ -134,9 +126,11 @@ def _row_by_sums(x: jax.Array, ids: jax.Array) -> _Row:
 def _row_and_exponentials(x: jax.Array, ids: jax.Array) -> tuple[_Row, jax.Array]:
     """The row, and `exp(logit - shift)` of every class, but 0 at the label."""
     known, ids = known_ids(x, ids)
-    largest, label = jnp.max(x, axis=-1), xla.entry(x, ids)
+    # Of bfloat16 logits XLA would take the maximum before it widens them, in a pass of
+    # its own.
+    largest, label = jnp.max(xla.hidden(x), axis=-1), xla.entry(x, ids)
     shift = shift_of(largest, label)
-    summed, e = _exponentials(x, shift[..., None])
+    summed, e = exponentials(x, shift[..., None])
     at_label = _is_label(x, ids)
     others = jnp.sum(jnp.where(at_label, 0, summed), axis=-1)
     row = row_of_sums(known, ids, largest, label, shift, others)
@@ -162,12 +156,6 @@ def _other_logits(x: jax.Array, ids: jax.Array, times: int) -> jax.Array:
     return x - tiny / (away * away)
 
 
-def _exponentials(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`exp(a - b)` for a sum, and for what is multiplied by it later."""
-    e = exp_difference(a, b)
-    return e, xla.written_on_cpu(e, lambda a, b: exp_difference(a, b, 2), a, b)
-
-
 def _is_label(x: jax.Array, ids: jax.Array) -> jax.Array:
     return lax.broadcasted_iota(ids.dtype, x.shape, x.ndim - 1) == ids[..., None]
 
@@ -185,9 +173,9 @@ def has_class(x: jax.Array, ids: jax.Array) -> jax.Array:
 def softmax_nll(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)[id]` along the last axis: 4 ulp (derivatives 5, 8).
 
-    By log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  A row of
-    -inf gives 0, an id outside the classes NaN; so is the gradient, unless it is
-    multiplied by 0.
+    Computed by log1p of the other classes: [20, 0] gives 2.06e-9 for class 0, not 0.  A
+    row of -inf gives 0, and an id that is not a class gives NaN; so does the gradient,
+    unless it is multiplied by 0.
     """
     return _row_by_sums(x, ids).nll()
 
@@ -228,9 +216,9 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def softmax_nll_and_z(x: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`softmax_nll`, and the square of the logsumexp: NaN where that is, 0 of -inf.
+    """`softmax_nll`, and the square of the logsumexp: NaN where that is, 0 for -inf.
 
-    Of one row of sums and, with the gradient, one array of exponentials.
+    Both use one row of sums and, with the gradient, one array of exponentials.
     """
     row = _row_by_sums(x, ids)
     return row.nll(), row.squared_logsumexp()
@@ -283,8 +271,8 @@ def softmax_nll_and_probability(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`softmax_nll`, the softmax p at the label, and 1 - p: 4 ulp each.
 
-    Of one row of sums.  `exp(-nll)` is off by as many ulp as the loss is large.  Where
-    an id is no class, p is that of class 0.
+    All use one row of sums.  `exp(-nll)` would have an error of as many ulp as the loss
+    is large.  Where an id is not a class, p is that of class 0.
     """
     row = _row_by_sums(x, ids)
     nll = row.nll()
@@ -333,8 +321,8 @@ def _(primals, tangents):
 def softmax_spread(x: jax.Array, ids: jax.Array) -> jax.Array:
     """`-log_softmax(x)`, its mean over the classes that have a probability: 4 ulp.
 
-    The ids have no part in it but to share their sums with `softmax_nll`, and its NaN.
-    0 for a row of -inf.
+    The ids are there only to share their sums with `softmax_nll`, and its NaN.  0 for a
+    row of -inf.
     """
     row = _row_by_sums(x, ids)
     return row.spread(_mean_below(x, row.largest, _count_finite(x)))
@@ -394,85 +382,3 @@ def _mean_below(x: jax.Array, largest: jax.Array, count: jax.Array) -> jax.Array
     )
     finite = jnp.minimum(top - below, two)
     return jnp.sum(finite * below, axis=-1) / (count / 2)
-
-
-# --- distributions -------------------------------------------------------------------
-
-
-@jax.custom_jvp
-def softmax_cross_entropy(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`-sum(w log_softmax(x))` along the last axis: 4 ulp (derivatives 5, 8).
-
-    A class of weight 0 costs nothing, even at a logit of -inf, another one there +inf;
-    a row of -inf costs 0.
-    """
-    top, dead, _, rest = _against_largest(x)
-    nothing = w == 0
-    surprise = jnp.where(nothing, 0, (top - x) + log1p(rest)[..., None])
-    losses = jnp.sum(jnp.where(nothing, 0, w * surprise), axis=-1)
-    return jnp.where(dead, 0, losses)
-
-
-@functools.partial(softmax_cross_entropy.defjvp, symbolic_zeros=True)
-def _(primals, tangents):
-    x, w = primals
-    moving = []
-    if not isinstance(tangents[0], SymbolicZero):
-        moving.append(_cross_entropy_dx(x, w) * tangents[0])
-    if not isinstance(tangents[1], SymbolicZero):
-        moving.append(jnp.where(x == -jnp.inf, 0, -log_softmax(x)) * tangents[1])
-    total = functools.reduce(operator.add, moving, jnp.zeros_like(x))
-    return softmax_cross_entropy(x, w), jnp.sum(total, axis=-1)
-
-
-def _against_largest(x: jax.Array) -> tuple[jax.Array, ...]:
-    """(largest, whether there is none, `exp(x - largest)`, their sum but for one 1)."""
-    largest = jnp.max(x, axis=-1, keepdims=True)
-    dead = largest == -jnp.inf
-    top = jnp.where(dead, 0, largest)
-    summed, e = _exponentials(x, top)
-    # The largest are 1 each, so they are counted: one is left out, not subtracted.
-    is_largest = x >= top
-    others = jnp.sum(jnp.where(is_largest, 0, summed), axis=-1)
-    ties = jnp.sum(is_largest, axis=-1, dtype=x.dtype) - 1
-    rest = others + jnp.maximum(ties, 0)
-    return top, dead[..., 0], e, jnp.where(top[..., 0] == jnp.inf, 1, rest)
-
-
-def _sum_but_one(v: jax.Array, largest: jax.Array) -> jax.Array:
-    """The sum along the last axis of v >= 0, but for one largest.
-
-    Added up without all that are: only if they are several, the sum is far above one of
-    them, and one can be subtracted.
-    """
-    smaller = jnp.sum(jnp.where(v < largest, v, 0), axis=-1)
-    total, largest = jnp.sum(v, axis=-1), largest[..., 0]
-    return jnp.where(total - smaller > 1.5 * largest, total - largest, smaller)
-
-
-@jax.custom_jvp
-def _cross_entropy_dx(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`p sum(w) - w`, as `p (sum(w) - w) - w (1 - p)`, of which no part cancels.
-
-    So neither p nor w nearly 1 loses the digits of the other one, and a one-hot w gives
-    what an id gives.
-    """
-    _, dead, e, rest = _against_largest(x)
-    largest = jnp.max(w, axis=-1, keepdims=True)
-    others = (largest - w) + _sum_but_one(w, largest)[..., None]
-    scale = jnp.where(dead, 0, 1 / (1 + rest))[..., None]
-    return (e * others - w * ((1 - e) + rest[..., None])) * scale
-
-
-@_cross_entropy_dx.defjvp
-def _(primals, tangents):
-    return _cross_entropy_dx(*primals), jax.jvp(
-        _cross_entropy_dx_plain, primals, tangents
-    )[1]
-
-
-def _cross_entropy_dx_plain(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`_cross_entropy_dx` of functions that have accurate derivatives."""
-    alive = jnp.max(x, axis=-1, keepdims=True) != -jnp.inf
-    others = jnp.sum(w, axis=-1, keepdims=True) - w
-    return jnp.where(alive, softmax(x) * others - w * softmax_complement(x), 0)

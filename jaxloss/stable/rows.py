@@ -1,8 +1,8 @@
-"""Rows of logits: logsumexp, softmax, and what follows from them.
+"""Rows of logits: logsumexp, softmax and their relatives.
 
 With m the largest logit, everything follows from d_j = x_j - m and from the sum over
-the classes *other* than the largest: rest = sum_j exp(d_j) - 1, added up without the
-1, so that it keeps its digits when the largest class has all the mass.
+the classes *other* than the largest: rest = sum_j exp(d_j) - 1, summed without the 1,
+so that it keeps its digits if the largest class has all the mass.
 """
 
 import functools
@@ -15,7 +15,7 @@ from jaxloss.stable.scalars import difference, exp_difference, log1p, safe_divid
 from jaxloss.stable.slopes import slopes
 
 
-def _row(x: jax.Array) -> tuple[jax.Array, ...]:
+def row(x: jax.Array) -> tuple[jax.Array, ...]:
     """(largest, ties, d, rounding error of d, exp(d), rest) along the last axis."""
     largest = jnp.max(x, axis=-1, keepdims=True)
     dead = largest == -jnp.inf  # not ~isfinite: a +inf or NaN logit must give NaN
@@ -54,7 +54,7 @@ def _centered(t: jax.Array, ties: jax.Array, p: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def softmax(x: jax.Array) -> jax.Array:
     """Probabilities along the last axis: 4 ulp; 0 at -inf, all 0 if all are -inf."""
-    *_, e, rest = _row(x)
+    *_, e, rest = row(x)
     return e / (1 + rest)
 
 
@@ -62,13 +62,13 @@ def softmax(x: jax.Array) -> jax.Array:
 def _(primals, tangents):
     (x,), (t,) = primals, tangents
     p = softmax(x)
-    return p, p * _centered(t, _row(x)[1], p)
+    return p, p * _centered(t, row(x)[1], p)
 
 
 @jax.custom_jvp
 def softmax_complement(x: jax.Array) -> jax.Array:
     """`1 - softmax(x)` along the last axis: 4 ulp, where the subtraction gives 0."""
-    _, ties, *_, e, rest = _row(x)
+    _, ties, *_, e, rest = row(x)
     others = jnp.where(ties, rest, 1 + jnp.maximum(rest - e, 0))
     return others / (1 + rest)
 
@@ -81,22 +81,48 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _log_softmax(x: jax.Array) -> jax.Array:
-    largest, _, d, error, _, rest = _row(x)
+    largest, _, d, error, _, rest = row(x)
     return jnp.where(largest == -jnp.inf, 0, d - (log1p(rest) - error))
 
 
 @_log_softmax.defjvp
 def _(primals, tangents):
     (x,), (t,) = primals, tangents
-    _, ties, *_ = _row(x)
+    _, ties, *_ = row(x)
     slope = _centered(t, ties, softmax(x))
     # A class of probability 0, like a row of them, has no slope.
     return _log_softmax(x), jnp.where(x == -jnp.inf, 0, slope)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax_likelihoods(x: jax.Array, variant: int) -> tuple[jax.Array, ...]:
+    """The softmax p, 1 - p and -log p along the last axis: 4 ulp each.
+
+    A class of probability 0 has the slope of its -log p that a class id has.  Variants
+    are equal, but an accelerator computes each anew from the sums of the row.
+    """
+    largest, *_, rest = row(x)
+    dead = largest == -jnp.inf
+    top, x = jnp.where(dead, 0, largest), xla.hidden(x, variant)
+    (d, error), e = difference(x, top), exp_difference(x, top)
+    others = jnp.where(x == top, rest, 1 + jnp.maximum(rest - e, 0))
+    surprise = jnp.where(dead, 0, (log1p(rest) - error) - d)
+    return e / (1 + rest), others / (1 + rest), surprise
+
+
+@softmax_likelihoods.defjvp
+def _(variant, primals, tangents):
+    (x,), (t,) = primals, tangents
+    p, dp = jax.jvp(softmax, primals, tangents)
+    _, slope = jax.jvp(_log_softmax, primals, tangents)
+    limit = jnp.sum(p * t, axis=-1, keepdims=True) - t
+    moved = dp, -dp, jnp.where(x == -jnp.inf, limit, -slope)
+    return softmax_likelihoods(x, variant), moved
+
+
 @jax.custom_jvp
 def _logsumexp(x: jax.Array) -> jax.Array:
-    largest, *_, rest = _row(x)
+    largest, *_, rest = row(x)
     finite = jnp.where(largest == -jnp.inf, 0, largest)
     return jnp.where(largest == -jnp.inf, largest, finite + log1p(rest))[..., 0]
 
@@ -112,8 +138,8 @@ def logsumexp(
 ) -> jax.Array:
     """`log(sum(exp(x)))` over the entries that `where` keeps: 2 ulp (derivatives 4, 8).
 
-    A -inf entry and a masked one add nothing and have gradient 0; if all are so, the
-    value is -inf and the gradient 0.
+    -inf entries and masked ones add nothing and have gradient 0.  If there are no
+    others, the value is -inf and the gradient 0.
     """
     return _logsumexp(_masked(x, axis, where))
 
@@ -121,7 +147,7 @@ def logsumexp(
 def log_softmax(
     x: jax.Array, axis: int = -1, where: jax.Array | None = None
 ) -> jax.Array:
-    """`x - logsumexp(x)`: 4 ulp (derivatives 4, 8), for the dominant class too.
+    """`x - logsumexp(x)`: 4 ulp (derivatives 4, 8), also for the dominant class.
 
     A masked entry has value -inf and gradient 0; in a row without any other entry the
     values are 0.
@@ -133,8 +159,8 @@ def log_softmax(
 def log_probabilities(p: jax.Array) -> jax.Array:
     """`log(p)` of probabilities, or of rates: 2 ulp (derivatives 1, 2); -inf at 0.
 
-    There the derivative is 0 and not infinity: a class that a loss gives no weight to
-    has the gradient 0, not `0 * inf`.
+    At 0 the derivative is 0, not infinity, so that a class of weight 0 in a loss has
+    the gradient 0, not `0 * inf`.
     """
     return jnp.log(p)
 

@@ -1,8 +1,8 @@
 """Functions of one number; products, quotients and powers with their limits.
 
-"Over all floats" is what it says: `python -m bench exhaustive`, in float32 on a CPU,
-where the truth is no subnormal number.  Other bounds are those of a sample.
-`python -m bench.minimax` derives the coefficients.
+"Over all floats" means every float32 number, on a CPU, where the true value is not
+subnormal: `python -m bench exhaustive` measures it.  Other bounds are those of a
+sample.  `python -m bench.minimax` derives the coefficients.
 """
 
 import functools
@@ -136,7 +136,7 @@ def log1p_exp(d: jax.Array) -> jax.Array:
 
 @slopes(sigmoid)
 def log1p_exp_opaque(d: jax.Array) -> jax.Array:
-    """`log1p_exp` with constants of its own, for the value of a loss: see `xla`.
+    """`log1p_exp` with opaque constants, for the value of a loss: see `xla`.
 
     At most 2 ulp over all floats, the derivative 3; the second one 5.
     """
@@ -168,7 +168,7 @@ def _sech2_dx(x: jax.Array) -> jax.Array:
 
 @slopes(_sech2_dx)
 def sech2(x: jax.Array) -> jax.Array:
-    """`1 - tanh(x)**2 = sech(x)**2`, not 0, in the tails.
+    """`1 - tanh(x)**2 = sech(x)**2`, accurate in the tails, not 0.
 
     At most 6 ulp over all floats, the derivative 8.
     """
@@ -297,7 +297,7 @@ def magnitude(x: jax.Array) -> jax.Array:
 def xlogy(x: jax.Array, y: jax.Array) -> jax.Array:
     """`x * log(y)`, and 0 where x is 0: 2 ulp (derivatives 2, 1).
 
-    With respect to x the derivative is log y (0 at x = y = 0); to y it is x / y.
+    The derivative in x is log y (0 at x = y = 0), and the derivative in y is x / y.
     """
     return jnp.where(x == 0, 0, x * jnp.log(jnp.where(x == 0, 1, y)))
 
@@ -323,7 +323,7 @@ def _divide_db(a: jax.Array, b: jax.Array) -> jax.Array:
 def safe_divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a / b`, and 0 with derivatives 0 where b is 0: 1 ulp (derivatives 1, 2).
 
-    Differentiated without ever forming b^2, which overflows from 1.8e19 on.
+    The derivatives do not compute b^2, which overflows from 1.8e19 on.
     """
     zero = b == 0
     return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
@@ -371,8 +371,8 @@ def _exp_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
 def scaled_expm1(x: jax.Array, scale: Scalar) -> jax.Array:
     """`expm1(scale x) / scale`, and x at scale 0: 4 ulp (derivatives 8, 12).
 
-    With minus a negative log-likelihood as x, and minus in front, it is the generalised
-    cross entropy `(1 - p^q) / q` of q = scale, which may be 0, swept or learnt.
+    `-scaled_expm1(-nll, q)` is the generalised cross entropy `(1 - p^q) / q`, where q
+    may be 0, swept or learnt.
     """
     scale = jnp.broadcast_to(jnp.asarray(scale).astype(x.dtype), x.shape)
     return _moment(0)(x, scale)
@@ -432,8 +432,8 @@ def compensated_sum(
 ) -> tuple[jax.Array, jax.Array]:
     """The sum of two numbers that have a rest, and its rest: twice the digits.
 
-    A rest is what rounding left out so far.  It is a constant to autodiff: the slope of
-    the sum is that of `a + b`.
+    A rest is the rounding error so far.  Autodiff treats it as a constant: the
+    derivative of the sum is that of `a + b`.
     """
     fixed = jax.lax.stop_gradient
     total, error = difference(a, -b)
@@ -444,9 +444,9 @@ def compensated_sum(
 def exp_difference(a: jax.Array, b: jax.Array, variant: int = 1) -> jax.Array:
     """`exp(a - b)` for a <= b + 88: 2 ulp; NaN where both are infinite.
 
-    In fewer operations than by `difference`: here the rounding error may be anything
-    finite where the exponential is 0, and the maximum hides a product as `no_fma` does.
-    Variants are equal, but XLA does not see it.
+    It needs fewer operations than `difference`: here the rounding error may be any
+    finite number where the exponential is 0, and the maximum hides a product as
+    `no_fma` does.  All variants are equal, but XLA does not see that.
     """
     bits = jnp.finfo(a.dtype)
     low = float(bits.min)

@@ -1,9 +1,9 @@
 """Arrays whose types say how they are sharded: meshes with explicit axes.
 
-On such a mesh, as `jax.make_mesh` makes by default, each operation has a rule for the
-sharding of its result, and what has none is an error: a product of a sharded batch with
-itself, a sort or a lookup along a sharded axis.  XLA knows what to do in all of these
-cases.  So a function of this package leaves its own operations to XLA, as on a mesh
+On such a mesh, the default of `jax.make_mesh`, each operation has a rule for the
+sharding of its result, and an operation without a rule raises an error: a product of a
+sharded batch with itself, a sort or a lookup along a sharded axis.  XLA can do all of
+these.  So a function of this package leaves its own operations to XLA, as on a mesh
 with automatic axes, and only its results have explicit shardings again.
 """
 
@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 def automatic(fn: Callable[Given, Result]) -> Callable[Given, Result]:
     """`fn`, inside of which the explicit axes of a mesh, if any, are automatic.
 
-    Each axis of a result is sharded as the axis of the arguments that it stems from.
-    The arguments of `fn` named `axis` and `class_axis` say over which it reduces.
+    Each axis of a result is sharded like the axis of the arguments that it comes from.
+    The arguments of `fn` named `axis` and `class_axis` are the axes it reduces over.
     """
     parameters = inspect.signature(fn)
     body: Any = fn

@@ -1,4 +1,4 @@
-"""How a function of numbers is given its derivatives."""
+"""Gives a function of numbers its derivatives."""
 
 import functools
 import operator
@@ -14,10 +14,10 @@ Elementwise = Callable[..., jax.Array]
 def slopes(*partials: Elementwise | None) -> Callable[[Elementwise], Elementwise]:
     """Gives an elementwise function its partial derivatives, one per argument.
 
-    Each is a function of the same arguments, itself differentiable, or None for that of
-    an argument which only serves the others.  Tangents known to be zero are skipped,
-    not multiplied: an argument that is not differentiated cannot bring in its infinite
-    slope as `inf * 0`.
+    Each is a differentiable function of the same arguments, or None for an argument
+    that only serves the others.  Tangents known to be zero are skipped, not multiplied:
+    so the infinite derivative in an argument that is not differentiated does not give
+    NaN as `inf * 0`.
     """
 
     def attach(fn: Elementwise) -> Elementwise:

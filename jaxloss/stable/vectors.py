@@ -113,8 +113,8 @@ def squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
     """`|a_i - b_j|^2` for rows of `(n, d)` and `(m, d)`, as `(n, m)`, by one matmul.
 
     Never negative, and exactly 0 with gradient 0 for identical rows.  The absolute
-    error is a few eps of `|a_i|^2 + |b_j|^2`: rows nearer to each other than that are
-    not told apart, so centre embeddings that lie far from the origin.
+    error is a few eps of `|a_i|^2 + |b_j|^2`.  Rows nearer to each other than that
+    cannot be distinguished, so centre embeddings that are far from the origin.
     """
     square = lambda x: jnp.sum(jnp.square(x), axis=-1)
     cross = jnp.matmul(a, b.T, precision=lax.Precision.HIGHEST)
@@ -128,7 +128,7 @@ def distances(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _same_rows(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Which rows of `a` are, bit for bit, which rows of `b`: by 64-bit fingerprints.
+    """Which rows of `a` equal which rows of `b` bit for bit, by 64-bit fingerprints.
 
     Comparing entries would take an (n, m, d) array.  Two different rows share a
     fingerprint with probability 2^-64.

@@ -1,11 +1,11 @@
-"""What is done for the compiler, and why: the only place that knows of XLA.
+"""Workarounds for the compiler, and their reasons: the only module that knows of XLA.
 
-XLA rewrites a program by the rules of real numbers and shares what is computed twice.
-Two kinds of harm follow, and everything here prevents one of them:
+XLA rewrites a program by the rules of real numbers, and shares what is computed twice.
+This has two bad consequences, and every function here prevents one of them:
 
 * wrong digits: `(x + c) - c` becomes `x`, `u * v - w` one fused multiply-add, and
   `where(known, 1, nan)` a choice that stops `jax.debug_nans`;
-* memory traffic: XLA:CPU takes an elementwise function up into the sum behind it, but
+* memory traffic: XLA:CPU fuses an elementwise function into the sum that follows, but
   not if a gradient shares a part of it, nor through a choice (`select`).
 """
 
@@ -29,18 +29,27 @@ Arrays = TypeVar("Arrays", jax.Array, tuple[jax.Array, ...])
 
 
 def rematerialised(fn: Elementwise) -> Elementwise:
-    """`fn`, whose derivatives are computed from its arguments once more.
+    """`fn`, whose derivatives are computed from its arguments again.
 
-    Else XLA:CPU writes the subexpressions that value and gradient share out at full
-    size, and reads them twice.  A barrier on the arguments of the derivatives hides
-    what they share.  Not `jax.checkpoint`: its barrier is one on every platform, and
-    the program for an H200 then moves 2.3 times the bytes.
+    Otherwise XLA:CPU writes subexpressions that value and gradient share to memory, and
+    reads them twice.  The arguments of the derivatives are `hidden`, which hides what
+    they share.  `jax.checkpoint` has a barrier on every platform, and the program for
+    an H200 then moves 2.3 times the bytes.
     """
+    return _computed_again(fn, lambda x: cpu_barrier(hidden(x)))
+
+
+def rematerialised_unless_cpu(fn: Elementwise) -> Elementwise:
+    """`rematerialised`, where a CPU takes longer to compute than to read and write."""
+    return _computed_again(fn, hidden)
+
+
+def _computed_again(fn: Elementwise, hide: Elementwise) -> Elementwise:
     primitive = jax.custom_jvp(fn)
 
     def rule(primals, tangents):
         moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
-        again = [cpu_barrier(x) for x in primals]
+        again = [hide(x) for x in primals]
 
         def along(*moved):
             args = list(again)
@@ -63,14 +72,32 @@ def _same(x: Arrays) -> Arrays:
 
 
 def cpu_barrier(x: Arrays) -> Arrays:
-    """Returns `x`, of which XLA:CPU does not know that it is `x`."""
+    """Returns `x`, but XLA:CPU does not know that it is `x`."""
     return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=_same)
+
+
+def hidden(x: jax.Array, variant: int = 0) -> jax.Array:
+    """Returns `x`, of which XLA knows on no accelerator that it is `x`.
+
+    There it writes out what is dear to compute and used twice.  Of the product of `x`
+    with a number that it cannot see, a 1, it computes that again; and once more of
+    another variant.
+    """
+
+    def product(x: jax.Array) -> jax.Array:
+        number = jnp.full((), 2.0**variant, x.dtype)
+        return x * (lax.optimization_barrier(number) * 0.5**variant)
+
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return lax.platform_dependent(x, cpu=_same, default=product)
 
 
 def written_on_cpu(value: jax.Array, again: Elementwise, *args: jax.Array) -> jax.Array:
     """`value`; but on other platforms the equal `again(*args)`.
 
-    There memory is slower than arithmetic, but XLA writes out what it sees used twice.
+    There memory is slower than arithmetic, but XLA writes to memory what is used twice.
     """
     return lax.platform_dependent(
         value, *args, cpu=lambda value, *args: value, default=lambda _, *a: again(*a)
@@ -94,12 +121,12 @@ def barrier(x: Arrays) -> Arrays:
 
 @jax.custom_jvp
 def gradient_written(x: jax.Array) -> jax.Array:
-    """Returns `x`, whose gradient XLA:CPU writes out once, before anybody reads it.
+    """Returns `x`, whose gradient XLA:CPU writes to memory once, before it is read.
 
-    For the logits of a loss of rows.  Those of a batch of sequences, (batch, length,
-    classes), mostly come of a matrix product in the same program, of which XLA:CPU
-    wants the gradient in two layouts.  It would compute that twice, each time from the
-    exponentials, and keep all three arrays.
+    It is for the logits of a loss of rows.  Logits of a batch of sequences, (batch,
+    length, classes), mostly come from a matrix product in the same program, and
+    XLA:CPU needs their gradient in two layouts.  It would compute the gradient twice,
+    each time from the exponentials, and keep all three arrays.
     """
     return x
 
@@ -122,10 +149,10 @@ def _written(x: jax.Array) -> jax.Array:
 
 
 def opaque_constants(like: jax.Array, *values: float) -> tuple[jax.Array, ...]:
-    """Scalars in the dtype of `like` that XLA:CPU neither simplifies with nor shares.
+    """Scalars in the dtype of `like` that XLA:CPU neither simplifies nor shares.
 
-    Where `rematerialised` computes a function and its gradient that both have a 1 in
-    them, an array of ones would be written out for the two.
+    If `rematerialised` computes a function and its gradient, and both contain a 1, XLA
+    would write an array of ones to memory for the two.
     """
     return cpu_barrier(tuple(jnp.asarray(v, like.dtype) for v in values))
 
@@ -157,8 +184,8 @@ def unless_right(wrong: jax.Array, a: jax.Array) -> jax.Array:
 def entry(x: jax.Array, ids: jax.Array) -> jax.Array:
     """The entry of each row at its id, which must be one of the columns.
 
-    Found by comparison, which goes along with another reduction over the row, where a
-    gather would need the row in memory; but that XLA:CPU reads one entry for.
+    It is found by comparison, which fuses with another reduction over the row; a gather
+    would need the row in memory, but on XLA:CPU it reads only one entry.
     """
 
     def gathered(x: jax.Array, ids: jax.Array) -> jax.Array:
@@ -187,11 +214,11 @@ def reduced(x: jax.Array, digits: int) -> jax.Array:
 
 
 def no_fma(x: jax.Array) -> jax.Array:
-    """Returns `x`, past which the compiler cannot fuse the product that `x` may be.
+    """Returns `x`, a product that the compiler cannot fuse with a later sum.
 
-    Else `u * v - max(u * v)` becomes one fused multiply-add, which at the maximum is
-    not 0 but the rounding error of the product: 500 at 1e10, so its exponential is inf.
-    `no_reassociation` does not prevent that; a choice between two values does.
+    Otherwise `u * v - max(u * v)` becomes one fused multiply-add, which at the maximum
+    is not 0 but the rounding error of the product: 500 at 1e10, whose exponential is
+    inf.  `no_reassociation` does not prevent that; a choice between two values does.
     """
     return jnp.where(jnp.isnan(x), 2 * x, x)
 
@@ -199,7 +226,8 @@ def no_fma(x: jax.Array) -> jax.Array:
 def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
     """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
 
-    As a square root, for a literal NaN behind a `where` always stops `jax.debug_nans`.
+    It is a square root, because a literal NaN in a `where` always stops
+    `jax.debug_nans`.
     """
     return jnp.sqrt(jnp.where(known, 0, -1).astype(like.dtype))
 
@@ -208,7 +236,7 @@ def nan_slope_unless(known: jax.Array, slope: jax.Array) -> jax.Array:
     """`slope`, but NaN where not `known` and not 0: a masked example stays harmless.
 
     A constant NaN would reach the gradient through a mask as well: 0 * NaN is NaN.
-    Overflow makes one only of what is not 0; in both directions of differentiation,
+    Overflow gives NaN only if the slope is not 0, in both modes of differentiation,
     hence the palindrome.
     """
     largest = jnp.asarray(jnp.finfo(slope.dtype).max, slope.dtype)

@@ -1,17 +1,19 @@
-"""Laws any loss should obey, as functions you can point at your own.
+"""Checks that every loss should pass, for your own losses too.
 
     report = check(my_loss, sample=(predictions, targets), reference=my_formula)
 
-A `LossSpec` says *what* a loss is; a law says *how* every such loss must behave.  A
-law raises an error that shows the offending example, or passes silently.  A field
-left at its default means "not claimed", and the laws about it do not apply.  Laws
-run with 64-bit types on, so that a stray constant shows as a wrong dtype.
+A `LossSpec` says *what* a loss is; a check (a function of `testing.laws`) says *how*
+every such loss must behave.  A check raises an error that shows the offending example,
+or passes silently.  A field with its default value means "not claimed", and checks that
+need it do not apply.  Checks run with 64-bit types on, so that a stray constant shows
+as a wrong dtype.
 """
 
 from jaxloss.testing.accuracy import Case as Case
 from jaxloss.testing.checking import check as check
 from jaxloss.testing.claim import Claim as Claim, Line as Line
 from jaxloss.testing.decomposable import assert_decomposable as assert_decomposable
+from jaxloss.testing.domain import Argument as Argument, Complaint as Complaint
 from jaxloss.testing.laws import (
     LAWS as LAWS,
     applicable as applicable,
@@ -50,3 +52,4 @@ from jaxloss.testing.ulps import (
     tolerance as tolerance,
     ulp as ulp,
 )
+from jaxloss.testing.validation import validate as validate

@@ -1,9 +1,9 @@
-"""How far a result is from the truth, in units in the last place of the truth.
+"""The error of a result, in units in the last place of the true value.
 
-The truth is a formula evaluated by mpmath at exactly the arguments the function
-received, so the only error measured is the function's own; its derivatives are
-taken by differences in hundreds of digits, so they know nothing of any derivation of
-ours.  `python -m bench.accuracy` prints what the tests bound.
+The true value is a formula evaluated by mpmath at exactly the arguments that the
+function received, so the measured error is that of the function alone.  Its derivatives
+are taken by differences with hundreds of digits, so they are independent of our
+derivations.  `python -m bench.accuracy` prints the errors that the tests bound.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ FLUSH = 2.0**-116
 
 
 def line(low=-110.0, high=110.0, points=111) -> np.ndarray:
-    """Evenly spaced arguments, off the round numbers, where exponentials live."""
+    """Evenly spaced arguments, not round numbers, in the range of exponentials."""
     return np.linspace(low, high, points) * (1 + 2.0**-20)
 
 
@@ -163,7 +163,7 @@ class Worst:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """What is claimed of one function of columns of arguments, in one of them.
+    """The claimed accuracy of one function of columns of arguments, in one of them.
 
     A column of shape `(n, k)` is one argument of `n` examples that are rows; the
     derivative is then taken entry by entry, and the second one is the Hessian's
@@ -171,7 +171,7 @@ class Case:
     """
 
     name: str = ""
-    """What tells it from the other cases of a claim: "in predictions"."""
+    """Its name among the cases of a claim: "in predictions"."""
     columns: tuple[np.ndarray, ...]
     names: tuple[str, ...] = ()
     """Names of trailing columns that `fn` takes by keyword: hyperparameters, masks."""
@@ -279,8 +279,8 @@ class Case:
     def measure(self, dtype=jnp.float32, mode: str = "reverse") -> list[Worst]:
         """The worst error of value, first and second derivative, under jit.
 
-        Half precision is widened by the function, so that its value is held to
-        float32; its gradient to the half precision it must come back in.
+        The function widens half precision, so its value is compared in float32, and its
+        gradient in the half precision that it must have.
         """
         arrays, half = self.arrays(dtype), jnp.finfo(dtype).bits == 16
         found = []

@@ -1,4 +1,4 @@
-"""All laws at once, on a loss of your own."""
+"""All checks at once, for your own loss."""
 
 import functools
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from jaxloss.testing.spec import LossSpec
 
 
 def check(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report:
-    """Holds a loss of your own to every law that applies, and prints what was found.
+    """Runs every check that applies to your loss, and prints the results.
 
     Args:
       fn: The loss: arrays in, one number per example out.
       sample: Its arguments, arrays whose first axis counts examples; or a function
         of a NumPy generator and a batch shape that draws them.
-      **claims: Fields of `LossSpec`: each one claimed makes more laws apply.  By
-        default `params` are the floating-point defaults of keyword-only arguments.
+      **claims: Fields of `LossSpec`; with more fields, more checks apply.  By default
+        `params` are the floating-point defaults of keyword-only arguments.
 
     Returns:
-      A report: `.passed`, and one of `.rows` per law.  A broken law, or an exception
-      that the loss raises, is a row and stops nothing.
+      A report: `.passed`, and `.rows`, one per check.  A check that fails, or an
+      exception that the loss raises, becomes a row, and the other checks still run.
 
     Raises:
       TypeError: If a claim is not a field of `LossSpec`.
@@ -43,7 +43,7 @@ def check(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report
 
 
 def examine(fn: Callable[..., jax.Array], *, sample: Any, **claims: Any) -> Report:
-    """`check` that prints nothing."""
+    """Like `check`, but prints nothing."""
     if isinstance(sample, tuple | list):
         sample = functools.partial(_redraw, [np.asarray(a) for a in sample])
     given = evidence.parameters(fn).values()
@@ -61,7 +61,7 @@ def _redraw(rows: list, rng: np.random.Generator, shape: tuple[int, ...]) -> lis
 
 
 def _hold(spec: LossSpec, law: Callable, needs: tuple[str, ...]) -> Row:
-    """Holds a spec to one law, whatever happens."""
+    """The result of one check of a spec, whatever happens."""
     missing = ", ".join(f"`{field}`" for field in needs if not getattr(spec, field))
     if missing:
         return Row(law.__name__, "not claimed", f"needs {missing}")

@@ -1,4 +1,4 @@
-"""All that is said of one function, in one place."""
+"""All that is claimed of one function, in one place."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxloss.testing.accuracy import Case
+from jaxloss.testing.domain import Domain
 from jaxloss.testing.spec import LossSpec
 
 
@@ -20,14 +21,14 @@ class Line(NamedTuple):
     at: Callable[[jax.Array, Any], tuple]
     """The arguments at a point, in a case."""
     cases: tuple[tuple[str, Any], ...] = (("", None),)
-    """What else is told apart, such as the label: its name in the legend, and it."""
+    """Further cases, such as the label: the name in the legend, and the value."""
     keywords: tuple[tuple[str, Any], ...] = ()
     """Arguments that are neither data nor hyperparameters."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Claim:
-    """All that is claimed of one function: what it is, how exact, and how it is drawn.
+    """All that is claimed of one function: formula, accuracy, and how it is drawn.
 
     The laws, the tests of accuracy, the tables of the documentation, the pictures and
     `python -m jaxloss verify` read it.
@@ -37,11 +38,14 @@ class Claim:
     settings: tuple[LossSpec, ...] = ()
     """The laws it obeys, at each setting of its hyperparameters."""
     accuracy: tuple[Case, ...] = ()
-    """How many units in the last place its value and derivatives may be off, where."""
+    """Bounds of the errors of value and derivatives, in units in the last place."""
+    domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict)
+    """The values that each argument may have; `testing.validate` looks at them.  Those
+    of hyperparameters are the intervals that the function checks itself."""
     line: Line | None = None
     """The line along which it is drawn."""
     drawn: tuple[Mapping[str, Any], ...] = ()
-    """The settings that a picture shows, where they are not the usual ones."""
+    """The settings that a picture shows, if they are not the usual ones."""
 
     def __post_init__(self) -> None:
         cases = tuple(map(self._completed, self.accuracy))

@@ -1,4 +1,4 @@
-"""Whether an objective may be cut: the check that `jaxloss.testing` exports."""
+"""Whether an objective may be evaluated in parts of a batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,23 +21,24 @@ def assert_decomposable(
     parts: Sequence[int] = (2, 4, 8),
     rtol: float = 1e-5,
 ) -> None:
-    """Raises unless loss and gradient of an objective are the same in parts.
+    """Raises unless an objective has the same loss and gradient in parts.
 
-    The batch is cut into equal parts, the sums of the parts are added, and what
-    `combine` makes of them is compared with the whole.  It differs if a term is a
-    mean, a maximum or a norm over the batch instead of a sum, if a loss compares the
-    examples of a batch, or if the model does (batch normalisation).
+    The batch is split into equal parts, their sums are added, and the result of
+    `combine` is compared with that of the whole batch.  They differ if a term is a
+    mean, a maximum or a norm over the batch instead of a sum, or if a loss or the model
+    compares the examples of a batch (as batch normalisation does).
 
     Args:
       objective: A `train.Objective`, or anything with its `init`, `stats`, `combine`.
       params: Parameters, best where no gradient is 0.
       batch: A batch, best with masks and weights that differ from part to part.
       state: The state of the objective; default a new one.
-      parts: How many parts to try; those that do not divide the batch are left out.
+      parts: Numbers of parts to try; those that do not divide the batch are skipped.
       rtol: Largest difference of the gradient, relative to the norm of each array.
 
     Raises:
-      AssertionError: If they differ: what, by how much, in how many parts.
+      AssertionError: If they differ; the message says what, by how much, in how many
+        parts.
       ValueError: If no number of parts divides the batch, or the state has a carry,
         which depends on the order of the parts.
 

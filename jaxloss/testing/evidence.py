@@ -1,8 +1,8 @@
-"""What the laws look at: a loss, run on trials, and verdicts about what it gave.
+"""The evidence of the laws: results of a loss for trials, and comparisons of them.
 
-A `Trial` is a batch of examples in one dtype: it has what the programs of the loss
-return for them, knows how ill-conditioned the examples are, and refuses a result by
-showing the one offending example.
+A `Trial` is a batch of examples in one dtype.  It has the results of the loss for them,
+knows how ill-conditioned the examples are, and reports a wrong result by showing the
+offending example alone.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def function_of(spec: LossSpec) -> programs.Function:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A batch of examples in one dtype, what the loss makes of it, and the verdict."""
+    """A batch of examples in one dtype, the results of the loss, and comparisons."""
 
     spec: LossSpec
     args: Args
@@ -240,8 +240,8 @@ class Trial:
         """What `jax.debug_infs` says of value and gradient, each of them compiled: so a
         loss runs outside of `jit`.  Between two of its operations nothing is seen.
 
-        Of the examples that are finite, and so are their values and gradients: an
-        infinity that is due is none to be hidden.
+        Only examples with finite arguments, values and gradients are taken: another
+        infinity is right.
         """
         self._one_per_example()
         arrays = [*filter(is_floating, self.args), self.value(), *self.gradients()]

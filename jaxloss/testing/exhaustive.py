@@ -1,16 +1,16 @@
-"""Every input there is: 2^32 of them are minutes of work, and then nothing is left.
+"""Checks of every possible input: 2^32 of them take minutes.
 
-A `Question` has numbered inputs, results in a narrow format, and their truth in
-float64.  A sweep goes through the numbers in chunks, on all cores, and brings back
-counts and the blocks with the largest errors, in which `worst` looks again.
+A `Question` has numbered inputs, results in a narrow format, and the true values in
+float64.  A sweep goes through the numbers in chunks, on all cores, and returns counts
+and the blocks with the largest errors, which `worst` then examines.
 
 Errors are counted in units in the last place (ulps) of the truth, apart from
 
-* `special`: the truth is NaN or infinite, and the result has to be the same;
+* `special`: the true value is NaN or infinite, and the result must be the same;
 * `unread`: an argument is subnormal, which XLA:CPU may read as 0;
-* `tiny`: the truth is below the smallest normal number, so that it may be 0;
-* `flushed`: the result is 0 where the truth is up to 2^10 times the smallest normal
-  number, so that something on the way may have been flushed to zero.
+* `tiny`: the true value is below the smallest normal number, so the result may be 0;
+* `flushed`: the result is 0 where the true value is up to 2^10 times the smallest
+  normal number, so an intermediate result may have been flushed to zero.
 
 The first is off if it is anything else, the next two if they err by more than 4 ulps
 *and* the smallest normal number.

@@ -52,8 +52,8 @@ def applicable(spec: LossSpec) -> list[Callable[[LossSpec], None]]:
 
 @law("reference")
 def matches_reference(spec: LossSpec) -> None:
-    """The value is the formula's, in every dtype, at typical and extreme arguments,
-    compiled and not."""
+    """The value is that of the formula, in every dtype, at typical and extreme
+    arguments, compiled or not."""
     for trial in trials(spec, *DTYPES):
         truth, spread = trial.formula("reference"), trial.spread()
         trial.within_ulps("the value under jit", trial.value(), truth, spread)
@@ -64,7 +64,7 @@ def matches_reference(spec: LossSpec) -> None:
 @law("gradient")
 def gradient_matches_derivation(spec: LossSpec) -> None:
     """The gradient is the one derived by hand, in every dtype, at typical and extreme
-    arguments, compiled and not."""
+    arguments, compiled or not."""
     for trial in trials(spec, *DTYPES):
         truths, spreads = trial.formulas("gradient"), trial.gradient_spreads()
         runs = {"the gradient under jit": trial.gradients()}
@@ -145,7 +145,7 @@ def output_shape_and_dtype(spec: LossSpec) -> None:
 
 @law()
 def transformations_agree(spec: LossSpec) -> None:
-    """jit and vmap change nothing, and the loss takes no batch for granted."""
+    """jit and vmap change nothing, and the loss needs no batch axis."""
     trial = Trial.draw(spec)
     value, batch = trial.value(), trial.batch(*_halves())
     near = functools.partial(assert_close, ulps=64, size=np.abs(value).max())
@@ -350,8 +350,8 @@ def finite_at_extremes(spec: LossSpec) -> None:
 
 @law()
 def debug_nans_stays_quiet(spec: LossSpec) -> None:
-    """No NaN arises even in between, where a later `where` would hide it: a user who
-    hunts another NaN with `jax.debug_nans` would be stopped here."""
+    """No intermediate result is NaN, even if a later `where` hides it: it would stop a
+    user who looks for another NaN with `jax.debug_nans`."""
     for trial in trials(spec, SINGLE):
         if trial.hidden_nan():
             for one in (*trial.singles(), trial):
@@ -373,8 +373,8 @@ def debug_infs_stays_quiet(spec: LossSpec) -> None:
 
 @law()
 def nan_has_no_sign(spec: LossSpec) -> None:
-    """A NaN shows in value and gradient alike, whichever sign it has: that of `inf -
-    inf` is negative on x86, and a sort puts it below -inf."""
+    """A NaN gives NaN in value and gradient, whichever sign it has: that of `inf - inf`
+    is negative on x86, and a sort puts it below -inf."""
     trial = Trial.draw(spec, dtype=SINGLE)
     for i in programs.floating(trial.args):
         plus, minus = (_with_nan(trial, i, sign) for sign in (1, -1))
@@ -401,8 +401,8 @@ def _with_nan(trial: Trial, place: int, sign: int) -> Trial:
 
 @law()
 def masked_entries_do_not_exist(spec: LossSpec) -> None:
-    """NaN behind a mask reaches neither the mean nor its gradient; and the mean over
-    the mask is the mean over the kept examples."""
+    """A masked NaN reaches neither the mean nor its gradient, and the masked mean is
+    the mean over the kept examples."""
     trial, (where, counts) = Trial.draw(spec), _halves()
     batch, kept = trial.batch(where, counts), trial.value()[where]
     size = np.abs(kept).max()
@@ -411,7 +411,7 @@ def masked_entries_do_not_exist(spec: LossSpec) -> None:
     gone = trial.of(*(a[~where] for a in trial.args))
     for slope in batch.slopes:
         behind = slope[~where]
-        gone.fail_at("the gradient behind the mask", behind != 0, behind, "0")
+        gone.fail_at("the gradient at a masked entry", behind != 0, behind, "0")
 
 
 @law()

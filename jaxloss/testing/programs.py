@@ -1,10 +1,10 @@
 """The compiled programs behind the evidence: few, shared, and in chunks of one size.
 
-XLA takes most of the time of a suite, and running takes next to none.  So one program
-returns all that can be asked of a function in one dtype: its value, alone and along
-with each mode of differentiation, its gradient and its second derivatives.  Everything
-that is a number is an argument of it, hyperparameters too: another setting, another
-sample or a grid of a thousand points run the same program.
+Compiling takes most of the time of a suite, running almost none.  So one program
+returns everything about a function in one dtype: its value, alone and with each mode of
+differentiation, its gradient and its second derivatives.  Every number is an argument
+of it, also hyperparameters: another setting, another sample or a grid of a thousand
+points run the same program.
 """
 
 import collections

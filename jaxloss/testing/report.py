@@ -1,4 +1,4 @@
-"""What the laws found about a loss, as rows and as text."""
+"""The results of the checks of a loss, as rows and as text."""
 
 import collections
 import dataclasses
@@ -7,7 +7,7 @@ import textwrap
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one law found: "passed", "failed" or "not claimed", and the details."""
+    """The result of one check: "passed", "failed" or "not claimed", and details."""
 
     law: str
     outcome: str
@@ -16,14 +16,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the laws found about one loss; `print` shows it as a table."""
+    """The results of all checks of one loss; `print` shows them as a table."""
 
     name: str
     rows: tuple[Row, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no law that applies was broken."""
+        """Whether every check that applies passed."""
         return all(row.outcome != "failed" for row in self.rows)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A loss on a mesh with explicit axes: what its types say, and what it computes."""
+"""A loss on a mesh with explicit axes: its types and its values."""
 
 import functools
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ class Symmetry(NamedTuple):
     move: Callable[..., tuple]
     """From a NumPy generator and the arguments of a batch, the changed arguments."""
     value: Callable[[np.ndarray], np.ndarray] = lambda loss: loss
-    """From the losses before, those after; the same by default."""
+    """From the losses before, the losses after it; the same by default."""
 
 
 class NotAnArray(TypeError):
@@ -55,7 +55,7 @@ class LossSpec:
     static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Other keyword arguments (`squared=True`), fixed; formulas do not receive them."""
     keywords: tuple[str, ...] = ()
-    """Names of trailing arguments of the sample that are passed by keyword."""
+    """Names of the last arguments of the sample that are passed by keyword."""
     event_ndim: int = 0
     """Trailing axes of argument 0 that one loss value consumes."""
     differentiable: int | tuple[int, ...] = 0
@@ -95,7 +95,7 @@ class LossSpec:
     forecast: tuple[int, ...] = (0,)
     """The arguments that are forecast, for `proper`; the others are the outcome."""
     symmetries: tuple[Symmetry, ...] = ()
-    """Changes of the arguments that the loss does not see, or that change it so."""
+    """Changes of the arguments, and how they change the loss, if at all."""
     kernel: bool = False
     """Whether the loss is compiled by itself, so that a call of it is one program."""
     shardable: bool = False

@@ -1,5 +1,5 @@
-"""What a loss is for: the constant and the forecast that it is least at, and what it
-does not see."""
+"""The purpose of a loss: the constant or the forecast where it is least, and its
+invariances."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ def is_least_at_functional(spec: LossSpec) -> None:
 
 @law("proper")
 def is_proper(spec: LossSpec) -> None:
-    """In expectation under a distribution, no forecast is better than the one that
-    tells it: nobody gains by saying anything but what they believe."""
+    """In expectation under a distribution, no forecast is better than that
+    distribution."""
     for seed in range(3):
         told, weights = _forecast(spec, seed)
         honest = Trial(spec, told).value()
@@ -48,8 +48,8 @@ def is_proper(spec: LossSpec) -> None:
 
 @law("symmetries")
 def is_symmetric(spec: LossSpec) -> None:
-    """The changes of the arguments that the loss does not see leave it as it is, and
-    the others change it as claimed."""
+    """The named changes of the arguments do not change the loss, or change it as
+    claimed."""
     for symmetry in spec.symmetries:
         for seed in range(3):
             trial = Trial.draw(spec, seed=seed)

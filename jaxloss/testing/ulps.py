@@ -1,4 +1,4 @@
-"""How near is near enough: units in the last place."""
+"""Tolerances in units in the last place."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,16 +46,16 @@ def assert_close(
     size: ArrayLike = 0.0,
     what: str = "the result",
 ) -> None:
-    """Raises unless equal to a few units in the last place of `dtype`; NaN never is.
+    """Raises unless equal up to a few units in the last place; NaN is never equal.
 
     Args:
-      actual: What was computed.
-      desired: What is right, of the same shape.
-      dtype: Where the units are counted.
-      ulps: How many are allowed.
-      size: The magnitude of the terms that were added or subtracted, where that is
-        more than the result: there is no other absolute slack.
-      what: What is compared, for the message.
+      actual: The computed values.
+      desired: The right values, of the same shape.
+      dtype: The dtype whose units are counted.
+      ulps: The number of units that are allowed.
+      size: The magnitude of the terms that were added or subtracted, where it is
+        larger than the result; there is no other absolute tolerance.
+      what: The name of the values, for the message.
 
     Raises:
       AssertionError: At the first difference, with both values.

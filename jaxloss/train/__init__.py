@@ -1,4 +1,4 @@
-"""From losses to steps: objectives, their exact gradients, and optax updates."""
+"""Objectives, their exact gradients, and training steps with optax."""
 
 import typing as _typing
 
@@ -64,7 +64,7 @@ if _typing.TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """Imports the adapter of Flax NNX when it is first used, for it imports flax."""
+    """Imports the adapter of Flax NNX at its first use, because it imports flax."""
     if name == "nnx":
         import importlib
 

@@ -1,4 +1,4 @@
-"""What has to be said to the devices that share a batch."""
+"""Communication between the devices that share a batch."""
 
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ AxisName = Hashable | tuple[Hashable, ...] | None
 
 
 class Devices(NamedTuple):
-    """The mesh axes that a batch is cut over; None for a device that is alone."""
+    """The mesh axes over which a batch is sharded; None for a single device."""
 
     function: str
     axis_name: AxisName
@@ -23,9 +23,9 @@ class Devices(NamedTuple):
     def vary(self, tree: Any) -> Any:
         """Marks values as local to a device.
 
-        `shard_map` otherwise adds the gradient of a replicated parameter up by
-        itself, and adding it once more would make it too large by the number of
-        devices, without an error.
+        Otherwise `shard_map` itself sums the gradient of a replicated parameter, and
+        summing it again would make it too large by the number of devices, without an
+        error.
         """
         for name in self._names():
             tree = jax.tree.map(lambda x, name=name: _vary(x, name), tree)
@@ -36,7 +36,7 @@ class Devices(NamedTuple):
         return jax.lax.psum(tree, self.axis_name) if self._names() else tree
 
     def agree(self, carry: Any) -> Any:
-        """One carry for all devices: the mean, of integers and keys the largest."""
+        """One carry for all devices: the mean; for integers and keys, the largest."""
 
         def one(x: jax.Array) -> jax.Array:
             if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -64,7 +64,7 @@ class Devices(NamedTuple):
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """At least float32, in which gradients are added up."""
+    """At least float32, in which gradients are summed."""
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 

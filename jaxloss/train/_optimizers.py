@@ -1,8 +1,9 @@
-"""What transformations of optax may ask for beside the gradient.
+"""Further arguments that transformations of optax need beside the gradient.
 
-optax names no list: each documents keywords of its `update`.  A line search wants the
-loss, the gradient and a function for both elsewhere; SAM wants a function for the
-gradient; Sophia one whose Hessian it can probe.
+optax has no list of them: each transformation documents the keywords of its `update`.
+A line search needs the loss, the gradient and a function that evaluates both at other
+parameters; SAM needs a function for the gradient; Sophia a loss whose Hessian it can
+probe.
 """
 
 import inspect
@@ -33,12 +34,12 @@ def extra_arguments(
       evaluate: From parameters to loss and exact gradient, of the same batch.
       value: The loss at the parameters of this step.
       grad: Its gradient.
-      **own: What our own transformations ask for.
+      **own: Keywords that our own transformations need.
     """
     loss = differentiable(evaluate)
 
-    # A line search hands all keywords it does not know itself on to `value_fn`, and
-    # raises unless that takes them.
+    # A line search passes all keywords that it does not know to `value_fn`, and raises
+    # an error if that does not accept them.
     def value_fn(
         params: Params,
         grad_fn: Any = None,
@@ -67,8 +68,8 @@ def extra_arguments(
 def differentiable(evaluate: Evaluate) -> Callable[[Params], jax.Array]:
     """The loss as a function with the exact gradient as its derivative.
 
-    Autodiff of the loss would be wrong on devices that share a batch, where each adds
-    up its own part; and `evaluate` needs less memory in micro-batches.
+    Autodiff of the loss would be wrong on devices that share a batch, because each sums
+    only its own part; and `evaluate` needs less memory in micro-batches.
     """
 
     @jax.custom_jvp

@@ -1,9 +1,9 @@
 """The sums of a batch in parts, and their gradient: over micro-batches and devices.
 
-The slope of `combine` is known once the sums of all parts are.  Where it multiplies a
-single number, as for one masked mean, with penalties or without, the gradient of that
-number can be added up before: one pass, one exchange between devices.  Otherwise the
-sums come first.
+The gradient of `combine` is known only after the sums of all parts.  If only one number
+depends on parameters and data, as for one masked mean with or without penalties, the
+gradient of that number can be summed before: in one pass, with one exchange between
+devices.  Otherwise the sums are computed first.
 """
 
 import functools
@@ -25,15 +25,15 @@ from jaxloss.train.objective import Batch, ObjectiveState, Params
 
 
 class Parts(NamedTuple):
-    """How a batch becomes sums, and the sums of the whole batch a slope.
+    """How a batch becomes sums, and how the sums of the whole batch become a gradient.
 
     Attributes:
-      stats: (params, state, part) -> (sums, what is beside them).
+      stats: (params, state, part) -> (sums, what is returned beside them).
       slope: From the sums of the whole batch to the gradient of `combine` there.
-      split: None, or from the slope to rows of it, along a new leading axis, each of
-        which gets a gradient of its own.
-      devices: Who has the other parts.
-      count: How many micro-batches follow each other on this device.
+      split: None, or a function from that gradient to rows along a new leading axis,
+        each of which gets its own gradient of the parameters.
+      devices: The devices that have the other parts.
+      count: Number of micro-batches on this device.
     """
 
     stats: Callable[[Params, ObjectiveState, Batch], tuple[Terms, Beside]]
@@ -280,7 +280,8 @@ def _pulled_apart(
 ) -> Params:
     """The gradient of one part, in which each adapted loss is differentiated alone.
 
-    A slope of 0 pulled back through a division by 0 is NaN: the others do without it.
+    A cotangent 0 propagated through a division by 0 is NaN, which must not reach the
+    other losses.
     """
     losses, counts = _results.adapted(found), _results.counts(found)
 

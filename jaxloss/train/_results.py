@@ -1,4 +1,4 @@
-"""What the function of an objective may return beside the terms that are minimised."""
+"""What the function of an objective may return beside the minimised terms."""
 
 import dataclasses
 import itertools
@@ -24,40 +24,41 @@ class Metric:
     mean: Mean
 
     def compute(self) -> jax.Array:
-        """The mean; 0 where nothing counts."""
+        """The mean; 0 if everything is masked."""
         return self.mean.compute()
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Adapted(Mean):
-    """The mean of a loss function that we did not write.
+    """The mean of a loss function that is not ours.
 
-    Where its weight is 0 nothing counts, but its slope may be 0 / 0, which a slope of 0
-    does not make right: the gradient is taken for 0.
+    Where its weight is 0, its derivative may be 0 / 0, and 0 times that is NaN; so the
+    gradient is set to 0.
     """
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Auxiliary:
-    """Arrays, one row per example, that are neither added up nor differentiated."""
+    """Arrays, one row per example, that are neither summed nor differentiated."""
 
     auxiliary: Any
 
 
 def metric(mean: Mean) -> Metric:
-    """A term of an objective that is reported and not part of the loss.
+    """A term of an objective that is reported but not minimised.
 
-    Its mean is taken over the whole batch, like that of a loss: with its own mask or
-    weights, exact over micro-batches, devices and batches of an evaluation.  No
-    gradient flows through it, and weights of terms do not apply.
+    Like the mean of a loss, its mean is that over the whole batch, with its own mask or
+    weights: exact over micro-batches, devices and the batches of an evaluation.  No
+    gradient flows through it, and weights of terms do not apply to it.
 
     Args:
-      mean: `jaxloss.Mean.of(values, where=...)`, of one number or boolean per example.
+      mean: `jaxloss.Mean.of(values, where=...)`, with one number or boolean per
+        example.
 
     Returns:
-      A `Metric`, for the dict that the function of an objective returns.
+      A `Metric`, to put into the dict that the function of an objective returns.
 
     Raises:
       TypeError: If `mean` is not a `jaxloss.Mean`.
@@ -116,7 +117,7 @@ def _is_adapted(x: Any) -> bool:
 
 
 def minimised(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """The terms but for metrics."""
+    """The terms without the metrics."""
     return {name: x for name, x in terms.items() if not isinstance(x, Metric)}
 
 

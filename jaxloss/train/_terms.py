@@ -1,4 +1,4 @@
-"""What an objective is, how it holds settings in its state and puts terms together."""
+"""What an objective is, how it stores settings in its state and combines terms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,17 +22,17 @@ NAMED = ("objective", "weighted", "l1", "l2", "elastic_net")
 
 
 class ObjectiveState(NamedTuple):
-    """What an objective carries from step to step: replace values, keep the keys.
+    """The state of an objective between steps: you may replace values, not keys.
 
-    A plain pytree: jit it, donate it, save it, and `vmap` over its hyperparameters
-    to train a whole grid at once.
+    It is a plain pytree: jit it, donate it, save it, and `vmap` over its
+    hyperparameters to train a whole grid at once.
 
     Attributes:
-      count: Steps taken, an int32 scalar: what schedules are functions of.
+      count: Number of steps taken, an int32 scalar: the argument of schedules.
       hyperparameters: float32 arrays by name.  Those of `fn` have their own names,
         those of combinators a prefix: `weights/<term>`, `l2/coefficient`.
-      carry: What one part of a batch hands to the next without being differentiated,
-        such as the running statistics of BatchNorm: any pytree; None if nothing.
+      carry: What one part of a batch passes to the next one without a gradient, such as
+        the running statistics of BatchNorm: any pytree; None if there is nothing.
     """
 
     count: jax.Array
@@ -41,16 +41,16 @@ class ObjectiveState(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """Three pure functions; make one with `objective` or write them yourself.
+    """Three pure functions; make them with `objective` or write them yourself.
 
     Attributes:
-      init: () -> ObjectiveState, in buffers of its own, which may be donated.
-      stats: (params, state, batch) -> {term: Mean, or a pytree of arrays that add}.
-        The sums of a batch must be the sum over its parts, whatever the parts.  If
-        `state.carry` is not None, "carry" is not a term but the next carry; and under
-        "aux" there may be what `fn` of `objective` returned beside its terms.
+      init: () -> ObjectiveState, in new buffers, which may be donated.
+      stats: (params, state, batch) -> {term: Mean, or a pytree of sums}.  The result
+        for a batch must be the sum of the results for its parts, for any split.  If
+        `state.carry` is not None, "carry" is not a term but the next carry; "aux" may
+        have what `fn` of `objective` returned beside its terms.
       combine: (state, totals) -> (loss, metrics): from the sums of the whole batch
-        to a scalar and a dict.  It sees no parameters and no data, so nothing in it
+        to a scalar and a dict.  It sees neither parameters nor data, so nothing in it
         can be counted once per part.
     """
 
@@ -140,8 +140,8 @@ def mean(function: str, argument: str, terms: Terms, term: str) -> None:
             function,
             argument,
             f"the term {term!r} of type {kind(terms[term])}",
-            "a jaxloss.Mean: the mean of a part of the batch cannot be put together "
-            "with others, its total and weight can (jaxloss.Mean.of)",
+            "a jaxloss.Mean (jaxloss.Mean.of): means of parts of a batch cannot be "
+            "combined, their totals and weights can",
         )
 
 
@@ -216,13 +216,13 @@ def results(function: str, result: Any, *, carried: bool) -> tuple[Any, Terms]:
         found = result
     for name in own if isinstance(found, Mapping) else ():
         if name in found:
-            has = f"the term {name!r} beside what is no term"
+            has = f"a term {name!r}, which is a reserved name here"
             _checks.fail(function, "fn", has, "another name for it")
     return found, own
 
 
 class Beside(NamedTuple):
-    """What the function of an objective returns beside its terms: it does not add.
+    """What the function of an objective returns beside its terms; it is not summed.
 
     Attributes:
       carry: What the next part receives.
@@ -239,7 +239,7 @@ class Beside(NamedTuple):
 
 
 def apart(function: str, stats: Terms, carry: Any) -> tuple[Terms, Beside]:
-    """The terms, which add, and what does not; the carry must be like the last one."""
+    """The terms, which are summed, and the rest; the carry must fit the last one."""
     aux = stats.get("aux") if isinstance(stats, Mapping) else None
     if isinstance(aux, Auxiliary):
         stats, aux = without(dict(stats), ["aux"]), aux.auxiliary

@@ -1,7 +1,8 @@
 """Exact sums over batches that come one after the other.
 
-`optax.MultiSteps` averages the gradients of batches, as if each had as many examples
-that count.  Here sums are kept: of the terms, and of their gradients.
+`optax.MultiSteps` averages the gradients of batches, as if all had the same number of
+unmasked examples.  Here the unnormalised sums of the terms and of their gradients are
+added.
 """
 
 import dataclasses
@@ -35,12 +36,12 @@ class Accumulator(NamedTuple):
     """Sums over the batches so far; a plain pytree.
 
     Attributes:
-      totals: What the objective's `stats` add up to.
-      slopes: Beside each array of `totals` its gradient, with the array's axes first;
+      totals: The sums of the objective's `stats`.
+      slopes: For each array of `totals` its gradient, with the axes of the array first;
         None if it does not depend on the parameters, as the weight of a mean.
-      rests: Beside each array of both what rounding has left out of it; None for
-        nothing, as in a checkpoint of an older version, of which
-        `Accumulator(totals, slopes)` is made.
+      rests: For each array of both, the rounding error of its additions; None for no
+        error, as in a checkpoint of an older version, from which you make
+        `Accumulator(totals, slopes)`.
     """
 
     totals: Terms
@@ -55,32 +56,32 @@ Finish = Callable[[Params, ObjectiveState, Accumulator], Evaluation]
 def accumulate(
     objective: Objective, *, axis_name: AxisName = None
 ) -> tuple[Add, Finish]:
-    r"""The exact gradient over several batches, for any `combine`: two pure functions.
+    r"""The exact gradient over several batches, for any `combine`.
 
     .. math:: \nabla_\theta\, C\Big(\sum_b S_b(\theta)\Big)
        = \sum_k \frac{\partial C}{\partial S_k} \sum_b \nabla S_{b,k}(\theta)
 
-    Sums keep what rounding leaves out of them (twice the digits, and the memory), so
-    that a million batches are as exact as one.
+    Sums are stored with their rounding errors (twice the digits, and twice the memory),
+    so that a million batches are as accurate as one.
 
-    Keep the parameters fixed from the first `add` to `finish`.  For batches that are
-    in memory together, `value_and_grad(microbatches=)` needs less of it: here every
-    number k that depends on the parameters has a gradient of its own, one per term for
+    Keep the parameters fixed from the first `add` to `finish`.  If the batches fit into
+    memory together, `value_and_grad(microbatches=)` needs less memory.  Here every
+    number k that depends on the parameters has its own gradient: one per term for
     means, three per class for a Dice coefficient.
 
     Args:
       objective: What to differentiate.
-      axis_name: As in `value_and_grad`; devices are added up once, by `finish`.
+      axis_name: As in `value_and_grad`; `finish` sums over devices, once.
 
     Returns:
-      `add(params, state, batch, sums)` -> `Accumulator`, with `sums=None` for the first
-      batch, and `finish(params, state, sums)` -> `Evaluation`, whose `aux` is None:
-      arrays of examples do not add up.
+      Two pure functions.  `add(params, state, batch, sums)` returns an `Accumulator`;
+      pass `sums=None` for the first batch.  `finish(params, state, sums)` returns an
+      `Evaluation`, whose `aux` is None, because arrays of examples are not sums.
 
     Raises:
       TypeError: If `objective` is not an `Objective`.
       ValueError: From `add`, if the objective has a carry.
-      NameError: From either, while tracing, if `axis_name` is not bound.
+      NameError: From either function, while tracing, if `axis_name` is not bound.
 
     Example:
       >>> from jaxloss import train
@@ -104,7 +105,7 @@ def accumulate(
         sums: Accumulator | None = None,
     ) -> Accumulator:
         if state.carry is not None:
-            has = "a carry, which cannot be handed from batch to batch"
+            has = "a carry, which cannot be passed from batch to batch"
             expected = "none (use value_and_grad with microbatches=)"
             _checks.fail("accumulate", "state", has, expected)
 
@@ -139,19 +140,20 @@ def evaluate(
     state: ObjectiveState,
     batches: Iterable[Batch],
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Loss and metrics of a whole data set, batch by batch: sums are added, not means.
+    """Loss and metrics of a whole data set: sums are added, not means.
 
-    On the host, in float64: however many batches there are.
+    The sums are added on the host in float64, so any number of batches is accurate.
 
     Args:
       objective: Any objective.
       params: Its parameters.
       state: Its state; every batch sees the same carry, and changes to it are dropped.
-      batches: The batches, of one shape, or each shape is compiled: see `pad_batch`.
+      batches: The batches.  Each new shape is compiled, so give all the same shape: see
+        `pad_batch`.
 
     Returns:
-      What `combine` makes of the sums: the loss, and the metrics by name; not what
-      the function of the objective returned beside its terms.
+      What `combine` makes of the sums: the loss, and the metrics by name.  What the
+      function of the objective returned beside its terms is dropped.
 
     Raises:
       ValueError: If there is no batch, or one has an integer that JAX would cut to 32
@@ -195,15 +197,15 @@ def _on_host(totals: Terms | None, new: Terms | None) -> Terms | None:
 
 
 def pad_batch(batch: Batch, size: int) -> tuple[Batch, np.ndarray]:
-    """Fills a ragged last batch up, and says which examples are real.
+    """Pads the last batch to full size, and returns a mask of its examples.
 
-    Every batch then has the same shape, and a step is compiled once.  What fills it
-    are copies of the first example: valid input, so nothing in the model becomes NaN.
+    Every batch then has the same shape, and a step is compiled once.  The padding is
+    copies of the first example: valid input, so nothing in the model becomes NaN.
     Mask it with `Mean.of(..., where=)`.
 
     Args:
       batch: A pytree of arrays with a leading axis of examples, at least one.
-      size: How many examples there should be.
+      size: The number of examples of the result.
 
     Returns:
       The batch in NumPy arrays of `size` examples, and a boolean mask `[size]`.
@@ -265,7 +267,7 @@ def _with_slopes(stats: Callable[[Params], Terms], params: Params) -> Accumulato
 
 
 def _sum(devices: Devices, sums: Accumulator | None, new: Accumulator) -> Accumulator:
-    """Both, and what rounding leaves out of their sum."""
+    """The sum of both, and its rounding error."""
     nothing = lambda tree: devices.vary(jax.tree.map(jnp.zeros_like, tree))
     if sums is None:
         return new._replace(rests=nothing(new[:2]))
@@ -293,7 +295,7 @@ def _without_rests(x: Any) -> Any:
 
 
 def _pulled(weights: Terms, slopes: Any, params: Params) -> Params:
-    """The gradients of all numbers, weighted and added up."""
+    """The weighted sum of the gradients of all numbers."""
     total = jax.tree.map(lambda p: jnp.zeros_like(widened(jnp.asarray(p))), params)
     leaves, structure = jax.tree.flatten(weights)
     for weight, slope in zip(leaves, structure.flatten_up_to(slopes), strict=True):

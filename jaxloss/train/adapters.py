@@ -1,8 +1,8 @@
-"""Objectives from loss functions that exist: one line, and exact in parts.
+"""Objectives from existing loss functions, in one line and exact for parts of a batch.
 
-A loss function returns one number for a batch, already divided or not yet.  How much
-that number counts, beside those of the other parts of a batch, it has to say: the sum
-of weights, the number of tokens that are no padding.
+A loss function returns one number for a batch: a mean or a sum.  It must also say how
+much that number counts beside those of other parts of the batch: the sum of weights,
+such as the number of tokens that are not padding.
 """
 
 import functools
@@ -27,30 +27,29 @@ def objective_from_mean(
     weight: Weight | None = None,
     **hyperparameters: Setting,
 ) -> Objective:
-    r"""An objective from a function that returns the mean of a batch, and of how many.
+    r"""An objective from a function that returns a mean and its weight.
 
     .. math:: L = \frac{\sum_p n_p \bar\ell_p}{\sum_p n_p}
 
-    over micro-batches, devices and batches p: the mean over all, and its gradient.  A
-    part in which nothing counts adds nothing, even if its mean or the slope of it is
-    0 / 0.
+    The sums are over micro-batches, devices and batches p, so L is the mean over all,
+    and so is its gradient.  A part in which everything is masked adds nothing, even if
+    its mean or the derivative of its mean is 0 / 0.
 
     Args:
-      loss_fn: `loss_fn(params, batch, **hyperparameters) -> (mean, n)`, with n the sum
-        of weights that the mean was divided by.  No collective in it: devices are
-        added up by the step.
-      weight: For a function that returns `(mean, aux)`, or the mean alone:
-        `weight(batch, aux) -> n`, such as `lambda batch, _: batch["mask"].sum()`.
-        `aux` comes back with each step, as from `objective`; None if there is none.
+      loss_fn: `loss_fn(params, batch, **hyperparameters) -> (mean, n)`, where n is the
+        sum of weights that the mean was divided by.  It must not contain a collective:
+        the step sums over devices.
+      weight: For a function that returns `(mean, aux)`, or only the mean:
+        `weight(batch, aux) -> n`, such as `lambda batch, _: batch["mask"].sum()`.  Each
+        step returns `aux`, as with `objective`; it is None if there is none.
       **hyperparameters: As in `objective`.
 
     Returns:
       An `Objective` of one term, "fit": all combinators apply.
 
     Raises:
-      TypeError: As `objective`; also, while tracing, if `loss_fn` does not return
-        what it should.
-      ValueError: As `objective`; also, while tracing, if mean or n is no scalar.
+      TypeError: As `objective`; also, while tracing, if `loss_fn` returns a wrong type.
+      ValueError: As `objective`; also, while tracing, if mean or n is not a scalar.
 
     Example:
       >>> from jaxloss import train
@@ -75,14 +74,14 @@ def objective_from_sum(
     weight: Weight | None = None,
     **hyperparameters: Setting,
 ) -> Objective:
-    r"""An objective from a function that returns the sum of a batch, and its weight.
+    r"""An objective from a function that returns a sum and its weight.
 
     .. math:: L = \frac{\sum_p S_p}{\sum_p W_p}
 
     Args:
-      loss_fn: `loss_fn(params, batch, **hyperparameters) -> (sum, weight)`.  The sum
-        is one over examples: what is no part of it, such as a penalty of the
-        parameters, is a combinator (`l2`).
+      loss_fn: `loss_fn(params, batch, **hyperparameters) -> (sum, weight)`, with a sum
+        over examples.  For other terms, such as a penalty of the parameters, use a
+        combinator (`l2`).
       weight: As in `objective_from_mean`.
       **hyperparameters: As in `objective`.
 

@@ -1,7 +1,7 @@
-"""Objective -> Objective: penalties, learnt and moving weights, other targets.
+"""Functions from objective to objective: penalties, learnt weights, other targets.
 
-A combinator keeps the terms of its objective and adds its own beside them, so they
-nest in any order.
+A combinator keeps the terms of its objective and adds its own terms, so you can nest
+combinators in any order.
 """
 
 import re
@@ -22,10 +22,10 @@ Select = Callable[[Params], Any]
 
 
 def decayed(params: Params) -> list[jax.Array]:
-    """The parameters that are usually penalised: no biases, no scales of norms.
+    """The parameters that are usually penalised: no biases, no norm scales.
 
-    That is every array with at least two axes, unless a `bias` or `scale` is in its
-    path: biases of attention heads have two.  For `select` of the penalties.
+    These are the arrays with at least two axes, without a `bias` or `scale` in their
+    path: biases of attention heads have two axes.  Use it as `select` of a penalty.
 
     Example:
       >>> from jaxloss import train
@@ -48,19 +48,19 @@ def l2(
     select: Select | None = None,
     name: str = "l2",
 ) -> Objective:
-    r"""Adds the squared norm of the parameters, once however the batch is cut.
+    r"""Adds the squared norm of the parameters, once however a batch is split.
 
     .. math:: L' = L + c \sum_j \theta_j^2
 
     Args:
       objective: Any objective.
-      coefficient: c, a number, kept in the state as `<name>/coefficient`, or a
-        schedule of the step count.  Its gradient is 2 c θ: halve c to reproduce
-        conventions that write c / 2.
-      select: From the parameters to those that are penalised, e.g. `lambda params:
-        [layer["kernel"] for layer in params]`, or `train.decayed` for all but biases
-        and norms; default all.
-      name: The name of the term; give another to penalise two groups differently.
+      coefficient: c, a number, stored in the state as `<name>/coefficient`, or a
+        schedule of the step count.  Its gradient is 2 c θ; halve c for conventions that
+        write c / 2.
+      select: From the parameters to those that are penalised, such as
+        `lambda params: [layer["kernel"] for layer in params]`, or `train.decayed` for
+        all but biases and norms; default all.
+      name: The name of the term; use another one to penalise two groups differently.
 
     Returns:
       An `Objective` with one more term and two metrics: `<name>`, the squared norm
@@ -93,7 +93,7 @@ def l1(
     select: Select | None = None,
     name: str = "l1",
 ) -> Objective:
-    r"""Adds the absolute values of the parameters, once however the batch is cut.
+    r"""Adds the magnitudes of the parameters, once however a batch is split.
 
     .. math:: L' = L + c \sum_j |\theta_j|
 
@@ -106,7 +106,8 @@ def l1(
     Returns:
       An `Objective` with one more term and two metrics: `<name>`, the sum without c,
       and `<name>/weighted`, c times that, which the loss contains.  The gradient is c
-      times the sign, 0 at 0: gradient descent makes parameters small, not sparse.
+      times the sign, 0 at 0, so gradient descent makes parameters small but not exactly
+      0.
 
     Raises:
       TypeError: As `l2`.
@@ -136,14 +137,14 @@ def elastic_net(
     select: Select | None = None,
     name: str = "elastic_net",
 ) -> Objective:
-    r"""Adds both penalties, once however the batch is cut.
+    r"""Adds both penalties, once however a batch is split.
 
     .. math:: L' = L + c_1 \sum_j |\theta_j| + c_2 \sum_j \theta_j^2
 
     Args:
       objective: Any objective.
-      l1: The coefficient of the absolute values, kept as `<name>/l1`, or a schedule.
-      l2: The coefficient of the squares, kept as `<name>/l2`, or a schedule.
+      l1: The coefficient of the absolute values, stored as `<name>/l1`, or a schedule.
+      l2: The coefficient of the squares, stored as `<name>/l2`, or a schedule.
       select: As in `l2`.
       name: As in `l2`.
 
@@ -176,25 +177,25 @@ def elastic_net(
 
 
 def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objective:
-    r"""Weights terms by learnt log variances: homoscedastic uncertainty.
+    r"""Weights terms by learnt variances (homoscedastic uncertainty).
 
     .. math:: L' = L(\ldots, \tfrac12 e^{-s_k} \bar\ell_k, \ldots)
        + \tfrac12 \sum_k s_k
 
-    The parameters become `{"model": ..., "log_variances": {term: scalar}}`: what the
-    objective had, and one s per term, usually 0 at first.  Hand both to the
-    optimiser.  The loss may become negative; that is right, leave it.
+    The parameters become `{"model": ..., "log_variances": {term: scalar}}`: the
+    parameters of the objective, and one s per term, usually 0 at first.  Give both to
+    the optimiser.  The loss may become negative; this is correct.
 
-    A term whose weight is 0 in the whole batch, because no example has its label,
-    adds nothing: neither its mean nor its s / 2, which alone would drive s down, and
-    the weight of the term up, on no evidence.
+    A term whose weight is 0 in the whole batch, because no example has its label, adds
+    nothing: neither its mean nor its s / 2, which alone would decrease s, and increase
+    the weight of the term, without evidence.
 
     Args:
       objective: Any objective.  Terms that are not listed keep their weight.
       terms: The names of the terms to weight; each must be a `Mean`.
 
     Returns:
-      An `Objective` with one more term, and metric, `log_variance/<term>` each.
+      An `Objective` with one more term and metric, `log_variance/<term>`, for each.
 
     Raises:
       TypeError: If `terms` is a string, or, while tracing, if a term is not a `Mean`
@@ -203,9 +204,9 @@ def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objectiv
         keys than `terms` or values that are not scalars.
 
     Gradient:
-      `(1 - exp(-s) mean) / 2` with respect to s: at rest, exp(s) is the mean loss.
+      `(1 - exp(-s) mean) / 2` with respect to s: it is 0 where exp(s) is the mean loss.
       A term with squared error 2 is then a Gaussian likelihood of variance 2.  For
-      cross entropy the paper has exp(-s) without the half: give it weight 2.
+      cross entropy the paper has exp(-s) without the factor 1/2: give it weight 2.
 
     Reference:
       Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh
@@ -253,22 +254,23 @@ def uncertainty_weighted(objective: Objective, terms: Sequence[str]) -> Objectiv
 def dynamic_weight_average(
     objective: Objective, terms: Sequence[str], *, temperature: Setting = 2.0
 ) -> Objective:
-    r"""Weights terms by how slowly they fall, from one epoch to the next.
+    r"""Weights terms by how slowly they fall from one epoch to the next.
 
     .. math:: w_k = K\, \mathrm{softmax}_k(r_k / T), \qquad
        r_k = \bar\ell_k(t - 1) / \bar\ell_k(t - 2)
 
-    The weights change when you say that an epoch is over: `next_epoch` writes the mean
-    losses of the epoch, which are metrics, into the state.  For two epochs they are 1.
+    The weights change when you call `next_epoch` at the end of an epoch: it writes the
+    mean losses of the epoch, which are metrics, into the state.  In the first two
+    epochs the weights are 1.
 
     Args:
       objective: Any objective.  Terms that are not listed keep their weight.
       terms: The names of the K terms to weight; each must be a `Mean`.
-      temperature: T > 0, a number, kept in the state as `dynamic/temperature`, or a
-        schedule; the larger, the more equal the weights.
+      temperature: T > 0, a number, stored in the state as `dynamic/temperature`, or a
+        schedule; the larger it is, the more equal the weights are.
 
     Returns:
-      An `Objective` with a metric `dynamic/<term>` each: its weight.
+      An `Objective` with a metric `dynamic/<term>` for each: its weight.
 
     Raises:
       TypeError: If `terms` is a string, `temperature` neither number nor schedule, or,
@@ -325,18 +327,19 @@ def dynamic_weight_average(
 
 
 def next_epoch(state: ObjectiveState, means: Mapping[str, ArrayLike]) -> ObjectiveState:
-    """Tells `dynamic_weight_average` the mean losses of the epoch that is over.
+    """Gives `dynamic_weight_average` the mean losses of the finished epoch.
 
     Args:
-      state: The state of an objective made by it.
-      means: By term, the mean loss over the epoch: metrics, or sums of `Mean`s,
-        computed.  Other names are ignored, so the metrics of an epoch will do.
+      state: The state of an objective made by `dynamic_weight_average`.
+      means: By term, the mean loss over the epoch: metrics, or computed sums of
+        `Mean`s.  Other names are ignored, so you can pass all metrics of an epoch.
 
     Returns:
       The state of the next epoch.
 
     Raises:
-      ValueError: If the state has no dynamic weights, or `means` lacks one's term.
+      ValueError: If the state has no dynamic weights, or `means` lacks one of their
+        terms.
     """
     held = state.hyperparameters
     prefix = "dynamic/last/"
@@ -357,13 +360,13 @@ def with_targets(
 ) -> Objective:
     """Changes the batch, example by example, before the objective sees it.
 
-    For label smoothing, noise correction, encodings: whatever turns the targets of one
-    example into others.  A transform sees a part of the batch at a time, so one that
-    mixes examples, such as `mixup`, belongs before the step, on the whole batch.
+    Use it for label smoothing, noise correction or encodings: for any change of the
+    targets of a single example.  A transform sees one part of the batch at a time, so
+    apply one that mixes examples, such as `mixup`, to the whole batch before the step.
 
     Args:
       objective: Any objective.
-      transform: batch -> batch, of as many examples.
+      transform: batch -> batch, with the same number of examples.
 
     Returns:
       An `Objective`.

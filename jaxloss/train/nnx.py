@@ -1,8 +1,9 @@
-"""Flax NNX: modules in, exact gradients and updates out, statistics and all.
+"""Flax NNX: exact gradients and updates of modules, with their other state.
 
 An objective of a module is `train.objective(fn)`, with fn(model, batch) -> terms, and
-all combinators apply.  What else the model holds (running statistics of BatchNorm,
-counters of random streams) changes as it runs: it is the carry of the objective.
+all combinators apply.  The other variables of the model (running statistics of
+BatchNorm, counters of random streams) change as it runs: they are the carry of the
+objective.
 """
 
 from collections.abc import Callable
@@ -33,31 +34,32 @@ def value_and_grad(
     loss_scale: ArrayLike = 1.0,
     wrt: Any = nnx.Param,
 ) -> Evaluate:
-    """`train.value_and_grad` of an NNX module, which it updates but for `wrt`.
+    """`train.value_and_grad` of an NNX module, whose other state it updates.
 
-    Micro-batches run one after the other, as as many calls of the model would: each
-    moves the running statistics and has dropout of its own.  No gradient flows from
-    one to the next.  BatchNorm normalises a micro-batch by itself, which is another
-    model than one that sees the whole batch; that is no matter of exactness.
+    Micro-batches run one after the other, like separate calls of the model: each
+    updates the running statistics and has its own dropout.  No gradient flows from one
+    to the next.  BatchNorm normalises each micro-batch separately; this is a different
+    model from one that sees the whole batch, and its gradient is exact.
 
     With `axis_name`, dropout differs between devices, and the running statistics are
-    the mean over devices.  Each device normalises its own examples, unless BatchNorm
-    has the same `axis_name`: then all of them do as one, and the gradient is exact.
+    the mean over devices.  Each device normalises its own examples.  If BatchNorm has
+    the same `axis_name`, it normalises those of all devices together, and the gradient
+    is exact for that.
 
     Args:
-      objective: `train.objective(fn)`, where fn receives the module for its
-        parameters, and so does `select` of `l2`: give `train.decayed`, or
-        `lambda model: nnx.state(model, nnx.Param)`; its default would count the
-        running statistics too.
+      objective: `train.objective(fn)`, where `fn` receives the module in place of its
+        parameters, and so does `select` of `l2`: use `train.decayed`, or
+        `lambda model: nnx.state(model, nnx.Param)`.  The default of `select` would
+        include the running statistics.
       microbatches: As in `train.value_and_grad`.
       axis_name: As in `train.value_and_grad`.
       loss_scale: As in `train.value_and_grad`.
-      wrt: An NNX filter: which variables to differentiate.
+      wrt: An NNX filter: the variables to differentiate with respect to.
 
     Returns:
       (model, state, batch) -> `Evaluation`, whose gradient is an `nnx.State` for
-      `nnx.Optimizer`.  The model keeps its mode: call `model.train()` before.  Inside
-      `nnx.jit`, as `jax.jit` does not hand a changed module back.
+      `nnx.Optimizer`.  The mode of the model does not change: call `model.train()`
+      before.  Use `nnx.jit`, because `jax.jit` does not return a changed module.
 
     Raises:
       TypeError: As `train.value_and_grad`; also, while tracing, if the model changes
@@ -97,7 +99,7 @@ def train_step(
     axis_name: AxisName = None,
     loss_scale: ArrayLike = 1.0,
 ) -> Step:
-    """One step of training a module; wrap it in `nnx.jit` and donate what changes.
+    """One training step of a module; use it in `nnx.jit` and donate the state.
 
     Args:
       objective: As in `value_and_grad`.
@@ -106,11 +108,11 @@ def train_step(
       loss_scale: As in `train.value_and_grad`.
 
     Returns:
-      (model, optimizer, state, batch) -> (state, metrics), with `state` that of the
-      objective and `optimizer` an `nnx.Optimizer`, whose `wrt` says what to train.
-      Model and optimizer are updated in place.  The metrics are those of the
-      objective before the update, under "loss" what is minimised, and under "aux" what
-      its function returned beside the terms, if anything.
+      (model, optimizer, state, batch) -> (state, metrics).  `state` is that of the
+      objective, and `optimizer` an `nnx.Optimizer`, whose `wrt` says what is trained.
+      Model and optimizer are updated in place.  The metrics are those of the objective
+      before the update; "loss" is the minimised value, and "aux" what the function of
+      the objective returned beside its terms, if anything.
 
     Raises:
       TypeError: As `value_and_grad`; also if `optimizer` is not an `nnx.Optimizer`.
@@ -189,7 +191,7 @@ def _functional(
 
 
 def _updated(model: Any, found: Evaluation) -> Evaluation:
-    """What was found, with the rest of the model put where it belongs."""
+    """The evaluation, after the rest of the model is updated."""
     rest, inner = found.state.carry
     nnx.update(model, rest)
     return found._replace(state=found.state._replace(carry=inner))

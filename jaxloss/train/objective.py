@@ -1,9 +1,9 @@
-"""Objectives: what is minimised, kept as sums until the last line of a step.
+"""Objectives: a loss and its metrics as functions of unnormalised sums.
 
-A loss value is a statistic of data.  An `Objective` says how a batch becomes sums
-(`stats`, which add over micro-batches, devices and hosts) and how the sums of the
-whole batch become one scalar (`combine`).  Whoever adds first and combines last is
-exact; averaging the losses of the parts is not, as soon as masks differ.
+An `Objective` says how a batch becomes sums (`stats`, which are added over
+micro-batches, devices and hosts), and how the sums of the whole batch become one scalar
+(`combine`).  Adding first and combining last is exact; averaging the losses of parts is
+not, as soon as masks differ.
 """
 
 import inspect
@@ -37,25 +37,27 @@ def objective(
 
     .. math:: L = \sum_k w_k \, \frac{T_k}{W_k}
 
-    with the total T and the weight W of each term, summed over the whole batch.
+    T and W are the total and the weight of each term, summed over the whole batch.
 
     Args:
-      fn: `fn(params, batch, **hyperparameters) -> {term: jaxloss.Mean}`, a sum over
-        the examples of the batch.  With a `combine` of your own, a term may also be
-        a pytree of plain sums, such as the counts of a Dice coefficient.  A term may
-        be a `train.metric`, which is reported and not minimised.  `fn` may return a
-        pair (terms, aux): arrays with a leading axis of examples, such as logits, that
-        a step hands back, in the order of the batch.
+      fn: `fn(params, batch, **hyperparameters) -> {term: jaxloss.Mean}`, where each
+        `Mean` is a sum over the examples of the batch.  With your own `combine`, a term
+        may also be a pytree of plain sums, such as the counts of a Dice coefficient.  A
+        term may be a `train.metric`, which is reported but not minimised.  `fn` may
+        return a pair (terms, aux): `aux` has arrays with a leading axis of examples,
+        such as logits, which a step returns in the order of the batch.
       combine: `(state, totals) -> (loss, metrics)`, any differentiable function of the
         totals; default the weighted sum above.
-      weights: w by term, as in `weighted`; a term that is not named has weight 1.
-      carry: The first value of what a model changes as it runs, such as the
-        `batch_stats` of Flax Linen: a pytree of arrays.  Then `fn(params, batch,
-        carry=...)` returns (terms, next carry), or (terms, next carry, aux).
-        Micro-batches hand it on; no gradient flows through it.
-      **hyperparameters: What else `fn` takes.  A float or an array of floats becomes
-        part of the state, as float32: sweep it, replace it, without compiling again.
-        A callable is a schedule: `fn` receives its value at the step count.
+      weights: w by term, as in `weighted`; other terms have weight 1.
+      carry: The initial value of what a model changes as it runs, such as the
+        `batch_stats` of Flax Linen: a pytree of arrays.  Then
+        `fn(params, batch, carry=...)` returns (terms, next carry), or (terms, next
+        carry, aux).  Each micro-batch passes it to the next one; no gradient flows
+        through it.
+      **hyperparameters: The other arguments of `fn`.  A float or an array of floats
+        becomes part of the state, as float32: you can sweep or replace it without
+        compiling again.  A callable is a schedule: `fn` receives its value at the step
+        count.
 
     Returns:
       An `Objective`.  Its metrics are the unweighted mean of each term, by name, and
@@ -100,7 +102,7 @@ def objective(
         terms = _terms.terms("objective", "fn", found)
         trained = _results.minimised(terms)
         if not trained:
-            has = f"nothing but metrics, {list(terms)}"
+            has = f"only metrics, {list(terms)}"
             _checks.fail("objective", "fn", has, "a term that is minimised")
         for term in trained if combine is None else ():
             _terms.mean("objective", "fn", terms, term)
@@ -126,14 +128,14 @@ def weighted(
 
     .. math:: L' = L(w_1 \bar\ell_1, w_2 \bar\ell_2, \ldots)
 
-    Weights of weights multiply.  Metrics stay unweighted.
+    If nested, weights multiply.  Metrics stay unweighted.
 
     Args:
       objective: Any objective.
-      weights: By term, a number, kept in the state as `<name>/<term>`, or a schedule
-        of the step count.  Terms that are not named keep their weight.
-      name: Prefix of the weights in the state; needed only to nest two of these that
-        weight the same term by numbers.
+      weights: By term, a number, stored in the state as `<name>/<term>`, or a schedule
+        of the step count.  Other terms keep their weight.
+      name: Prefix of the weights in the state; needed only if two nested `weighted`
+        objectives have numbers as weights of the same term.
 
     Returns:
       An `Objective`.

@@ -1,9 +1,8 @@
 """Dynamic loss scaling: training in float16, whose gradients underflow otherwise.
 
-float16 ends at 6e-8 below and at 65504 above.  A scale multiplies every gradient on
-its way through the model; it grows while all is well and shrinks when something
-overflows, in which case the step is not taken.  bfloat16 needs none of this: it has the
-range of float32.
+The numbers of float16 range from 6e-8 to 65504.  A scale multiplies all gradients
+inside the model.  It grows while all gradients are finite; if one overflows, the scale
+shrinks and the step is skipped.  bfloat16 needs no scale: it has the range of float32.
 """
 
 from collections.abc import Callable
@@ -21,16 +20,16 @@ from jaxloss.train.step import AxisName, TrainState
 
 
 class DynamicScale(NamedTuple):
-    """A loss scale and what moves it, all of it arrays: donate it, save it.
+    """A loss scale and its settings, all of them arrays: donate it, save it.
 
     Attributes:
-      scale: What gradients are multiplied by, a float32 scalar.
+      scale: The factor of the gradients, a float32 scalar.
       finite_steps: Steps since the scale changed or a step was skipped, int32.
       skipped: Steps skipped in all, int32.
       growth_interval: Finite steps after which the scale grows, int32.
-      growth: What it is multiplied by then, float32.
-      backoff: What it is multiplied by when a step is skipped, float32.
-      smallest: What it does not fall below, float32.
+      growth: The factor by which it grows, float32.
+      backoff: The factor by which it shrinks when a step is skipped, float32.
+      smallest: Its lower limit, float32.
     """
 
     scale: jax.Array
@@ -86,7 +85,7 @@ class DynamicScale(NamedTuple):
         )
 
     def adjusted(self, finite: ArrayLike) -> "DynamicScale":
-        """The state after a step whose gradients were all finite, or were not."""
+        """The state after a step; `finite` says whether all gradients were finite."""
         finite = jnp.asarray(finite, bool)
         count = jnp.where(finite, self.finite_steps + 1, 0)
         grows = count >= self.growth_interval
@@ -108,8 +107,8 @@ class ScaledState(NamedTuple):
     """`TrainState` with a loss scale.
 
     Attributes:
-      params: The parameters; in float32, cast to float16 in the model, they keep
-        updates that float16 would round away.
+      params: The parameters, in float32; the model casts them to float16, which alone
+        would round small updates away.
       opt_state: The state of the optax optimiser.
       objective_state: The state of the objective.
       loss_scale: The scale of the next step.
@@ -145,10 +144,10 @@ def scaled_train_step(
 ) -> Callable[[ScaledState, Batch], tuple[ScaledState, dict[str, Any]]]:
     """`train_step` under a dynamic loss scale: jit it and donate the state.
 
-    A step whose gradient has an infinite or NaN entry anywhere is not taken: the
-    parameters, the optimiser and the objective, its step count and carry included, stay
-    bit for bit, and the scale backs off.  The gradient is that of the whole batch, so
-    all devices decide alike.  Loss and metrics never see the scale.
+    A step whose gradient has an infinite or NaN entry is skipped: the parameters, the
+    optimiser and the objective, with its step count and carry, stay bit for bit the
+    same, and the scale shrinks.  The gradient is that of the whole batch, so all
+    devices decide alike.  Loss and metrics are not scaled.
 
     Args:
       objective: What to minimise.
@@ -157,10 +156,10 @@ def scaled_train_step(
       axis_name: As in `value_and_grad`.
 
     Returns:
-      (ScaledState, batch) -> (ScaledState, metrics): the metrics of the objective;
-      "loss", which is minimised; "loss_scale", under which this gradient was found;
-      "skipped", the steps skipped so far, this one included; and "aux", as in
-      `train_step`.
+      (ScaledState, batch) -> (ScaledState, metrics).  The metrics are those of the
+      objective; "loss", the minimised value; "loss_scale", the scale of this gradient;
+      "skipped", the number of steps skipped so far, including this one; and "aux", as
+      in `train_step`.
 
     Raises:
       TypeError: See `train_step`.

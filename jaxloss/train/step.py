@@ -1,8 +1,8 @@
-"""One exact gradient and one step, whatever the batch was cut into.
+"""One exact gradient and one training step, however the batch is split.
 
-The chain rule is followed across the cut.  The sums of all parts are added first,
-`combine` is differentiated at the sums of the whole batch, and that slope is pulled
-back through each part.  Nothing is ever averaged over parts.
+The chain rule holds across the parts: the sums of all parts are added first, `combine`
+is differentiated at the sums of the whole batch, and that gradient is propagated back
+through each part.  Nothing is averaged over parts.
 """
 
 from collections.abc import Callable
@@ -35,12 +35,12 @@ class Evaluation(NamedTuple):
     Attributes:
       loss: The scalar that `combine` returned, at least float32.
       metrics: The dict that `combine` returned.
-      grads: The gradient, like the parameters in structure, shape and dtype.
+      grads: The gradient, in the structure, shapes and dtypes of the parameters.
       state: The state of the next step: its count is one higher, its carry is that
         of the last part.
       aux: What the function of the objective returned beside its terms, for all
-        examples of this device in their order; None if nothing.  No gradient flows
-        through it.
+        examples of this device in their order; None if there is nothing.  No gradient
+        flows through it.
     """
 
     loss: jax.Array
@@ -57,41 +57,41 @@ def value_and_grad(
     axis_name: AxisName = None,
     loss_scale: ArrayLike = 1.0,
 ) -> Callable[[Params, ObjectiveState, Batch], Evaluation]:
-    r"""The objective and its exact gradient, for any `combine` and any cut.
+    r"""The objective and its exact gradient, however the batch is split.
 
     .. math:: \nabla_\theta\, C\Big(\sum_p S_p(\theta)\Big)
        = \sum_p \Big(\frac{\partial S_p}{\partial \theta}\Big)^{\!\top} \nabla C
 
-    with C the combine, S the stats of part p and the gradient of C taken at the sums
-    over *all* parts.  If a single number in the sums depends on parameters and data,
-    as for one masked mean, whatever C makes of it and of penalties, its gradient is
-    added up with it: in one pass, and in one exchange between devices.  Otherwise the
-    sums are exchanged first, and micro-batches need a forward pass for them, which
-    XLA removes if C is linear in them and keeps for a ratio or learnt weights.
+    C is `combine`, S_p are the `stats` of part p, and the gradient of C is that at the
+    sums over *all* parts.  If only one number in the sums depends on parameters and
+    data, as for one masked mean with or without penalties, its gradient is summed
+    together with it: in one pass, with one exchange between devices.  Otherwise the
+    sums are exchanged first.  Micro-batches then need a forward pass for them, which
+    XLA removes if C is linear in the sums, and keeps for a ratio or learnt weights.
 
-    A carry goes from part to part, the same way in each pass.  Devices start from the
-    same carry and end with the mean of theirs (of what is not floating-point, such as a
+    A carry goes from part to part, in the same way in each pass.  All devices start
+    with the same carry and end with the mean of theirs (for integers, such as a
     counter, which should not differ, with the largest).
 
     Args:
       objective: What to differentiate.
-      microbatches: Into how many parts K the batch is cut, one after the other, to
-        save memory.  The leading axis of every leaf of the batch is cut with stride
-        K, so that a batch sharded over devices stays so in each part.  Pad the last
-        batch with examples of weight 0.
-      axis_name: The mesh axes, one name or a tuple, that the batch is sharded over
-        in `shard_map`, `pmap` or `vmap`; the parameters must be replicated over
-        them.  Everything that comes back is the same on all devices, but for `aux`,
-        which is that of a device's own examples: shard it as the batch is.  Leave it
-        out under plain `jit`, where a sharded batch is one global array.
-      loss_scale: Multiplies the slope of `combine` on its way back, so that float16
-        gradients inside the model do not underflow; a power of two loses nothing.
-        The gradient is divided by it, in float32: it comes back unscaled, and loss
-        and metrics never see the scale.  May be traced, to adapt it.
+      microbatches: Number K of parts into which the batch is split; they are evaluated
+        one after the other, to save memory.  The leading axis of every leaf of the
+        batch is split with stride K, so that a batch sharded over devices stays sharded
+        in each part.  Pad the last batch with examples of weight 0.
+      axis_name: The mesh axes, one name or a tuple, over which the batch is sharded in
+        `shard_map`, `pmap` or `vmap`; the parameters must be replicated over them.  All
+        results are the same on all devices, except `aux`, which has the examples of the
+        device: shard it like the batch.  Omit `axis_name` under plain `jit`, where a
+        sharded batch is one global array.
+      loss_scale: Multiplies the gradient of `combine` before it is propagated back, so
+        that float16 gradients inside the model do not underflow; a power of two is
+        exact.  The gradient is divided by it in float32, so the result is unscaled;
+        loss and metrics are not scaled.  It may be traced, so that it can adapt.
 
     Returns:
-      (params, state, batch) -> `Evaluation`.  Gradients of half precision parameters
-      are added up in float32 and rounded to their dtype once, at the end.
+      (params, state, batch) -> `Evaluation`.  Gradients of half-precision parameters
+      are summed in float32 and rounded to their dtype once, at the end.
 
     Raises:
       TypeError: If an argument has the wrong type, or, while tracing, if a parameter
@@ -123,7 +123,7 @@ def value_and_grad(
 
 
 class TrainState(NamedTuple):
-    """Everything a step changes, in one pytree: donate it, save it, `vmap` over it.
+    """All that a step changes, in one pytree: donate it, save it, `vmap` over it.
 
     Attributes:
       params: The parameters.
@@ -142,10 +142,10 @@ class TrainState(NamedTuple):
         optimizer: optax.GradientTransformation,
         params: Params,
     ) -> "TrainState":
-        """The state before the first step, with no buffer in it twice.
+        """The state before the first step, with no buffer twice.
 
-        Donating the same buffer twice is an error in JAX, and some optimisers keep
-        the parameters themselves in their state: those are copied here.
+        Donating the same buffer twice is an error in JAX, and some optimisers have the
+        parameters themselves in their state: those are copied here.
         """
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), params)
         return _distinct(cls(params, optimizer.init(params), objective.init()))
@@ -159,24 +159,24 @@ def train_step(
     axis_name: AxisName = None,
     loss_scale: ArrayLike = 1.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
-    """One step of training: evaluate, update, apply; jit it and donate the state.
+    """One training step: evaluate, update, apply; jit it, donate the state.
 
     Args:
       objective: What to minimise.
-      optimizer: Any transformation of optax that takes one gradient.  What others ask
-        for beside it they receive, for the whole batch, whatever it is cut into:
-        `value`, `grad` and `value_fn`, as line searches (`optax.lbfgs`), Polyak's
-        step and `reduce_on_plateau` do; `grad_fn`, as `optax.contrib.sam`; `obj_fn`,
-        as `optax.contrib.sophia`.  These functions start from the carry of this step
-        and leave it where it is.
+      optimizer: Any optax transformation that takes one gradient.  If it needs more, it
+        gets it for the whole batch, however that is split: `value`, `grad` and
+        `value_fn`, as line searches (`optax.lbfgs`), Polyak's step and
+        `reduce_on_plateau` need; `grad_fn`, as `optax.contrib.sam`; `obj_fn`, as
+        `optax.contrib.sophia`.  These functions start from the carry of this step and
+        do not change it.
       microbatches: As in `value_and_grad`.
       axis_name: As in `value_and_grad`.
       loss_scale: As in `value_and_grad`.
 
     Returns:
-      (TrainState, batch) -> (TrainState, metrics): the metrics of the objective,
-      before the update, under "loss" the scalar that is minimised, and under "aux"
-      what its function returned beside the terms, if anything.
+      (TrainState, batch) -> (TrainState, metrics).  The metrics are those of the
+      objective before the update; "loss" is the minimised scalar, and "aux" what its
+      function returned beside the terms, if anything.
 
     Raises:
       TypeError: If `optimizer` is not an optax transformation; see `value_and_grad`.
@@ -218,7 +218,7 @@ def train_step(
 
 
 def reported(function: str, found: Any, own: dict[str, Any]) -> dict[str, Any]:
-    """What a step returns beside its state: metrics, the loss, auxiliary arrays."""
+    """What a step returns beside its state: metrics, loss, auxiliary arrays."""
     if found.aux is None:
         return {**found.metrics, **own}
     if "aux" in found.metrics:
@@ -251,8 +251,8 @@ def optax_transformation(function: str, optimizer: Any) -> None:
         expected = "an optax transformation, such as optax.adam(1e-3)"
         if isinstance(optimizer, optax.MultiSteps):
             expected += (
-                "; in the place of MultiSteps, which averages batches of unequal "
-                "weight, microbatches= or train.accumulate"
+                "; MultiSteps averages batches of unequal weight: use microbatches= or "
+                "train.accumulate"
             )
         _checks.wrong_kind(function, "optimizer", has, expected)
 

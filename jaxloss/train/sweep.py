@@ -1,8 +1,8 @@
 """Whole training runs as one program: hyperparameters and seeds under `vmap`.
 
 A hyperparameter that is an array, not a Python number, can be mapped over like any
-other array, and so can a key.  `grid` lays out the combinations; `sweep` trains all of
-them, with every seed, and returns a table; `runs` is what trains, for those who want
+other array, and so can a key.  `grid` makes all combinations; `sweep` trains all of
+them, with every seed, and returns a table; `runs` does the training, if you need
 something else than a table.
 """
 
@@ -28,11 +28,10 @@ class Run(NamedTuple):
     """One run as a function of its hyperparameters: what a `train_fn` returns.
 
     Attributes:
-      state: What is there before the first step: any pytree, such as a `TrainState`.
+      state: The state before the first step: any pytree, such as a `TrainState`.
       step: (state, i) -> the next state.  `i` counts the steps from 0, an int32
         scalar; fold it into the key to draw a batch.
-      evaluate: state -> what is worth keeping of the last state; in `sweep` a dict of
-        scalars, the metrics.
+      evaluate: last state -> results; in `sweep` a dict of scalars, the metrics.
     """
 
     state: PyTree
@@ -73,7 +72,7 @@ def grid_labels(grid: Mapping[str, Values]) -> list[str]:
 
     Returns:
       One text per configuration, in the order of the arrays.  Numbers have as many
-      digits as it takes to tell one float32 from all others.
+      digits as are needed to distinguish one float32 from all others.
 
     Raises:
       TypeError: See `sweep`.
@@ -102,34 +101,34 @@ def sweep(
     chunk: int = 50,
     progress: Callable[[int], object] = lambda steps: None,
 ) -> dict[str, np.ndarray]:
-    """Trains every configuration with every seed, all of them as one program.
+    """Trains every configuration with every seed, all as one program.
 
-    Runs are mapped over, and shared out to all local devices, which have nothing to
-    say to each other.  Each of three programs (begin, `chunk` steps, evaluate) is
-    compiled once, whatever the number of runs and steps.
+    Runs are mapped over and distributed over all local devices, which do not
+    communicate.  Each of three programs (begin, `chunk` steps, evaluate) is compiled
+    once, whatever the number of runs and steps.
 
     Args:
-      train_fn: (hyperparameters, key) -> Run, a pure function: from one value of each
-        hyperparameter, float32 scalars by name, and the key of a seed to one run.  It
-        is called while tracing, once per program.  Use the hyperparameters as you
-        would numbers, but not in an `if`, a shape or a range.
-      grid: Arrays of one length, one entry per configuration: what `train.grid`
-        returns, or a random search.  They become float32.
+      train_fn: (hyperparameters, key) -> Run, a pure function: it receives one value of
+        each hyperparameter, float32 scalars by name, and the key of a seed, and returns
+        one run.  It is called while tracing, once per program.  Use the hyperparameters
+        like numbers, but not in an `if`, a shape or a range.
+      grid: Arrays of one length, one entry per configuration: the result of
+        `train.grid`, or a random search.  They become float32.
       seeds: Integers from 0 to 2**32 - 1, all different.  `train_fn` receives
         `jax.random.key(seed)`, the same for every configuration.
       steps: Steps of training, at least 1.
-      data: A pytree of arrays.  If there is one, it is the third argument of
-        `train_fn`; arrays that a function closes over become constants of the
-        program, which for large ones takes time and memory.
-      chunk: Steps between two calls of `progress`; between them Python, and with it
-        an interrupt, waits.
+      data: A pytree of arrays.  If given, it is the third argument of `train_fn`;
+        arrays that a function closes over become constants of the program, which takes
+        time and memory if they are large.
+      chunk: Number of steps between two calls of `progress`.  Python, and so an
+        interrupt, waits until a chunk is finished.
       progress: Called, outside of all tracing, with the number of steps that all runs
-        have just made; the sum is `steps`.
+        have just made; these add up to `steps`.
 
     Returns:
-      A tidy table: a dict of NumPy arrays of one length, one entry per run; seeds
-      vary fastest.  The columns are the hyperparameters, `seed`, and the metrics in
-      alphabetical order.  `pandas.DataFrame(table)` takes it as it is.
+      A tidy table: a dict of NumPy arrays of one length, one entry per run; seeds vary
+      fastest.  The columns are the hyperparameters, `seed`, and the metrics in
+      alphabetical order.  Pass it to `pandas.DataFrame` as it is.
 
     Raises:
       TypeError: If an argument is of the wrong kind; if `train_fn` does not return a
@@ -183,7 +182,7 @@ def runs(
     chunk: int = 50,
     progress: Callable[[int], object] = lambda steps: None,
 ) -> Callable[..., PyTree]:
-    """What `sweep` makes a table of: all runs at once, as a function of their keys.
+    """All runs of a `sweep` at once, as a function of their keys.
 
     Args:
       train_fn: `(hyperparameters, key, *data) -> Run`, as in `sweep`; `evaluate` may
@@ -194,9 +193,9 @@ def runs(
       progress: As in `sweep`.
 
     Returns:
-      `fn(keys, *data)` that gives what `evaluate` returns, as NumPy arrays with a
-      leading axis of runs.  `keys` is one key for all runs or an array of one for each.
-      Called again, with keys and data of the same shapes, it compiles nothing.
+      `fn(keys, *data)`, which returns what `evaluate` returns, as NumPy arrays with a
+      leading axis of runs.  `keys` is one key for all runs, or an array with one key
+      for each.  With keys and data of the same shapes, further calls compile nothing.
 
     Raises:
       TypeError: If `steps` or `chunk` is not a Python integer.

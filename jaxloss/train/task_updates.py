@@ -1,9 +1,9 @@
 """One update from one gradient per task: PCGrad and GradNorm.
 
-The weighted sum of losses lets the task with the largest gradient win.  These look at
-the gradients first, so they are optax transformations: they take gradients with a
-leading axis of tasks and hand on one, without it, to the optimiser that follows in the
-chain.
+In a weighted sum of losses the task with the largest gradient dominates.  These methods
+look at the gradients of all tasks, so they are optax transformations: they take
+gradients with a leading axis of tasks and pass one gradient without it to the next
+optimiser of the chain.
 """
 
 from collections.abc import Callable
@@ -33,21 +33,23 @@ class PCGradState(NamedTuple):
 
 
 def pcgrad(*, seed: ArrayLike = 0) -> optax.GradientTransformationExtraArgs:
-    r"""Projects conflicting gradients of tasks, then adds them up.
+    r"""Projects conflicting gradients of tasks, then sums them.
 
     .. math:: g_i \leftarrow g_i - \frac{g_i \cdot g_j}{\|g_j\|^2}\, g_j
        \quad \text{if } g_i \cdot g_j < 0
 
-    for each task i, over all others j in random order; g_j is the gradient of task j
-    as it came in.  The update is the sum over i.  Dot products are over all parameters,
-    in float32 or better.  A gradient that is 0 conflicts with none.
+    This is done for each task i, over all others j in random order; g_j is the given
+    gradient of task j.  The update is the sum over i.  Dot products are over all
+    parameters, in float32 or better.  A gradient that is 0 conflicts with none.
 
     Args:
-      seed: An integer that fixes the orders; may be traced, to train many at once.
+      seed: An integer that determines the random orders; may be traced, to train many
+        at once.
 
     Returns:
-      An optax transformation that takes gradients with a leading axis of tasks, as of
-      `task_gradients`, and hands on one without it.  `rest`, if given, is added.
+      An optax transformation that takes gradients with a leading axis of tasks, as
+      `task_gradients` returns them, and returns a gradient without it.  `rest`, if
+      given, is added.
 
     Raises:
       ValueError: While tracing, if the gradients have no common leading axis, or
@@ -118,30 +120,31 @@ def gradnorm(
        G_i = w_i \|\nabla_W L_i\|, \qquad
        r_i = \frac{L_i / L_i(0)}{\operatorname{mean}_j L_j / L_j(0)}
 
-    The target is a constant.  The update is the sum of the gradients with the weights
-    before; then these take a step of their own and are scaled to the sum T.  Losses
-    must be positive, as they are divided by one another.
+    The target is treated as a constant.  The update is the sum of the gradients with
+    the old weights; then the weights are updated and scaled to the sum T.  Losses must
+    be positive, because they are divided by one another.
 
-    A task whose loss is 0 in a batch, solved or without a label, is left out of the
-    means and has no gradient for its weight in that step.  A weight does not fall below
-    0, where its task would be unlearnt; the paper says nothing about that.
+    A task whose loss is 0 in a batch, because it is solved or has no label, is left out
+    of the means, and its weight has no gradient in that step.  Weights do not fall
+    below 0, where a task would be unlearnt; the paper does not mention this.
 
     Args:
       tasks: T, the number of tasks.
       optimizer: An optax transformation for the weights, such as `optax.sgd(0.025)`.
-      alpha: At least 0: how strongly tasks that learn slowly are favoured; 0 makes all
-        norms equal.  1.5 is the paper's for NYUv2 and the default elsewhere; its
-        experiment with alike tasks has 0.12.
+      alpha: At least 0: how strongly slowly learning tasks are favoured; 0 makes all
+        norms equal.  1.5 is the paper's value for NYUv2 and the usual default; for the
+        similar tasks of its toy experiment the paper has 0.12.
       select: From the parameters to W, those whose gradients are compared, such as
         the last shared layer; default all.
 
     Returns:
       An optax transformation that takes gradients with a leading axis of tasks and
-      `losses`, one per task, as of `task_gradients`, and hands on one gradient
+      `losses`, one per task, as `task_gradients` returns them, and returns one gradient
       without the axis.  `rest`, if given, is added.
 
     Raises:
-      TypeError: If `tasks` is not an integer or `optimizer` no optax transformation.
+      TypeError: If `tasks` is not an integer or `optimizer` not an optax
+        transformation.
       ValueError: If `tasks` is below 1 or `alpha` negative, or, while tracing, if the
         gradients are not of as many tasks, `losses` is missing or has another shape, or
         nothing is selected.
@@ -243,7 +246,7 @@ def _balance(
 
 def _losses(losses: ArrayLike | None, tasks: int) -> jax.Array:
     if losses is None:
-        expected = "losses=, one per task: train.task_train_step hands them on"
+        expected = "losses=, one per task, as train.task_train_step passes them"
         _checks.fail("gradnorm", "losses", "no value", expected)
     (x,) = _checks.widened("gradnorm", losses=losses)
     _checks.has_shape("gradnorm", (tasks,), "one per task", losses=x)

@@ -1,4 +1,4 @@
-"""One exact gradient per task, and a step for optimisers that want them."""
+"""One exact gradient per task, and a step for optimisers that need them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class TaskEvaluation(NamedTuple):
       metrics: The dict that `combine` returned.
       losses: The mean of each task over the whole batch, unweighted: `[tasks]`.
       grads: The gradient of each task: like the parameters, with a leading axis.
-      rest: The gradient of all terms that are no tasks, such as a penalty; None if
+      rest: The gradient of all terms that are not tasks, such as a penalty; None if
         there are none.
       state: The state of the next step.
       aux: As in `Evaluation`.
@@ -58,10 +58,10 @@ def task_gradients(
     .. math:: \nabla_\theta\, C(S_1, S_2, \ldots)
        = \sum_k \frac{\partial C}{\partial S_k} \nabla_\theta S_k
 
-    The k-th row is the k-th summand: for a sum of means the gradient of the weighted
-    mean of that term over the *whole* batch, with its own mask, however the batch was
-    cut.  Rows and `rest` add up to the gradient of the objective, for any `combine`.
-    It costs one forward pass and one backward pass per task.
+    Row k is the k-th summand.  For a sum of means it is the gradient of the weighted
+    mean of that term over the *whole* batch, with its own mask, however the batch is
+    split.  The sum of the rows and `rest` is the gradient of the objective, for any
+    `combine`.  The cost is one forward pass and one backward pass per task.
 
     Args:
       objective: What to differentiate.
@@ -158,18 +158,18 @@ def task_train_step(
 
     Args:
       objective: What to minimise.
-      optimizer: `optax.chain(train.pcgrad(), optax.adam(1e-3))` or the like.  It is
-        handed the gradients of the tasks, and `value`, the loss; `losses`, one per
-        task; and `rest`, the gradient of what is no task: a transformation of yours in
-        the place of `pcgrad` has to add it.
+      optimizer: For example `optax.chain(train.pcgrad(), optax.adam(1e-3))`.  It
+        receives the gradients of the tasks; `value`, the loss; `losses`, one per task;
+        and `rest`, the gradient of all other terms, which your own transformation in
+        place of `pcgrad` must add.
       terms: The names of the terms that are tasks, as in `task_gradients`.
       microbatches: As in `value_and_grad`.
       axis_name: As in `value_and_grad`.
       loss_scale: As in `value_and_grad`.
 
     Returns:
-      (TrainState, batch) -> (TrainState, metrics), as `train_step`; "loss" is that of
-      the objective, before its gradients were put together in another way.
+      (TrainState, batch) -> (TrainState, metrics), as `train_step`; "loss" is the value
+      of the objective.
 
     Raises:
       TypeError: If `optimizer` is not an optax transformation; see `task_gradients`.
@@ -238,7 +238,7 @@ def task_train_step(
 
 
 def _summed(found: TaskEvaluation) -> Params:
-    """The gradient of the objective, which a line search compares slopes with."""
+    """The gradient of the objective, for the slopes of a line search."""
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0, dtype=g.dtype), found.grads)
     if found.rest is None:
         return total

@@ -129,7 +129,7 @@ def test_no_line_of_list_is_wider_than_the_terminal(capsys, monkeypatch, columns
 def test_list_refuses_an_unknown_task(capsys):
     """With the nearest one, and all of them."""
     error = refusal(capsys, "list", "--task", "regresion")
-    assert "no task is 'regresion' (did you mean 'regression'?); choose among" in error
+    assert "no task 'regresion' (did you mean 'regression'?); choose among" in error
     assert all(task in error for task in catalogue.TASKS)
 
 
@@ -271,14 +271,14 @@ def test_a_picture_has_a_title(monkeypatch, tmp_path, name):
 def test_show_refuses_what_it_cannot_do(capsys, tmp_path, monkeypatch):
     """An unknown loss, a picture of no known form, in no directory, by nothing."""
     error = refusal(capsys, "show", "hubr")
-    assert "no loss is 'hubr' (did you mean 'huber'?); `jaxloss list` has" in error
+    assert "no loss 'hubr' (did you mean 'huber'?); `jaxloss list` has" in error
     error = refusal(capsys, "show", "l1_loss")
-    assert "no loss is 'l1_loss' (did you mean 'absolute_error' or 'l1'?)" in error
+    assert "no loss 'l1_loss' (did you mean 'absolute_error' or 'l1'?)" in error
     file = tmp_path / "huber.gif"
     error = refusal(capsys, "show", "huber", "--plot", str(file))
-    assert "huber.gif has another ending than .png, .svg, .pdf; rename it" in error
+    assert "huber.gif does not end in .png, .svg, .pdf; rename it" in error
     error = refusal(capsys, "show", "huber", "--plot", str(tmp_path / "no" / "a.png"))
-    assert "no is no directory; name another" in error
+    assert "no is not a directory; name another" in error
     (tmp_path / "folder.png").mkdir()
     file = tmp_path / "folder.png"
     status, _, error = run(capsys, "show", "huber", "--plot", str(file))
@@ -530,7 +530,7 @@ def test_check_of_a_mean_fails(mine, capsys):
 UNMET = [
     (["mylosses"], "'mylosses' names no function; write mymodule:myloss or file.py"),
     (["nolosses:x"], "there is no module 'nolosses'; is it here ("),
-    (["none.py:x"], "there is no file none.py; see the path"),
+    (["none.py:x"], "there is no file none.py; check the path"),
     (["mylosses:cubd"], "mylosses has no 'cubd' (did you mean 'cubed'?)"),
     (["needy:x"], "needy cannot be imported (No module named 'nothere')"),
     (["quits.py:x"], "quits.py cannot be imported (SystemExit: 3)"),
@@ -539,10 +539,10 @@ UNMET = [
     (["mylosses:number"], "mylosses:number is of type int; name a function or a"),
     (
         ["mylosses:unclear"],
-        "unclear(a, b): say what it takes by --sample; choose among",
+        "unclear(a, b): give the kind of its arguments by --sample; choose among",
     ),
-    (["mylosses:either"], "either(logits, labels): say what it takes by --sample"),
-    (["mylosses:ids", "--sample", "clases"], "no kind is 'clases' (did you mean 'cla"),
+    (["mylosses:either"], "either(logits, labels): give the kind of its arguments"),
+    (["mylosses:ids", "--sample", "clases"], "no kind 'clases' (did you mean 'cla"),
     (
         ["mylosses:needs"],
         "cannot be called with two arrays (missing a required",
@@ -571,7 +571,7 @@ def test_help_is_about_the_command(capsys):
     for command, words in {
         "list": [*catalogue.TASKS, "last layer gives"],
         "show": ["--plot FILE", ".png, .svg or .pdf"],
-        "check": [*commands.KINDS, "Exit status: 0 all laws hold", "mylosses:"],
+        "check": [*commands.KINDS, "Exit status: 0 all checks pass", "mylosses:"],
     }.items():
         status, out, _ = run(capsys, command, "--help")
         assert status == 0

@@ -135,7 +135,7 @@ def test_pictures_are_written_without_a_display():
 
 def test_an_unknown_loss_has_no_picture():
     """The nearest name is offered, as by the catalogue."""
-    with pytest.raises(ValueError, match=r"no loss is 'hubr' \(did you mean 'huber'"):
+    with pytest.raises(ValueError, match=r"no loss 'hubr' \(did you mean 'huber'"):
         gallery.picture("hubr")
 
 

@@ -195,7 +195,7 @@ def test_a_nul_in_a_path_is_refused(capsys, tmp_path, monkeypatch):
         assert error.count("\n") == 1
         assert "has a NUL, as no path has" in error
     for read in (datasets.column_names, lambda path: datasets.read_csv(path, "y")):
-        with pytest.raises(datasets.DataError, match=r"'a.x00b.csv' is no path"):
+        with pytest.raises(datasets.DataError, match=r"'a.x00b.csv' is not a path"):
             read("a\0b.csv")
 
 

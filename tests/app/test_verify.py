@@ -113,9 +113,9 @@ def test_a_pair_that_is_off(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("hubr",), "no claim is about 'hubr' (did you mean 'huber'?)"),
-        (("huber", "--dtype", "float8"), "no dtype is 'float8'"),
-        (("huber", "--out", "none/claims.json"), "none is no directory"),
+        (("hubr",), "no claim about 'hubr' (did you mean 'huber'?)"),
+        (("huber", "--dtype", "float8"), "no dtype 'float8'"),
+        (("huber", "--out", "none/claims.json"), "none is not a directory"),
         (("poisson_nll", "--exhaustive"), "choose among squared_error, absolute_error"),
         (("huber", "--exhaustive", "--dtype", "float16"), "leave out --dtype"),
     ],

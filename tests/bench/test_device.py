@@ -46,6 +46,30 @@ def test_what_there_was_no_time_for_is_named(tmp_path, capsys):
     assert "no time for tiny" in printed
 
 
+def test_what_a_cpu_interprets_is_not_timed(tmp_path, capsys):
+    """The kernel in Pallas: it says so, and times what stands beside it."""
+    run = {name: cases.ONE_READ[0].run[name] for name in ("jaxloss pallas", "optax")}
+    case = dataclasses.replace(TINY, name="pair", run=run)
+    path = tmp_path / "device.json"
+    assert device.run(path, 300, [case], ["squared_error"]) == 0
+    found = record.read(path)["runs"][0]["cases"]["pair"]["implementations"]
+    assert found["optax"]["ms"]
+    assert "ms" not in found["jaxloss pallas"]
+    assert (
+        "pair, jaxloss pallas: not timed: a CPU interprets" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_every_device_meets_the_kernel_in_pallas(backend):
+    """In each dtype where it is timed, beside what XLA makes of the same."""
+    of_kernel = [c for c in cases.of_device(backend) if "jaxloss pallas" in c.run]
+    assert {c.args[0].dtype for c in of_kernel} >= (
+        {"float32"} if backend == "cpu" else {"float32", "bfloat16"}
+    )
+    assert all("jaxloss xla" in case.run for case in of_kernel)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_cases_have_names_of_their_own(backend):
     """Results are kept by name."""

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from jaxloss import stable
-from jaxloss.stable import xla
+from jaxloss.stable import distributions, xla
 
 EPS = 2.0**-23
 
@@ -107,6 +107,19 @@ def test_ties_are_counted(ties):
     assert np.all(np.abs(np.asarray(slope[0]) - exact) <= 5 * EPS * size)
 
 
+@pytest.mark.parametrize("ties", [1, 2, 5])
+def test_others_than_the_largest_on_every_platform(ties):
+    """Their sum, however small beside the largest, which may be several."""
+    rng = np.random.default_rng(ties)
+    v = np.exp(rng.normal(size=(20, 40)) * 5 - 20).astype(np.float32)
+    v[:, 7 : 7 + ties] = 1
+    exact = np.sort(v.astype(float), -1)[:, :-1].sum(-1)
+    for find in (distributions._by_subtraction, distributions._by_exclusion):
+        largest, others = jax.jit(find)(v)
+        assert np.all(np.asarray(largest) == 1)
+        assert np.all(np.abs(np.asarray(others, float) - exact) <= 20 * EPS * exact)
+
+
 def test_an_entry_is_found_on_every_platform(monkeypatch):
     """By a gather or by comparison, of finite logits and of infinite ones."""
     x = jnp.array([[1.0, -np.inf, 3.0], [np.inf, 2.0, np.nan]], jnp.float32)
@@ -134,3 +147,34 @@ def test_a_row_without_a_logit_has_no_class():
     x = jnp.array([[-jnp.inf, -jnp.inf], [-jnp.inf, 0.0], [jnp.nan, -jnp.inf]])
     found = stable.has_class(x, jnp.array([0, 5, 1]))
     assert jnp.array_equal(found, jnp.array([False, True, True]))
+
+
+@pytest.mark.parametrize("variant", [0, 1, 2])
+def test_hidden_is_the_same_number_on_every_platform(monkeypatch, variant):
+    """Every float of few digits, the infinities and NaN; and so is its gradient."""
+    bits = np.arange(2**16, dtype=np.uint32) << 16
+    x = jnp.asarray(bits.view(np.float32))
+    x = jnp.where(jnp.abs(x) < jnp.finfo(x.dtype).tiny, 0, x)
+    elsewhere = lambda *args, default, **platforms: default(*args)
+    monkeypatch.setattr(lax, "platform_dependent", elsewhere)
+    found, slope = jax.jvp(
+        lambda x: xla.hidden(x, variant), (x,), (jnp.full_like(x, 3),)
+    )
+    assert np.array_equal(np.asarray(found), np.asarray(x), equal_nan=True)
+    assert jnp.all(slope == 3)
+
+
+def test_computed_again_has_the_same_derivatives(monkeypatch):
+    """In both arguments, of first and second order, elsewhere than on a CPU too."""
+    plain = lambda x, y: jnp.sin(x * y) + x
+    point = jnp.float32(2.0), jnp.float32(3.0)
+    again = xla.rematerialised_unless_cpu(plain)
+    of = lambda fn: [
+        jax.grad(fn, (0, 1))(*point),
+        jax.hessian(fn, (0, 1))(*point),
+    ]
+    expected = of(plain)
+    elsewhere = lambda *args, default, **platforms: default(*args)
+    monkeypatch.setattr(lax, "platform_dependent", elsewhere)
+    for a, b in zip(*map(jax.tree.leaves, (of(again), expected)), strict=True):
+        assert float(a) == pytest.approx(float(b), rel=1e-6)

@@ -351,6 +351,21 @@ def test_numbers_as_a_mask_are_told_of_weights(name, dtype):
         REDUCTIONS[name](jnp.ones(LOSSES.shape, dtype))
 
 
+def test_weights_of_classes_are_told_how_they_become_weights_of_examples():
+    """One number per class is not one per loss; nor is a column of numbers."""
+    losses, labels, weights = jnp.ones(5), jnp.arange(5) % 3, jnp.array([1.0, 2.0, 4.0])
+    message = r"`weights` has shape \(3,\) .* per class use `weights\[labels\]`\.$"
+    with pytest.raises(ValueError, match=f"^mean: {message}"):
+        jaxloss.mean(losses, weights=weights)
+    with pytest.raises(ValueError, match=f"^sum: {message}"):
+        jaxloss.sum(losses, weights=weights)
+    with pytest.raises(ValueError, match=message):
+        Mean.of(losses, weights=weights)
+    assert jaxloss.mean(losses, weights=weights[labels]) == 1
+    with pytest.raises(ValueError, match=r"; use `weights\[\.\.\., 0\]`\.$"):
+        jaxloss.mean(losses, weights=jnp.ones((5, 1)))
+
+
 def test_without_weights_nothing_is_said_of_them():
     """`fill` has a mask alone."""
     told = r"^fill: .*; expected a boolean mask, such as `where != 0`\.$"

@@ -51,11 +51,12 @@ def test_the_quick_start_prints_what_it_says():
         np.testing.assert_allclose(found, expected, 1e-6)
 
 
-def test_errors_are_quoted():
+@pytest.mark.parametrize(("page", "count"), [("quick-start", 2), ("which-loss", 1)])
+def test_errors_are_quoted(page, count):
     """The messages in the comments are those that are raised."""
-    text, lines = printed("quick-start")
+    text, lines = printed(page)
     raised = [line for line in lines if "expected" in line]
-    assert len(raised) == 2
+    assert len(raised) == count
     for message in raised:
         assert message in text.replace("\n# ", " ")
 
@@ -83,13 +84,6 @@ class TestNumerics:
             assert not (np.abs(wrong - truth) <= 0.9 * np.abs(truth)).all() or (
                 not np.isfinite(wrong).all()
             ), row
-
-    def test_the_errors_are_those_of_the_readme(self):
-        """One table, on two pages."""
-        head = "| | value | gradient | second derivative |"
-        text, readme = printed("numerics")[0], (DOCS.parent / "README.md").read_text()
-        tables = [x[x.index(head) :].split("\n\n")[0] for x in (text, readme)]
-        assert tables[0] == tables[1]
 
 
 def example(name, path, **sizes):

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxloss
-from jaxloss import Mean, margins
+from jaxloss import Mean, _jit, margins
 from jaxloss.compat import keras as compat_keras, optax as compat
 from jaxloss.testing.evidence import compile_events
 
@@ -281,3 +281,26 @@ def test_a_function_of_the_user_is_traced_once():
     assert events == []
     scaled = compat.make_fenchel_young_loss(lambda v, t: t * jax.nn.logsumexp(v / t))
     np.testing.assert_allclose(scaled(X, P, 1.0), loss(X, P), rtol=1e-6)
+
+
+HUBER: Any = jaxloss.huber  # so that a type checker lets wrong calls pass
+
+
+@pytest.mark.parametrize("name", _jit._ELSEWHERE)
+def test_an_argument_of_another_library_is_answered(name):
+    """In the words of Python, and with what does the same here."""
+    words = rf"unexpected keyword argument '{name}'; here (it is `|losses of classes)"
+    with pytest.raises(TypeError, match=rf"^huber\(\) got an {words}"):
+        HUBER(jnp.ones(3), jnp.ones(3), **{name: "mean"})
+
+
+def test_a_call_that_does_not_fit_is_refused_as_by_python():
+    """A name that is none anywhere, a number too many, and one too few."""
+    x = jnp.ones(3)
+    with pytest.raises(TypeError, match=r"^huber\(\) got an .* 'gamma'$"):
+        HUBER(x, x, gamma=2.0)
+    text = r"^huber\(\) takes 2 positional arguments but 3 were given; hyperparameters"
+    with pytest.raises(TypeError, match=text):
+        HUBER(x, x, 1.0)
+    with pytest.raises(TypeError, match=r"missing 1 required .*: 'targets'$"):
+        HUBER(x)

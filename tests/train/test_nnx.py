@@ -536,10 +536,10 @@ def test_examples_of_a_large_vocabulary_learn(framework, capsys):
     "framework", ["plain", "nnx", "linen", "equinox", "equinox_loop", "keras"]
 )
 def test_examples_learn(framework, capsys):
-    """Each fits on a screen, runs, and at least halves the loss in 24 steps."""
+    """Each is short, runs, and at least halves the loss in 24 steps."""
     path = EXAMPLES / f"train_{framework}.py"
     source = path.read_text()
-    assert len(source.splitlines()) < 40
+    assert len(source.splitlines()) < 80
     assert source.count("STEPS = 60") == 1
     names: dict[str, Any] = {"__name__": "__main__"}
     # A dense layer of Keras adds its bias to rows.

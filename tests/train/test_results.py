@@ -355,11 +355,11 @@ only_metric = lambda p, b: {"right": train.metric(Mean.of(p * b))}
 
 BAD_CALLS = {
     "metric: `mean` has type": lambda: untyped.metric(jnp.ones(3)),
-    "objective: `fn` has nothing but metrics, ['right']": lambda: run(only_metric),
+    "objective: `fn` has only metrics, ['right']": lambda: run(only_metric),
     "objective: `weights` has the metric 'right'; expected a term of": lambda: run(
         both, weights={"right": 2.0}
     ),
-    "objective: `fn` has the term 'aux' beside what": lambda: run(
+    "objective: `fn` has a term 'aux', which is a reserved": lambda: run(
         lambda p, b: ({"aux": Mean.of(p * b)}, b)
     ),
     "objective: `combine` has the metric 'right', which": lambda: run(

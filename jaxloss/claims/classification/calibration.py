@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.common import exact_rows, permutation, refused, scale, swap, tiny
 from jaxloss.testing import LossSpec
 from jaxloss.testing.accuracy import Case
@@ -73,7 +74,7 @@ OF_IDS = LossSpec(
     ],
     bad_calls=(
         refused("brier", "labels", ONES, IDS[:2]),
-        refused("brier", "labels", ONES, ONES.astype(int)),
+        refused("brier", "labels", ONES, ONES.astype(int), error=TypeError),
         refused("brier", "labels", ONES, IDS == 0, error=TypeError),
         refused("brier", "probabilities", IDS, IDS, error=TypeError),
         refused("brier", "probabilities", np.ones(()), np.zeros((), int)),
@@ -118,6 +119,10 @@ BETWEEN = {
 CLAIMS = [
     Claim(
         fn=jaxloss.brier,
+        domains={
+            "probabilities": domains.DISTRIBUTIONS,
+            "labels": domains.classes("probabilities"),
+        },
         settings=(OF_IDS, OF_DISTRIBUTIONS),
         accuracy=(
             Case(

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.testing import LossSpec, Symmetry, accuracy
 from jaxloss.testing.accuracy import EDGES, FLUSH, Case
 from jaxloss.testing.claim import Claim, Line
@@ -276,8 +276,9 @@ def bad_labels(loss, first="logits"):
     return (
         refused("labels", x, ids[:2]),
         refused("labels", x, ids[:, None]),
-        refused("labels", x, ids.astype(float)),
-        refused("labels", x, x.astype(int)),
+        refused("labels", x, ids.astype(float), error=TypeError),
+        refused("labels", x, x.astype(int), error=TypeError),
+        refused("labels", x, x.astype(bool), error=TypeError),
         refused("labels", x, x[:, :3]),
         refused("labels", x, ids.astype(bool), error=TypeError),
         refused("labels", x, "ids", error=TypeError),
@@ -326,6 +327,7 @@ CLASS_LOGIT = Line(
 CLAIMS = [
     Claim(
         fn=jaxloss.sigmoid_cross_entropy,
+        domains=domains.ONE_LOGIT,
         settings=(
             binary(
                 common.logits_and_bits,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.classification.cross_entropy import (
     CLASS_LOGIT,
     OF_DISTRIBUTIONS,
@@ -223,6 +223,7 @@ WITH_Z: Any = jaxloss.softmax_cross_entropy_with_z  # its value is two losses
 CLAIMS = [
     Claim(
         fn=jaxloss.softmax_cross_entropy,
+        domains=domains.ROWS,
         settings=(
             softmax(
                 0,
@@ -263,6 +264,10 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.nll,
+        domains={
+            "log_probs": domains.LOG_ROWS,
+            "labels": domains.classes("log_probs"),
+        },
         settings=(
             nll(
                 0,
@@ -294,6 +299,7 @@ CLAIMS = [
     ),
     Claim(
         fn=WITH_Z,
+        domains=domains.ROWS,
         settings=(
             both(0, common.logits_and_ids(), both_edges(id_edges), "ids"),
             both(
@@ -314,6 +320,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.z_loss,
+        domains={"logits": domains.LOGITS},
         settings=(
             LossSpec(
                 name="z_loss",

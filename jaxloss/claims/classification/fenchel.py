@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import entmax15, fenchel_young, sparsemax
+from jaxloss.claims import domains
 from jaxloss.claims.classification.cross_entropy import (
     CLASS_LOGIT,
     OF_DISTRIBUTIONS,
@@ -273,12 +274,14 @@ def generic():
 CLAIMS = [
     Claim(
         fn=sparsemax,
+        domains=domains.ROWS,
         settings=(sparse(sparsemax, 1, 0), sparse(sparsemax, 1, 1)),
         accuracy=tuple(sparse_cases(1)),
         line=CLASS_LOGIT,
     ),
     Claim(
         fn=entmax15,
+        domains=domains.ROWS,
         # Of ids, it makes the same distributions as sparsemax: a test says so.
         settings=(sparse(entmax15, 2, 1),),
         accuracy=tuple(sparse_cases(2)),
@@ -286,6 +289,7 @@ CLAIMS = [
     ),
     Claim(
         fn=fenchel_young,
+        domains={"scores": domains.LOGITS, "targets": domains.REAL},
         settings=(generic(),),
         accuracy=(
             Case(

@@ -3,7 +3,7 @@
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.classification import cross_entropy
 from jaxloss.claims.classification.cross_entropy import (
     distribution,
@@ -279,6 +279,7 @@ IDS, DISTRIBUTIONS = common.logits_and_ids(), common.logits_and_distributions()
 CLAIMS = [
     Claim(
         fn=jaxloss.sigmoid_focal,
+        domains=domains.ONE_LOGIT,
         settings=(
             binary(
                 common.logits_and_bits,
@@ -292,6 +293,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.softmax_focal,
+        domains=domains.ROWS,
         settings=(
             softmax(
                 0,
@@ -324,6 +326,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.poly1,
+        domains=domains.ROWS,
         settings=(
             poly(
                 0,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.common import (
     big,
     exact,
@@ -109,7 +110,11 @@ def binary(name):
         floor=2.0**-112,
     )
     return Claim(
-        fn=fn, settings=(spec,), accuracy=(in_scores, in_labels), line=OF_MARGIN
+        fn=fn,
+        domains=domains.SIGNED,
+        settings=(spec,),
+        accuracy=(in_scores, in_labels),
+        line=OF_MARGIN,
     )
 
 
@@ -221,6 +226,7 @@ def multiclass(fn, value, gradient):
     setting = functools.partial(multiclass_setting, fn, value, gradient)
     return Claim(
         fn=fn,
+        domains=domains.SCORED,
         settings=(setting(1.0), setting(0.25)),
         accuracy=(*multiclass_cases(gradient, 2), *multiclass_cases(gradient, 5)),
         line=OF_RIGHT_CLASS,

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.classification.cross_entropy import (
     bad_labels,
     class_forecast,
@@ -184,6 +184,10 @@ IN_ORDER = tuple((f"label {k}", k) for k in range(4))
 CLAIMS = [
     Claim(
         fn=jaxloss.coral,
+        domains={
+            "logits": domains.LOG_ODDS,
+            "labels": domains.classes("logits", more=1),
+        },
         settings=(coral(),),
         accuracy=(Case(columns=(X[:, :3], IDS), fixed=(1,), bounds=(2, 2, 2)),),
         line=Line(
@@ -195,6 +199,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.squared_emd,
+        domains=domains.ROWS,
         settings=(
             emd(
                 0,

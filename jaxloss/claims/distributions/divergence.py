@@ -9,7 +9,7 @@ import numpy as np
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.distributions.likelihood import VARIANCES
 from jaxloss.testing import LossSpec, Symmetry
 from jaxloss.testing.accuracy import Case
@@ -180,6 +180,10 @@ def kl_curvature(argument, log_q, t):
 
 KL_DIVERGENCE = Claim(
     fn=jaxloss.kl_divergence,
+    domains={
+        "log_predictions": domains.LOG_ROWS,
+        "targets": domains.DISTRIBUTIONS,
+    },
     settings=(
         divergence(
             jaxloss.kl_divergence,
@@ -267,6 +271,10 @@ def on_logarithms(x, t):
 
 KL_DIVERGENCE_WITH_LOG_TARGETS = Claim(
     fn=jaxloss.kl_divergence_with_log_targets,
+    domains={
+        "log_predictions": domains.LOG_ROWS,
+        "log_targets": domains.LOG_ROWS,
+    },
     settings=(
         divergence(
             jaxloss.kl_divergence_with_log_targets,
@@ -327,6 +335,10 @@ INTENSITIES = (
 
 GENERALIZED_KL_DIVERGENCE = Claim(
     fn=jaxloss.generalized_kl_divergence,
+    domains={
+        "log_predictions": domains.LOGARITHMS,
+        "targets": domains.NOT_NEGATIVE,
+    },
     settings=(
         divergence(
             jaxloss.generalized_kl_divergence,
@@ -383,6 +395,10 @@ SWAP = Symmetry(
 
 JENSEN_SHANNON = Claim(
     fn=jaxloss.jensen_shannon,
+    domains={
+        "log_predictions": domains.LOG_ROWS,
+        "targets": domains.DISTRIBUTIONS,
+    },
     settings=(
         divergence(
             jaxloss.jensen_shannon,
@@ -447,6 +463,7 @@ def gaussian_cases() -> Iterator[Case]:
 
 GAUSSIAN_KL = Claim(
     fn=jaxloss.gaussian_kl,
+    domains={"means": domains.REAL, "log_variances": domains.REAL},
     settings=(
         divergence(
             jaxloss.gaussian_kl,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.common import (
     component,
     exact,
@@ -113,6 +114,11 @@ def gaussian_cases() -> Iterator[Case]:
 
 GAUSSIAN_NLL = Claim(
     fn=jaxloss.gaussian_nll,
+    domains={
+        "means": domains.REAL,
+        "targets": domains.REAL,
+        "log_variances": domains.REAL,
+    },
     settings=(
         LossSpec(
             name="gaussian_nll",
@@ -226,6 +232,7 @@ def poisson_cases() -> Iterator[Case]:
 
 POISSON_NLL = Claim(
     fn=jaxloss.poisson_nll,
+    domains={"log_rates": domains.LOGARITHMS, "counts": domains.NOT_NEGATIVE},
     settings=(
         LossSpec(
             name="poisson_nll",

@@ -3,7 +3,7 @@
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.embedding.formulas import cosine, cosine_slopes
 from jaxloss.claims.embedding.in_batch import HALF_TURN, X, at_angle, lengths
 from jaxloss.testing import LossSpec, Symmetry
@@ -119,6 +119,7 @@ LINE = Line("angle between the two", HALF_TURN, lambda x, _: (at_angle(x), X))
 CLAIMS = [
     Claim(
         fn=jaxloss.cosine_similarity,
+        domains=domains.RESIDUAL,
         settings=(
             of_directions(jaxloss.cosine_similarity, cosine, 1, lambda loss: -loss),
         ),
@@ -127,6 +128,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.cosine_distance,
+        domains=domains.RESIDUAL,
         settings=(
             of_directions(
                 jaxloss.cosine_distance,

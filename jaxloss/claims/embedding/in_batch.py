@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.embedding.formulas import (
     both_ways,
     by_anchor,
@@ -383,6 +383,7 @@ TEMPERATURE = 0.1
 CLAIMS = [
     Claim(
         fn=jaxloss.nt_xent,
+        domains=domains.GROUPS,
         settings=(batch_spec(jaxloss.nt_xent, nt_xent_of, TEMPERATURE),),
         accuracy=cases_of_groups(
             jaxloss.nt_xent,
@@ -394,6 +395,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.clip,
+        domains={"first": domains.REAL, "second": domains.REAL},
         settings=(
             pair_spec(
                 jaxloss.clip,
@@ -411,6 +413,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.supervised_contrastive,
+        domains=domains.GROUPS,
         settings=(
             batch_spec(jaxloss.supervised_contrastive, supervised_of, TEMPERATURE),
         ),
@@ -424,6 +427,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.info_nce,
+        domains={"anchors": domains.REAL, "positives": domains.REAL},
         settings=(
             pair_spec(
                 jaxloss.info_nce,
@@ -440,6 +444,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.siglip,
+        domains={"first": domains.REAL, "second": domains.REAL},
         settings=(
             pair_spec(
                 jaxloss.siglip,

@@ -3,7 +3,7 @@
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.embedding.cosine import SYMMETRIES, directions
 from jaxloss.claims.embedding.formulas import (
     cosine,
@@ -401,6 +401,7 @@ BOTH_DISTANCES = ({"squared": False}, {"squared": True})
 CLAIMS = [
     Claim(
         fn=jaxloss.contrastive,
+        domains={"distances": domains.DISTANCES, "similar": domains.BITS},
         settings=(contrastive(1.0, soft=True), contrastive(0.3, soft=False)),
         accuracy=tuple(contrastive_cases()),
         line=Line(
@@ -413,6 +414,10 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.triplet,
+        domains={
+            "positive_distances": domains.DISTANCES,
+            "negative_distances": domains.DISTANCES,
+        },
         settings=(triplet(1.0), triplet(0.2)),
         accuracy=tuple(triplet_cases()),
         line=Line(
@@ -423,6 +428,11 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.triplet_margin,
+        domains={
+            "anchors": domains.REAL,
+            "positives": domains.REAL,
+            "negatives": domains.REAL,
+        },
         settings=(
             triplet_margin(1.0, squared=False),
             triplet_margin(0.2, squared=False),
@@ -436,6 +446,11 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.cosine_embedding,
+        domains={
+            "first": domains.REAL,
+            "second": domains.REAL,
+            "labels": domains.SIGNS,
+        },
         settings=(cosine_embedding(0.0), cosine_embedding(0.5)),
         accuracy=tuple(cosine_cases()),
         line=Line(

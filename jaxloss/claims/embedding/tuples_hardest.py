@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.claims.embedding.formulas import dot, grouped, length, minus, unit
 from jaxloss.claims.embedding.in_batch import (
     OfBatch,
@@ -150,6 +150,7 @@ def batch_cases():
 CLAIMS = [
     Claim(
         fn=jaxloss.batch_hard_triplet,
+        domains=domains.GROUPS,
         settings=(batch_hard(1.0, squared=False), batch_hard(0.5, squared=True)),
         accuracy=tuple(batch_cases()),
         line=Line(

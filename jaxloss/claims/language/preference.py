@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.common import exact, exact_rows, refused, scale, shift, swap
 from jaxloss.testing import LossSpec, Symmetry, accuracy
 from jaxloss.testing.accuracy import Case
@@ -301,8 +302,8 @@ class OfGroup(LossSpec):
 def group_of_answers(rng, shape):
     """Three answers of two tokens, some clipped either way, some masked."""
     size = (*shape, 3, 2)
-    old = -np.abs(rng.normal(size=size))
-    new = old + 0.4 * rng.normal(size=size)
+    old = -0.25 - np.abs(rng.normal(size=size))
+    new = np.minimum(old + 0.4 * rng.normal(size=size), 0.0)
     return new, old, rng.normal(size=(*shape, 3)), rng.random(size) < 0.8
 
 
@@ -347,7 +348,7 @@ def grpo_cancels(new, old, rewards, where, epsilon_low, epsilon_high):
 def group_edges(dtype):
     """Nothing changed, much changed, equal rewards, one good answer, nothing left, one
     left, two left of which neither is the first."""
-    old = -np.array([[1.0, 2.0], [0.5, 3.0], [4.0, 0.1]])
+    old = -np.array([[6.0, 7.0], [5.5, 8.0], [9.0, 5.1]])
     shift = np.array([[5.0, -5.0], [5.0, -5.0], [0.1, -0.1]])
     one, equal = np.array([0.0, 1.0, 0.0]), np.full(3, 0.1)
     some, none = np.array([[1, 1], [1, 0], [0, 1]], bool), np.zeros((3, 2), bool)
@@ -396,18 +397,21 @@ GAIN = Line("gain, chosen − rejected", (-12, 12), lambda x, _: (x, 0 * x, 0 * 
 CLAIMS = [
     Claim(
         fn=jaxloss.dpo,
+        domains=domains.PREFERENCE,
         settings=(dpo(0.1), dpo(1.0)),
         accuracy=(in_chosen(),),
         line=GAIN,
     ),
     Claim(
         fn=jaxloss.ipo,
+        domains=domains.PREFERENCE,
         settings=(ipo(0.25),),
         accuracy=(in_chosen(halves=False),),
         line=GAIN,
     ),
     Claim(
         fn=jaxloss.simpo,
+        domains=domains.ANSWERS,
         settings=(simpo(2.0, 1.0),),
         accuracy=(
             case(
@@ -428,6 +432,10 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.kto,
+        domains={
+            "log_probs": domains.LOG_PROBS,
+            "reference_log_probs": domains.LOG_PROBS,
+        },
         settings=(kto(0.1, 0.5),),
         accuracy=(
             case(
@@ -447,6 +455,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.orpo,
+        domains=domains.ANSWERS,
         settings=(orpo(0.1),),
         accuracy=(in_mean(0, ""), in_mean(1, "in the rejected")),
         line=Line(
@@ -457,6 +466,11 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.grpo,
+        domains={
+            "log_probs": domains.LOG_PROBS,
+            "old_log_probs": domains.LOG_PROBS,
+            "rewards": domains.REAL,
+        },
         settings=(grpo(0.2, 0.28),),
         line=Line(
             "log-ratio to the old model",

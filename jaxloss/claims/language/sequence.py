@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.testing import LossSpec, Symmetry
 from jaxloss.testing.accuracy import Case
 from jaxloss.testing.claim import Claim, Line
@@ -259,6 +259,7 @@ FORWARD: Any = jaxloss.ctc_forward  # its value is more than a loss
 CLAIMS = [
     Claim(
         fn=jaxloss.ctc,
+        domains=domains.SEQUENCE,
         settings=(spec(jaxloss.ctc, blank=2, zero_infinity=False),),
         accuracy=(OF_TWO_CLASSES,),
         line=Line(
@@ -269,6 +270,7 @@ CLAIMS = [
     ),
     Claim(
         fn=FORWARD,
+        domains=domains.SEQUENCE,
         settings=(spec(FORWARD, LossOfForward, blank=2),),
     ),
 ]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.classification.cross_entropy import (
     bad_masks,
     log_probs,
@@ -109,6 +110,7 @@ def margin_cases() -> Iterator[Case]:
 
 MARGIN_RANKING = Claim(
     fn=jaxloss.margin_ranking,
+    domains={"higher": domains.REAL, "lower": domains.REAL},
     settings=(margin_ranking(0.0, scale(1, 0, 1)), margin_ranking(0.5)),
     accuracy=tuple(margin_cases()),
     line=Line("higher − lower", (-3, 3), lambda x, _: (x, 0 * x)),
@@ -193,6 +195,7 @@ def list_cases() -> Iterator[Case]:
 NAME, ROWS = "listwise_softmax", np.ones((3, 4))
 LISTWISE_SOFTMAX = Claim(
     fn=jaxloss.listwise_softmax,
+    domains={"scores": domains.LOGITS, "relevance": domains.NOT_NEGATIVE},
     settings=(
         LossSpec(
             name=NAME,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import jaxloss
+from jaxloss.claims import domains
 from jaxloss.claims.common import (
     big,
     component,
@@ -196,6 +197,10 @@ def log_cases() -> Iterator[Case]:
 
 SQUARED_LOG_ERROR = Claim(
     fn=jaxloss.squared_log_error,
+    domains={
+        "predictions": domains.ABOVE_MINUS_ONE,
+        "targets": domains.ABOVE_MINUS_ONE,
+    },
     settings=(
         LossSpec(
             name="squared_log_error",
@@ -269,6 +274,7 @@ def relative_cases() -> Iterator[Case]:
 
 ABSOLUTE_PERCENTAGE_ERROR = Claim(
     fn=jaxloss.absolute_percentage_error,
+    domains={"predictions": domains.REAL, "targets": domains.NOT_ZERO},
     settings=(
         LossSpec(
             name="absolute_percentage_error",

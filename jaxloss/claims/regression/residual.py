@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxloss.claims import domains
 from jaxloss.claims.common import (
     big,
     exact,
@@ -51,6 +52,7 @@ def of_residual(
     specs = [_spec(fn, value, slopes[0], curves[0], {**laws, **s}) for s in settings]
     return Claim(
         fn=fn,
+        domains=domains.RESIDUAL,
         settings=tuple(specs),
         accuracy=accuracy or tuple(_cases(fn, slopes, curves, sweep, bounds)),
         line=RESIDUAL,

@@ -7,7 +7,7 @@ import numpy as np
 
 import jaxloss
 from jaxloss import stable
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.testing import LossSpec, exact
 from jaxloss.testing.accuracy import Case
 from jaxloss.testing.claim import Claim, Line
@@ -388,18 +388,21 @@ LINE = Line(
 CLAIMS = [
     Claim(
         fn=jaxloss.dice,
+        domains=domains.MASKS,
         settings=(of_overlap(jaxloss.dice, hard=True, hit=2, smooth=1.0),),
         accuracy=(DICE_CASE,),
         line=LINE,
     ),
     Claim(
         fn=jaxloss.jaccard,
+        domains=domains.MASKS,
         settings=(of_overlap(jaxloss.jaccard, hard=True, smooth=0.0),),
         accuracy=(JACCARD_CASE,),
         line=LINE,
     ),
     Claim(
         fn=jaxloss.tversky,
+        domains=domains.MASKS,
         settings=(
             of_overlap(
                 jaxloss.tversky,
@@ -416,6 +419,7 @@ CLAIMS = [
     ),
     Claim(
         fn=jaxloss.generalized_dice,
+        domains=domains.MASKS,
         settings=(generalized_dice,),
         accuracy=(GENERALIZED_CASE,),
         line=LINE._replace(

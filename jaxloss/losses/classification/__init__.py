@@ -1,1 +1,1 @@
-"""Losses of a class: yes or no, one of several, or one in an order."""
+"""Losses of class labels: binary, multi-class or ordinal."""

@@ -1,8 +1,8 @@
 """Losses of one logit: `a y f(x) + b (1 - y) f(-x)` of one function f of the log-odds.
 
-f(x) is the loss of a positive label with log-odds x.  It is given as a formula of the
-`Odds` of that label and of hyperparameters, and so are its slopes; what follows for the
-mixture of both labels, and what it needs for the compiler, is written here, once:
+f(x) is the loss of a positive label with log-odds x.  It and its derivatives are given
+as formulas of the `Odds` of that label and of hyperparameters.  This module derives the
+mixture of both labels from them, and what the compiler needs, once for all losses:
 
     @_decision.term(_f_dx, _f_dgamma)  # each a term again
     def _f(label, gamma):
@@ -29,7 +29,7 @@ Scalar = float | jax.Array
 
 
 class Odds(NamedTuple):
-    """A label seen five ways, each accurate where the others are not."""
+    """Five forms of the odds of a label, each accurate where others are not."""
 
     p: jax.Array
     """Its probability."""
@@ -52,7 +52,7 @@ class Odds(NamedTuple):
 def likelier(x: jax.Array) -> Odds:
     """The odds of the label with log-odds |x|."""
     a = jnp.abs(x)
-    # Else an infinite logit would be multiplied by the probability 0 that it has.
+    # Otherwise an infinite logit would be multiplied by its probability 0.
     finite = jnp.minimum(a, jnp.finfo(x.dtype).max)
     return _odds(finite, finite, 1, stable.log1p_exp(-finite))._replace(log_odds=a)
 
@@ -112,7 +112,7 @@ def both_labels(t: Term) -> Elementwise:
 
 
 class Weights(NamedTuple):
-    """How much either label counts."""
+    """The weights of both labels."""
 
     up: jax.Array
     """`a y`."""
@@ -131,7 +131,7 @@ def _weights(y: jax.Array, a: Scalar, b: Scalar) -> Weights:
 
 
 class _Parts(NamedTuple):
-    """What is given of a mixture, or follows from f: see `mixture`."""
+    """The parts of a mixture, given or derived from f: see `mixture`."""
 
     value: Elementwise
     slope: Elementwise

@@ -1,4 +1,4 @@
-"""Do predicted probabilities come true: measured, and repaired after training."""
+"""Calibration: Brier score, expected calibration error, fit of a temperature."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxloss import _checks, _classes, _jit, reduce, stable
 
 @_jit.kernel("axis", ids="labels")
 def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
-    r"""Brier score: squared distance between probabilities and what happened.
+    r"""Brier score: squared distance between probabilities and outcomes.
 
     Also called: Brier score, quadratic score, brier_score_loss.
 
@@ -28,17 +28,19 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
 
     Returns:
       Per-example losses of the shape of `probabilities` without `axis`, from 0 to 2;
-      NaN where an id is not a class.  The probability p of one event counts as the two
-      classes 1 - p and p: twice its `squared_error`, the form some texts use.
+      NaN where an id is not a class.  For one event of probability p, give the two
+      classes 1 - p and p: the result is twice `squared_error`, which some texts call
+      the Brier score.
 
     Raises:
-      TypeError: If `probabilities` is not floating, or `labels` is boolean.
+      TypeError: If `probabilities` is not floating, or `labels` of the wrong dtype.
       ValueError: If the shapes do not match or `axis` is not an axis of
         `probabilities`.
 
     Gradient:
-      `2 (p - y)` with respect to `probabilities`, `-2 (p - y)` to distributions.
-      Convex; a proper score, least in the mean at the true probabilities.
+      `2 (p - y)` with respect to `probabilities`, and `-2 (p - y)` with respect to
+      labels that are distributions.  Convex.  A proper score: its mean is least at the
+      true probabilities.
 
     Use:
       task: multi-class
@@ -46,10 +48,10 @@ def brier(probabilities: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax
       range: [0, 2]
       robust: yes
       convex: yes
-      when: Probabilities are to be judged on a bounded scale, or trained so that a
-        single confident mistake costs at most 2.
-      not when: A classifier learns from scratch: `softmax_cross_entropy`, whose
-        gradient in the logits does not fade on confident mistakes.
+      when: Probabilities are evaluated on a bounded scale, or a confident mistake
+        should cost at most 2.
+      not when: A classifier is trained from scratch: use `softmax_cross_entropy`, whose
+        gradient in the logits does not vanish on confident mistakes.
 
     Reference:
       Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly
@@ -76,35 +78,36 @@ def expected_calibration_error(
     weights: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""How far confidence and frequency are apart, in bins of confidence.
+    r"""Expected calibration error: gap of confidence and accuracy, in bins.
 
     .. math::
        \mathrm{ECE} = \sum_{b=1}^{B} \frac{n_b}{n}
        \left| \overline{\text{confidence}}_b - \overline{\text{correct}}_b \right|
 
     Args:
-      probabilities: Floating array in [0, 1]: `(n,)`, of the positive class, whose
-        confidence is itself; or `(n, K)`, whose confidence is that of the class
-        predicted, the most probable one, the first of several.
-      labels: For `(n,)` the frequencies to meet, 0/1 or in between; for `(n, K)`
-        integer class ids `(n,)`.
+      probabilities: Floating array in [0, 1].  `(n,)`: probabilities of the positive
+        class, which are the confidences.  `(n, K)`: one distribution per example, whose
+        confidence is its largest probability; the predicted class is the first that has
+        it.
+      labels: For `(n,)`, outcomes in [0, 1]; for `(n, K)`, integer class ids `(n,)`.
       bins: Number B of bins of equal width, a Python integer; bin b is
         `((b - 1) / B, b / B]`, and 0 belongs to the first.
       weights: Weights >= 0 `(n,)`; default all ones.
       where: Boolean mask `(n,)` of the examples that count; default all.
 
     Returns:
-      Scalar in [0, 1], at least float32; 0 if no example counts.  Biased upwards when
-      bins are poorly filled, and it depends on `bins`: compare like with like.
+      Scalar in [0, 1], at least float32; 0 if every example is masked.  It is biased
+      upwards when bins hold few examples, and it depends on `bins`: compare only
+      results with equal `bins`.
 
     Raises:
       TypeError: If a dtype is not as stated, or `bins` is not a Python integer.
       ValueError: If the shapes do not match or `bins` < 1.
 
     Gradient:
-      `w sign / sum(w)` with respect to each confidence, the sign that of its bin's gap;
-      blind to the jumps where a confidence leaves its bin.  A measure, not an
-      objective.
+      `w sign / sum(w)` with respect to each confidence, where `sign` is that of the gap
+      in its bin.  It ignores the jump where a confidence moves to another bin, so this
+      is a measure, not an objective.
 
     Reference:
       Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
@@ -151,18 +154,18 @@ def fit_temperature(
        \operatorname{cross-entropy}(z_i / T,\; y_i)
 
     Args:
-      logits: Floating array: `(n, K)`, a row per example; or `(n,)`, log-odds of the
-        positive class.  Not those the model was trained on.
+      logits: Floating array: `(n, K)`, one row per example; or `(n,)`, log-odds of the
+        positive class.  Use examples that the model was not trained on.
       labels: For `(n, K)` integer class ids `(n,)`; for `(n,)` labels in [0, 1].
       weights: Weights >= 0 `(n,)`; default all ones.
       where: Boolean mask `(n,)` of the examples that count; default all.
 
     Returns:
-      Scalar T, at least float32, for `temperature(logits, temperature=T)`, kept within
-      [1e-6, 1e6]: the lower end if every label has the largest logit, for then no
-      temperature is low enough; the upper end if the logits are no better than chance.
-      1 if all temperatures are alike or no example counts; NaN if a label is no class
-      or has a logit of -inf.
+      Scalar T in [1e-6, 1e6], at least float32, for
+      `temperature(logits, temperature=T)`.  T is 1e-6 if every label has the largest
+      logit, because then a lower T is always better, and 1e6 if the logits are no
+      better than chance.  T is 1 if all temperatures are equally good or every example
+      is masked, and NaN if a label is not a class or has a logit of -inf.
 
     Raises:
       TypeError: If `logits` is not floating, `labels` is not integer (not real, for
@@ -170,7 +173,8 @@ def fit_temperature(
       ValueError: If the shapes do not match.
 
     Gradient:
-      None: to autodiff the result is a constant.  What is minimised is convex in 1 / T.
+      None: autodiff treats the result as a constant.  The minimised sum is convex in 1
+      / T.
 
     Reference:
       Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
@@ -275,7 +279,7 @@ def _examples(
 def _weights(
     loss: str, x: jax.Array, weights: ArrayLike | None, where: ArrayLike | None
 ) -> jax.Array:
-    """The weights, 0 behind the mask."""
+    """The weights, 0 where masked."""
     ones = jnp.ones(x.shape[:1], x.dtype)
     (weights,) = _checks.real(loss, x, weights=ones if weights is None else weights)
     (where,) = _checks.boolean(loss, where=ones == 1 if where is None else where)

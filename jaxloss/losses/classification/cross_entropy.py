@@ -54,9 +54,9 @@ def sigmoid_cross_entropy(
       robust: yes
       convex: yes
       when: The first choice for yes or no, and for several labels that may hold at
-        once, one logit each. Its probabilities are calibrated as far as the model
+        once, one logit each. Its probabilities are as well calibrated as the model
         allows.
-      not when: Of several classes exactly one is right: `softmax_cross_entropy`.
+      not when: Exactly one of several classes is right: use `softmax_cross_entropy`.
 
     Reference:
       Cox, "The Regression Analysis of Binary Sequences", J. R. Stat. Soc. B 20 (1958).
@@ -86,7 +86,7 @@ def softmax_cross_entropy(
     where: ArrayLike | None = None,
     label_smoothing: float | jax.Array = 0.0,
 ) -> jax.Array:
-    r"""Cross entropy of class ids or distributions under softmax of logits.
+    r"""Softmax cross entropy of logits with class ids or distributions.
 
     Also called: CE, cross entropy, CrossEntropyLoss, categorical cross entropy, sparse
     categorical cross entropy, log loss, softmax loss, multinomial logistic loss,
@@ -100,29 +100,29 @@ def softmax_cross_entropy(
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       axis: The axis of the classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
-      label_smoothing: The part, in [0, 1], of each label that is spread evenly over
-        the K classes of this example that have a probability; a number, or one per
-        example.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
+      label_smoothing: Share ε in [0, 1] of each label that is spread evenly over the K
+        classes of the example; excluded classes (masked, or of logit -inf) do not
+        count.  A number, or one per example.
 
     Returns:
-      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
-      the label has none, NaN if a class id is not one of the classes.
+      One loss >= 0 per example, in nats; 0 if every class is excluded, +inf if only the
+      label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `label_smoothing` is a Python number outside [0, 1].
 
     Gradient:
-      `p sum(w) - w` with respect to the logits: it sums to 0, is finite even where
-      the loss is +inf, and is NaN where the loss is; `-log p` with respect to a
-      distribution (0 for a class without a probability).  Convex, smooth.
+      `p sum(w) - w` with respect to the logits: it sums to 0, is finite even where the
+      loss is +inf, and is NaN where the loss is.  `-log p` with respect to a
+      distribution (0 for an excluded class).  Convex, smooth.
 
     Use:
       task: multi-class
@@ -130,9 +130,9 @@ def softmax_cross_entropy(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: The first choice where exactly one of several classes is right, or where the
+      when: The first choice if exactly one of several classes is right, or if the
         target is a distribution over them.
-      not when: Several labels may hold at once: `sigmoid_cross_entropy`.
+      not when: Several labels may hold at once: use `sigmoid_cross_entropy`.
 
     Reference:
       Bridle, "Probabilistic Interpretation of Feedforward Classification Network
@@ -150,8 +150,8 @@ def softmax_cross_entropy(
     if label_smoothing is None:
         return losses
     part = _checks.parameter(name, losses, label_smoothing=label_smoothing)
-    # What is spread is the mean over the classes: no smoothed distribution is built,
-    # and ids and their one-hot distributions give the same numbers.
+    # Smoothing adds a multiple of the mean over the classes: no smoothed distribution
+    # is built, and ids and their one-hot distributions give the same numbers.
     return _classes.mix(part, losses, _spread(rows), _smoothing_slope(rows))
 
 
@@ -164,11 +164,11 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
     .. math:: \ell = -\sum_j w_j \log p_j
 
     Args:
-      log_probs: Floating array with the classes along `axis`, normalised by you; from
-        logits, `softmax_cross_entropy` is more accurate.
+      log_probs: Floating array with the classes along `axis`, which you have
+        normalised.  If you have logits, `softmax_cross_entropy` is more accurate.
       labels: Integer class ids, of the shape of `log_probs` without `axis`; or a
         floating distribution w >= 0 of the shape of `log_probs`, whose sum, if not 1,
-        weighs the example.
+        is the weight of the example.
       axis: The axis of the classes.
 
     Returns:
@@ -176,8 +176,7 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       class id is not one of the classes.
 
     Raises:
-      TypeError: If `log_probs` is not floating or `labels` neither integer nor
-        floating.
+      TypeError: If `log_probs` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `log_probs`.
 
     Gradient:
@@ -192,7 +191,8 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
       convex: yes
       when: The model gives log-probabilities, as a flow, a mixture or a hidden Markov
         model does.
-      not when: There are logits: `softmax_cross_entropy`, which keeps more digits.
+      not when: The model gives logits: use `softmax_cross_entropy`, which is more
+        accurate.
 
     Reference:
       Fisher, "On the Mathematical Foundations of Theoretical Statistics", Phil. Trans.
@@ -211,7 +211,7 @@ def nll(log_probs: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array
 def z_loss(
     logits: ArrayLike, *, axis: int = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    r"""Squared log-partition: keeps logits near the scale of log-probabilities.
+    r"""z-loss: squared logsumexp, which keeps logits near log-probabilities.
 
     Also called: router z-loss, PaLM z-loss, log-partition penalty, lse_square_scale.
 
@@ -220,13 +220,13 @@ def z_loss(
     Args:
       logits: Floating array with the classes along `axis`.
       axis: The axis of the classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
 
     Returns:
-      One loss >= 0 per example, in nats squared; 0 if no class has a probability.
-      PaLM adds 1e-4 times it to the cross entropy, mixtures of experts 1e-3 times that
-      of their routers.
+      One loss >= 0 per example, in nats squared; 0 if every class is excluded.  PaLM
+      adds it to the cross entropy with weight 1e-4; mixtures of experts add that of the
+      router's logits with weight 1e-3.
 
     Raises:
       TypeError: If `logits` is not floating or `where` not boolean.
@@ -244,7 +244,8 @@ def z_loss(
       convex: no
       when: Added with a small weight to a cross entropy over many classes in low
         precision, where logits drift away from 0.
-      not when: Over-confidence is the trouble, not the scale of the logits: `entropy`.
+      not when: Over-confidence is the problem, not the scale of the logits: use
+        `entropy`.
 
     Reference:
       Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023);
@@ -274,9 +275,9 @@ def softmax_cross_entropy_with_z(
        \Big(\log \sum_j e^{x_j}\Big)^2\Big), \qquad
        p = \text{softmax}(\text{logits})
 
-    The losses of `softmax_cross_entropy` and of `z_loss`, apart, to be weighed and to
-    be logged: `cross_entropy + 1e-4 * z`.  Of class ids, with their gradients, they
-    take the exponentials once.
+    Returns the losses of `softmax_cross_entropy` and of `z_loss` separately, so that
+    you can weight and log them: `cross_entropy + 1e-4 * z`.  For class ids, both losses
+    and their gradients compute the exponentials once.
 
     Args:
       logits: Floating array with the classes along `axis`; a class of logit -inf has
@@ -284,22 +285,22 @@ def softmax_cross_entropy_with_z(
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
         distribution y >= 0 of the shape of `logits`.
       axis: The axis of the classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
 
     Returns:
-      The cross entropy of each example, in nats, and its z-loss, in nats squared: both
-      >= 0; both 0 if no class has a probability, and NaN if a class id is not one of
-      the classes.  The logsumexp is right to an eps of itself or of 1.
+      The cross entropy of each example, in nats, and its z-loss, in nats squared.  Both
+      are >= 0, both 0 if every class is excluded, and both NaN if a class id is not one
+      of the classes.  The error of the logsumexp is an eps of itself or of 1.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:
-      `p sum(y) - y` of the first, `2 logsumexp(x) p` of the second, with respect to
-      the logits.
+      With respect to the logits: `p sum(y) - y` of the first loss, `2 logsumexp(x) p`
+      of the second.
 
     Reference:
       Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023).
@@ -388,7 +389,7 @@ _weighted_binary_cross_entropy = _binary(
 
 
 def _mean_over_classes(rows: _classes.Rows, values: jax.Array) -> jax.Array:
-    """The mean of `values` over the classes that have a probability."""
+    """The mean of `values` over the classes that are not excluded."""
     valid = rows.scores != -jnp.inf
     total = jnp.sum(jnp.where(valid, values, 0), axis=-1)
     return total / jnp.sum(valid, axis=-1, dtype=values.dtype)

@@ -1,8 +1,8 @@
-"""Losses of predictions that may be sparse: Fenchel-Young losses.
+"""Fenchel-Young losses, whose predicted probabilities may be sparse.
 
-Softmax gives every class a probability; other regularisers of `max <p, z> - Omega(p)`
-give the unlikely ones none.  Each has its loss, and the gradient of that is prediction
-minus target, as for cross entropy.
+The prediction p maximises `<p, z> - Omega(p)`.  The regulariser Omega of softmax gives
+every class a probability; others give unlikely classes exactly 0.  Each has its own
+loss, whose gradient is prediction minus target, as for cross entropy.
 """
 
 import functools
@@ -19,7 +19,7 @@ from jaxloss.stable import xla
 
 @_jit.kernel("axis", ids="labels")
 def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
-    r"""Sparsemax loss: cross entropy's counterpart with sparse probabilities.
+    r"""Sparsemax loss: like cross entropy, with sparse probabilities.
 
     Also called: sparsemax loss, SparsemaxLoss, multiclass_sparsemax_loss.
 
@@ -27,33 +27,33 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
        \ell = \tfrac12 \|p - y\|^2 + \sum_j y_j \max(0, \tau - z_j), \qquad
        p = \max(0, z - \tau), \quad \sum_j p_j = 1
 
-    That is `Omega*(z) + Omega(y) - <y, z>` with `Omega(p) = (|p|^2 - 1) / 2`, as a sum
-    of what cannot be negative: p is the point of the simplex nearest to the logits z.
+    This is `Omega*(z) + Omega(y) - <y, z>` with `Omega(p) = (|p|^2 - 1) / 2`, written
+    as a sum of terms >= 0; p is the point of the simplex nearest to the logits z.
 
     Args:
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       axis: The axis of the classes.
 
     Returns:
-      One loss >= 0 per example, in the units of the logits; 0 exactly if p is the
-      label, which for an id takes a lead of 1 over every other class.  0 if no class
-      has a finite logit, +inf if only the label has none, NaN if a class id is not one
-      of the classes.
+      One loss >= 0 per example, in the units of the logits.  It is exactly 0 if p
+      equals the label; for a class id, if its logit exceeds every other one by at least
+      1.  Also 0 if no class has a finite logit, +inf if only the label has none, NaN if
+      a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:
       `p sum(y) - y` with respect to the logits: it sums to 0 and is finite even where
-      the loss is +inf; `y - z`, but for a constant, with respect to a distribution (0
+      the loss is +inf.  `y - z`, up to a constant, with respect to a distribution (0
       for a class of logit -inf).  Convex; the second derivative in the logits is
-      `diag(s) - s s^T / sum(s)` with s = 1 where p > 0, which jumps where a class gains
-      or loses its probability.
+      `diag(s) - s s^T / sum(s)` with s = 1 where p > 0 and 0 elsewhere, so it jumps
+      where a probability becomes 0.
 
     Use:
       task: multi-class
@@ -61,9 +61,9 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
       range: [0, inf]
       robust: yes
       convex: yes
-      when: Unlikely classes should get the probability 0, as in attention or
-        multi-label text, and an example that is right by a margin should rest.
-      not when: Probabilities are to be calibrated, or their logarithms needed:
+      when: Unlikely classes should get probability 0, as in attention or multi-label
+        text, and an example that is right by a margin should have no gradient.
+      not when: Calibrated probabilities or their logarithms are needed: use
         `softmax_cross_entropy`.
 
     Reference:
@@ -81,7 +81,7 @@ def sparsemax(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Ar
 
 @_jit.kernel("axis", ids="labels")
 def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
-    r"""Loss of 1.5-entmax: half way from softmax to sparsemax, and smooth.
+    r"""1.5-entmax loss: halfway between softmax and sparsemax, and smooth.
 
     Also called: entmax loss, 1.5-entmax loss, Entmax15Loss.
 
@@ -90,33 +90,32 @@ def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Arr
        \sum_j y_j \max(0, 2\tau - z_j), \qquad
        s = \max(0, \tfrac z2 - \tau) = \sqrt p, \quad r = \sqrt y
 
-    That is `Omega*(z) + Omega(y) - <y, z>` with `Omega(p) = 4/3 sum(p^1.5 - p)`, as a
-    sum of what cannot be negative; the threshold is where the probabilities p sum to 1.
+    This is `Omega*(z) + Omega(y) - <y, z>` with `Omega(p) = 4/3 sum(p^1.5 - p)`,
+    written as a sum of terms >= 0; with the threshold τ the probabilities p sum to 1.
 
     Args:
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution y >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       axis: The axis of the classes.
 
     Returns:
-      One loss >= 0 per example, in the units of the logits; 0 exactly if p is the
-      label, which for an id takes a lead of 2 over every other class.  0 if no class
-      has a finite logit, +inf if only the label has none, NaN if a class id is not one
-      of the classes.
+      One loss >= 0 per example, in the units of the logits.  It is exactly 0 if p
+      equals the label; for a class id, if its logit exceeds every other one by at least
+      2.  Also 0 if no class has a finite logit, +inf if only the label has none, NaN if
+      a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:
       `p sum(y) - y` with respect to the logits: it sums to 0 and is finite even where
-      the loss is +inf; `2 sqrt(y) - z`, but for a constant, with respect to a
+      the loss is +inf.  `2 sqrt(y) - z`, up to a constant, with respect to a
       distribution (0 for a class of logit -inf).  Convex, twice continuously
-      differentiable in the logits, where the second derivative is `diag(s) - s s^T /
-      sum(s)`.
+      differentiable in the logits; the second derivative is `diag(s) - s s^T / sum(s)`.
 
     Use:
       task: multi-class
@@ -124,9 +123,9 @@ def entmax15(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Arr
       range: [0, inf]
       robust: yes
       convex: yes
-      when: Sparse probabilities are wanted over many classes, as in sequence models,
+      when: Sparse probabilities over many classes are wanted, as in sequence models,
         with a gradient that has no kinks.
-      not when: As few classes as possible should be left: `sparsemax`.
+      not when: As few classes as possible should have a probability: use `sparsemax`.
 
     Reference:
       Peters et al., "Sparse Sequence-to-Sequence Models", ACL 2019; Blondel et al.,
@@ -159,15 +158,16 @@ def fenchel_young(
       scores: Floating array with the components along `axis`.
       targets: Array of the same shape, boolean, integer or floating; a point y of the
         domain of Omega, such as a one-hot vector, a permutation or an average of them.
-        Where it is 0 the score may be -inf, if `max_fun` takes it.
-      max_fun: The convex function Omega*, from a vector to a number, differentiable by
-        JAX; applied to each example by itself.  With `jax.nn.logsumexp` the loss is
-        softmax cross entropy, with `jnp.max` the perceptron's.
-      axis: The axis that `max_fun` consumes.
+        Where it is 0, the score may be -inf if `max_fun` accepts that.
+      max_fun: The convex function Omega*, from a vector to a number, which JAX can
+        differentiate; applied to each example separately.  With `jax.nn.logsumexp` the
+        loss is softmax cross entropy, with `jnp.max` the perceptron loss.
+      axis: The axis that `max_fun` reduces.
 
     Returns:
-      One loss per example, >= -Omega(y): the term Omega(y), which no score changes, is
-      left out.  As a difference of Omega* and a product it is only as fine as they are.
+      One loss per example, >= -Omega(y).  The term Omega(y) is left out, because it
+      does not depend on the scores.  The loss is a difference of Omega* and a product,
+      so it is only as accurate as they are.
 
     Raises:
       TypeError: If `scores` is not floating, `targets` not real, or `max_fun` not a
@@ -186,8 +186,8 @@ def fenchel_young(
       robust: yes (if the domain of Omega is bounded)
       convex: yes
       when: The output is structured, such as a ranking, a matching or a path, and its
-        maximum can be had but no partition function.
-      not when: The output is one class: `softmax_cross_entropy` or `sparsemax`.
+        maximum can be computed but its partition function cannot.
+      not when: The output is one class: use `softmax_cross_entropy` or `sparsemax`.
 
     Reference:
       Blondel et al., "Learning with Fenchel-Young Losses", JMLR 21, 2020.
@@ -206,7 +206,7 @@ def _regret(
     max_fun: Callable[[jax.Array], jax.Array],
     axis: int,
 ) -> jax.Array:
-    """`fenchel_young`, not compiled: for a function that is another in each call."""
+    """`fenchel_young`, not compiled: for a function that is new in each call."""
     name = "fenchel_young"
     (s,) = _checks.floating(name, scores=scores)
     (y,) = _checks.real(name, s, targets=targets)
@@ -299,7 +299,7 @@ def _minus(a: jax.Array, b: jax.Array, squares: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _surplus(p: jax.Array, y: jax.Array) -> jax.Array:
-    """`p sum(y) - y`, of which neither p nor y nearly 1 hides the other's digits."""
+    """`p sum(y) - y`, accurate even if p or y is nearly 1."""
     return p * _others(y) - y * _others(p)
 
 
@@ -314,8 +314,8 @@ def _(primals, tangents):
 def _excess(x: jax.Array, power: int) -> jax.Array:
     """`x / power - tau` with the tau for which `sum(max(0, .) ** power)` is 1.
 
-    The largest entry has all but the mass of the others, which is added up by itself:
-    so small probabilities have their digits, and so has 1 - p of a large one.
+    The largest entry has all mass but that of the others, which is summed separately:
+    so small probabilities are accurate, and so is 1 - p of a large one.
     """
     d, error = stable.difference(x, jnp.max(x, axis=-1, keepdims=True))
     d, error = d / power, error / power
@@ -346,7 +346,7 @@ def _(power, primals, tangents):
 
 
 def _threshold(d: jax.Array, power: int) -> jax.Array:
-    """The threshold of rows with maximum 0, of which the part below -1 is cut off.
+    """The threshold of rows with maximum 0, whose part below -1 is cut off.
 
     Sorted, the classes above it come first: for each number of them it would be the
     root of a polynomial of degree `power`, and it is so for the largest number for
@@ -382,7 +382,7 @@ def _largest(x: jax.Array) -> jax.Array:
 
 
 def _others(w: jax.Array) -> jax.Array:
-    """`sum(w) - w` for w >= 0, added up without the largest."""
+    """`sum(w) - w` for w >= 0, summed without the largest."""
     top = _largest(w)
     rest = jnp.sum(jnp.where(top, 0, w), axis=-1, keepdims=True)
     lead = jnp.max(w, axis=-1, keepdims=True) - w

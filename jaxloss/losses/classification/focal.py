@@ -1,9 +1,11 @@
-"""Losses that reshape cross entropy: focal and polynomial."""
+"""Focal and polynomial losses: variants of cross entropy."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
@@ -18,7 +20,7 @@ def sigmoid_focal(
     gamma: float | jax.Array = 2.0,
     alpha: float | jax.Array | None = None,
 ) -> jax.Array:
-    r"""Binary focal loss: cross entropy that fades on well-classified examples.
+    r"""Binary focal loss: cross entropy that down-weights easy examples.
 
     Also called: focal loss, binary focal loss, RetinaNet loss, sigmoid_focal_loss,
     BinaryFocalCrossentropy.
@@ -30,12 +32,12 @@ def sigmoid_focal(
     Args:
       logits: Floating array of any shape; log-odds of the positive class.
       labels: Array of the same shape, boolean, integer or floating, in [0, 1]; cast to
-        the dtype of `logits`.  Soft labels mix the two terms, where optax raises the
-        mixed probability to the power instead.
+        the dtype of `logits`.  Soft labels mix the two terms; optax instead raises the
+        mixed probability to the power.
       gamma: Focusing exponent >= 0; 0 gives plain sigmoid cross entropy.  A number, or
         an array that broadcasts to the logits.
-      alpha: Weight of positives in [0, 1], negatives having 1 - alpha; a number, or an
-        array that broadcasts to the logits; `None` weighs both by 1.
+      alpha: Weight of positives, in [0, 1]; negatives have weight 1 - alpha.  A number,
+        or an array that broadcasts to the logits.  `None` gives both weight 1.
 
     Returns:
       Per-element losses >= 0 of the same shape, in nats; 0 at an infinite logit of the
@@ -57,9 +59,9 @@ def sigmoid_focal(
       range: [0, inf)
       robust: yes
       convex: for gamma == 0
-      when: Easy negatives are so many that their losses drown the rest, as in dense
-        detection.
-      not when: Probabilities are to be used as such: `sigmoid_cross_entropy`, with
+      when: Easy negatives are so many that their losses outweigh all others, as in
+        dense object detection.
+      not when: Calibrated probabilities are needed: use `sigmoid_cross_entropy`, with
         `pos_weight` if positives are rare.
 
     Reference:
@@ -90,7 +92,7 @@ def softmax_focal(
     gamma: float | jax.Array = 2.0,
     alpha: float | jax.Array | None = None,
 ) -> jax.Array:
-    r"""Focal loss over classes: cross entropy that fades on what is right.
+    r"""Softmax focal loss: cross entropy that down-weights easy examples.
 
     Also called: focal loss, categorical focal loss, multi-class focal loss,
     CategoricalFocalCrossentropy.
@@ -103,23 +105,23 @@ def softmax_focal(
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       axis: The axis of the classes.
-      where: Boolean mask of the shape of `logits`; a masked class does not exist, as
-        if its logit were -inf.
+      where: Boolean mask of the shape of `logits`; a masked class is treated as if its
+        logit were -inf.
       gamma: Focusing exponent >= 0; 0 gives plain cross entropy.  A number, or one per
         example.
-      alpha: Weight >= 0 of each class, of shape `(classes,)`, or a number that weighs
-        them all; `None` is 1.
+      alpha: Weight >= 0 of each class, of shape `(classes,)`, or one number for all of
+        them; `None` is 1.
 
     Returns:
-      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
-      the label has none, NaN if a class id is not one of the classes.
+      One loss >= 0 per example, in nats; 0 if every class is excluded, +inf if only the
+      label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating, `where` not boolean, or `labels` neither
-        integer nor floating.
+      TypeError: If `logits` is not floating, `where` not boolean, or `labels` of
+        the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `gamma` or `alpha` is a Python number outside its range.
 
@@ -134,10 +136,10 @@ def softmax_focal(
       range: [0, inf]
       robust: yes
       convex: for gamma == 0
-      when: Most examples are easy and the hard ones count, or a network is
+      when: Most examples are easy and the hard ones matter, or a network is
         over-confident.
-      not when: Labels are wrong now and then: `softmax_cross_entropy` with
-        `label_smoothing`, for focus goes to the wrong ones.
+      not when: Some labels are wrong: use `softmax_cross_entropy` with
+        `label_smoothing`, because focal loss concentrates on the wrong labels.
 
     Reference:
       Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
@@ -149,7 +151,7 @@ def softmax_focal(
     """
     name = "softmax_focal"
     rows = _classes.rows(name, labels, axis, where, logits=logits)
-    x, labels = rows.scores, rows.labels
+    x, labels = rows.given, rows.labels
     gamma = _checks.parameter(name, x[..., 0], gamma=gamma)
     alpha = 1.0 if alpha is None else alpha
     alpha = _checks.parameter(name, x, alpha=alpha)
@@ -159,12 +161,9 @@ def softmax_focal(
         nll, p, q = stable.softmax_nll_and_probability(x, labels)
         losses = _focal(p, q, nll, gamma)
         return rows.mask_invalid(_classes.weighted(alpha, losses))
-    p, q = stable.softmax(x), stable.softmax_complement(x)
     gamma = jnp.broadcast_to(gamma, x.shape[:-1])[..., None]
-    losses = _focal(p, q, _surprise(x), jnp.broadcast_to(gamma, x.shape))
-    return rows.mask_invalid(
-        jnp.sum(_classes.weighted(labels * alpha, losses), axis=-1)
-    )
+    losses = _expected_focal(x, labels * alpha, jnp.broadcast_to(gamma, x.shape))
+    return rows.mask_invalid(losses)
 
 
 @_jit.kernel("axis", ids="labels", epsilon="[-1, inf)")
@@ -175,7 +174,7 @@ def poly1(
     epsilon: float | jax.Array = 1.0,
     axis: int = -1,
 ) -> jax.Array:
-    r"""Poly-1: cross entropy with another weight on its leading term.
+    r"""Poly-1 loss: cross entropy with a tunable weight of its first term.
 
     Also called: PolyLoss, Poly-1 loss, poly_loss_cross_entropy, PolyCrossEntropy.
 
@@ -187,18 +186,18 @@ def poly1(
       logits: Floating array with the classes along `axis`; a class of logit -inf has
         probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, weighs the
-        example.
+        distribution w >= 0 of the shape of `logits`, whose sum, if not 1, is the weight
+        of the example.
       epsilon: Added weight >= -1 of the first term of `-log p = (1-p) + (1-p)^2/2 +
         ...`; 0 gives plain cross entropy.  A number, or one per example.
       axis: The axis of the classes.
 
     Returns:
-      One loss >= 0 per example, in nats; 0 if no class has a probability, +inf if only
-      the label has none, NaN if a class id is not one of the classes.
+      One loss >= 0 per example, in nats; 0 if every class is excluded, +inf if only the
+      label is, NaN if a class id is not one of the classes.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match, `axis` is not an axis of `logits`, or
         `epsilon` is a Python number < -1.
 
@@ -212,9 +211,9 @@ def poly1(
       range: [0, inf]
       robust: yes
       convex: for epsilon <= 1
-      when: Cross entropy works, and one more hyperparameter is to be tuned for a little
-        more accuracy.
-      not when: Nothing is to be tuned: `softmax_cross_entropy`.
+      when: Cross entropy works, and you want to tune one more hyperparameter for a
+        little more accuracy.
+      not when: You do not want to tune anything: use `softmax_cross_entropy`.
 
     Reference:
       Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
@@ -226,15 +225,59 @@ def poly1(
     """
     name = "poly1"
     rows = _classes.rows(name, labels, axis, logits=logits)
-    like = rows.scores[..., 0]
-    epsilon = _checks.parameter(name, like, epsilon=epsilon)
+    x = rows.given
+    epsilon = _checks.parameter(name, x[..., 0], epsilon=epsilon)
     if rows.are_ids:
-        x, labels = rows.given, rows.given_labels
-        nll, _, missing = stable.softmax_nll_and_probability(x, labels)
-    else:
-        nll = _classes.cross_entropy(rows)
-        missing = rows.expect(stable.softmax_complement(rows.scores))
-    return rows.mask_invalid(nll + epsilon * missing)
+        nll, _, missing = stable.softmax_nll_and_probability(x, rows.given_labels)
+        return rows.mask_invalid(nll + epsilon * missing)
+    epsilon = jnp.broadcast_to(epsilon, x.shape[:-1])[..., None]
+    losses = _expected_poly1(x, rows.labels, jnp.broadcast_to(epsilon, x.shape))
+    return rows.mask_invalid(losses)
+
+
+# --- the mean of a distribution ----------------------------------------------------
+
+
+def _of_classes(
+    fn: Callable[..., jax.Array],
+    variant: int,
+    x: jax.Array,
+    w: jax.Array,
+    hyper: jax.Array,
+) -> jax.Array:
+    """`w fn(p, 1 - p, -log p, hyper)` of each class."""
+    ways = stable.softmax_likelihoods(x, variant)
+    return _classes.weighted(w, fn(*ways, hyper))
+
+
+def _expected(
+    total: Callable[..., jax.Array], slope: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """`total`, a sum over classes, of logits, weights and a hyperparameter like them.
+
+    The slope of each term by the negative log-likelihood is a function as in
+    `_of_classes`.
+    """
+    primitive = jax.custom_jvp(total)
+
+    def rule(primals, tangents):
+        x, w, hyper = primals
+        by_x, *others = tangents
+        moved = jnp.zeros_like(x[..., 0])
+        if not isinstance(by_x, SymbolicZero):
+            # Of variants, or XLA:GPU writes out what value and gradient share.
+            pull = [_of_classes(slope, variant, x, w, hyper) for variant in (1, 2)]
+            moved = moved + jnp.sum(stable.softmax_slope(x, *pull) * by_x, axis=-1)
+        if not all(isinstance(t, SymbolicZero) for t in others):
+            given = [
+                jnp.zeros_like(w) if isinstance(t, SymbolicZero) else t for t in others
+            ]
+            along = functools.partial(total, x)
+            moved = moved + jax.jvp(along, (w, hyper), tuple(given))[1]
+        return primitive(*primals), moved
+
+    primitive.defjvp(rule, symbolic_zeros=True)
+    return primitive
 
 
 # --- the focal term ----------------------------------------------------------------
@@ -263,10 +306,10 @@ def _power(p: jax.Array, q: jax.Array, gamma: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.Array:
-    """`q ** gamma * nll`, of one probability seen three ways: p = 1 - q = exp(-nll).
+    """`q ** gamma * nll`, of three forms of one probability: p = 1 - q = exp(-nll).
 
-    Each is accurate where the others are not, and none is computed from another.  The
-    derivative is the one along the curve, carried by the tangent of `nll` alone.
+    Each form is accurate where the others are not, and none is computed from another.
+    The derivative is that along the curve, with the tangent of `nll` alone.
     """
     return _power(p, q, gamma) * nll
 
@@ -275,26 +318,31 @@ def _focal(p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array) -> jax.
 def _(primals, tangents):
     p, q, nll, gamma = primals
     *_, along, by_gamma = tangents
-    # p nll / q is 1 - q / 2 + ... for small q; as p -> 0 it is 0, not 0 * inf.
-    finite = jnp.where(p == 0, 0, nll)
-    slope = 1 + gamma * stable.safe_divide(p * finite, q)
-    slope = _power(p, q, gamma) * slope
-    curve = _power(p, q, gamma) * finite * _log_complement(p, q)
+    curve = _power(p, q, gamma) * jnp.where(p == 0, 0, nll) * _log_complement(p, q)
+    slope = _focal_slope(p, q, nll, gamma)
     return _focal(p, q, nll, gamma), slope * along + curve * by_gamma
 
 
-@jax.custom_jvp
-def _surprise(x: jax.Array) -> jax.Array:
-    """`-log(softmax(x))`; a class of probability 0 has the slope of a class id's."""
-    return -stable.log_softmax(x)
+def _focal_slope(
+    p: jax.Array, q: jax.Array, nll: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """The slope of `_focal` along `nll`."""
+    # p nll / q is 1 - q / 2 + ... for small q; as p -> 0 it is 0, not 0 * inf.
+    finite = jnp.where(p == 0, 0, nll)
+    return _power(p, q, gamma) * (1 + gamma * stable.safe_divide(p * finite, q))
 
 
-@_surprise.defjvp
-def _(primals, tangents):
-    (x,), (t,) = primals, tangents
-    value, slope = jax.jvp(stable.log_softmax, primals, tangents)
-    limit = jnp.sum(stable.softmax(x) * t, axis=-1, keepdims=True) - t
-    return -value, jnp.where(x == -jnp.inf, limit, -slope)
+def _total_focal(x: jax.Array, w: jax.Array, gamma: jax.Array) -> jax.Array:
+    return jnp.sum(_of_classes(_focal, 0, x, w, gamma), axis=-1)
+
+
+def _total_poly1(x: jax.Array, w: jax.Array, epsilon: jax.Array) -> jax.Array:
+    added = _of_classes(lambda p, q, nll, epsilon: epsilon * q, 0, x, w, epsilon)
+    return stable.softmax_cross_entropy(x, w) + jnp.sum(added, axis=-1)
+
+
+_expected_focal = _expected(_total_focal, _focal_slope)
+_expected_poly1 = _expected(_total_poly1, lambda p, q, nll, epsilon: 1 + epsilon * p)
 
 
 # --- one logit a decision ----------------------------------------------------------

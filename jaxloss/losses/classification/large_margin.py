@@ -1,8 +1,8 @@
-"""Losses between scores and classes that ask for a margin, not for probabilities.
+"""Margin losses of scores and class labels: hinge, logistic, perceptron, ...
 
-For two classes the labels are -1 and +1 and the loss is a function of the margin
-`label * score`; for more they are class ids, and the score of the label competes with
-those of the other classes.
+They ask for a margin, not for probabilities.  For two classes the labels are -1 and +1,
+and the loss is a function of the margin `label * score`; for more classes the labels
+are class ids, and the score of the label competes with those of the other classes.
 """
 
 import jax
@@ -10,22 +10,24 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, margins, stable
+from jaxloss.losses.classification import _rivals
 from jaxloss.stable import xla
 
 
 @_jit.kernel()
 def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    r"""Hinge loss: linear up to a margin of 1, nothing beyond it.
+    r"""Hinge loss: linear up to a margin of 1, zero beyond it.
 
     Also called: SVM loss, hinge loss, max-margin loss, support vector machine.
 
     .. math:: \ell = \max(0,\; 1 - y s)
 
     Args:
-      scores: Floating array of any shape; the sign decides, its size is confidence.
-      labels: Array of the same shape, -1 or +1, signed integers or floating.  Of 0/1
-        labels pass `2 * y - 1`: while tracing, an integer 0 cannot be told from a
-        sign, and would give the constant loss 1.  Another number scales the margin.
+      scores: Floating array of any shape; the sign is the decision, the size the
+        confidence.
+      labels: Array of the same shape, -1 or +1, signed integers or floating.  Convert
+        0/1 labels with `2 * y - 1`: values are not checked, and a label 0 gives the
+        constant loss 1.  Any other number scales the margin.
 
     Returns:
       Per-element losses >= 0 of the same shape, in the units of the scores.
@@ -35,7 +37,7 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       ValueError: If the shapes differ.
 
     Gradient:
-      `-y` with respect to `scores` where `y s < 1`, else 0, at the kink too.  Convex.
+      `-y` with respect to `scores` where `y s < 1`, else 0; 0 at the kink.  Convex.
 
     Use:
       task: binary
@@ -43,8 +45,9 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Only the decision counts, not its probability: the support vector machine.
-      not when: Probabilities are needed: `sigmoid_cross_entropy`.
+      when: Only the decision matters, not its probability, as in a support vector
+        machine.
+      not when: Probabilities are needed: use `sigmoid_cross_entropy`.
 
     Reference:
       Cortes and Vapnik, "Support-Vector Networks", Machine Learning 20, 1995.
@@ -58,7 +61,7 @@ def hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @_jit.kernel()
 def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    r"""Squared hinge loss: a hinge without the kink, harder on the badly wrong.
+    r"""Squared hinge loss: smooth at the margin, large for large mistakes.
 
     Also called: squared hinge loss, L2-SVM loss, SquaredHinge, truncated quadratic
     loss.
@@ -66,7 +69,8 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     .. math:: \ell = \max(0,\; 1 - y s)^2
 
     Args:
-      scores: Floating array of any shape; the sign decides, its size is confidence.
+      scores: Floating array of any shape; the sign is the decision, the size the
+        confidence.
       labels: Array of the same shape, -1 or +1, as for `hinge`.
 
     Returns:
@@ -77,8 +81,8 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       ValueError: If the shapes differ.
 
     Gradient:
-      `-2 y max(0, 1 - y s)` with respect to `scores`.  Convex, once continuously
-      differentiable; 0 from a margin of 1 on.
+      `-2 y max(0, 1 - y s)` with respect to `scores`: 0 where the margin is at least 1.
+      Convex, once continuously differentiable.
 
     Use:
       task: binary
@@ -86,10 +90,9 @@ def squared_hinge(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: no
       convex: yes
-      when: A support vector machine is to be trained by a method that needs a smooth
+      when: A support vector machine is trained by a method that needs a smooth
         objective.
-      not when: Some labels are wrong: `modified_huber`, on which they pull no harder
-        than so much.
+      not when: Some labels are wrong: use `modified_huber`, whose gradient is bounded.
 
     Reference:
       Chang et al., "Coordinate Descent Method for Large-scale L2-loss Linear Support
@@ -124,7 +127,7 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       ValueError: If the shapes differ.
 
     Gradient:
-      `-y sigmoid(-y s)` with respect to `scores`, never larger than 1 and never quite
+      `-y sigmoid(-y s)` with respect to `scores`: its size is below 1 and never quite
       0.  Convex, smooth.
 
     Use:
@@ -134,7 +137,7 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       robust: yes
       convex: yes
       when: The labels are -1 and +1 and probabilities are needed.
-      not when: The labels are 0 and 1 or in between: `sigmoid_cross_entropy`.
+      not when: The labels are 0 and 1 or in between: use `sigmoid_cross_entropy`.
 
     Reference:
       Friedman et al., "Additive Logistic Regression", Annals of Statistics 28, 2000.
@@ -148,7 +151,7 @@ def logistic(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @_jit.kernel()
 def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    r"""Exponential loss, the one AdaBoost descends: merciless to outliers.
+    r"""Exponential loss: the objective of AdaBoost, sensitive to outliers.
 
     Also called: exponential loss, AdaBoost loss, ExponentialLoss.
 
@@ -176,8 +179,8 @@ def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: no
       convex: yes
-      when: AdaBoost is to be reproduced, or the labels are certain.
-      not when: Some labels are wrong: `logistic`, which grows linearly.
+      when: You want to reproduce AdaBoost, or the labels are certain.
+      not when: Some labels are wrong: use `logistic`, which grows linearly.
 
     Reference:
       Freund and Schapire, "A Decision-Theoretic Generalization of On-Line Learning and
@@ -192,14 +195,14 @@ def exponential(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @_jit.kernel()
 def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    r"""Perceptron loss: a hinge that asks for the right sign and no margin.
+    r"""Perceptron loss: a hinge loss with margin 0.
 
     Also called: perceptron loss, perceptron criterion, perceptron_loss.
 
     .. math:: \ell = \max(0,\; -y s)
 
     Args:
-      scores: Floating array of any shape; the sign decides.
+      scores: Floating array of any shape; the sign is the decision.
       labels: Array of the same shape, -1 or +1, as for `hinge`.
 
     Returns:
@@ -210,8 +213,8 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       ValueError: If the shapes differ.
 
     Gradient:
-      `-y` with respect to `scores` where `y s < 0`, else 0, at the kink too: scores
-      that are all 0 are a stationary point.  Convex.
+      `-y` with respect to `scores` where `y s < 0`, else 0; 0 at the kink, so that
+      scores that are all 0 are a stationary point.  Convex.
 
     Use:
       task: binary
@@ -219,8 +222,8 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Any separating boundary will do, one example at a time.
-      not when: The boundary should keep its distance: `hinge`.
+      when: Any boundary that separates the classes suffices.
+      not when: The boundary should keep a distance from the examples: use `hinge`.
 
     Reference:
       Rosenblatt, "The Perceptron", Psychological Review 65, 1958.
@@ -234,7 +237,7 @@ def perceptron(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @_jit.kernel()
 def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
-    r"""Modified Huber loss: a squared hinge that is linear on the badly wrong.
+    r"""Modified Huber loss: a squared hinge, linear for large mistakes.
 
     Also called: modified Huber loss, Huber loss of classification, smooth hinge.
 
@@ -264,9 +267,9 @@ def modified_huber(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: A smooth margin loss should bear wrong labels, and give a probability
-        estimate.
-      not when: Probabilities are to be calibrated: `logistic`.
+      when: A smooth margin loss is wanted that tolerates wrong labels and gives an
+        estimate of the probability.
+      not when: Calibrated probabilities are needed: use `logistic`.
 
     Reference:
       Zhang, "Solving Large Scale Linear Prediction Problems Using Stochastic Gradient
@@ -287,7 +290,7 @@ def crammer_singer_hinge(
     axis: int = -1,
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Multi-class hinge against the strongest wrong class.
+    r"""Multi-class hinge loss against the strongest wrong class.
 
     Also called: multi-class hinge loss, multi-class SVM loss, multiclass_hinge_loss,
     CategoricalHinge.
@@ -298,8 +301,9 @@ def crammer_singer_hinge(
       scores: Floating array with the classes along `axis`; -inf excludes a class.
       labels: Integer class ids, of the shape of `scores` without `axis`.
       axis: The class axis.
-      margin: Lead m asked of the label, in the units of the scores; >= 0, a scalar or
-        an array that broadcasts to the shape of `labels`.
+      margin: Margin m by which the score of the label should exceed each other score,
+        in the units of the scores; >= 0, a scalar or an array that broadcasts to the
+        shape of `labels`.
 
     Returns:
       Per-example losses >= 0 of the shape of `labels`, in the units of the scores; NaN
@@ -311,8 +315,9 @@ def crammer_singer_hinge(
         `margin` is a Python number < 0.
 
     Gradient:
-      If positive, -1 for the label and +1 for the strongest wrong class, shared
-      equally among ties; else 0, at the kink too.  Convex.
+      Where the loss is positive, -1 for the score of the label and +1 for that of the
+      strongest wrong class, shared equally among ties; elsewhere 0, and 0 at the kink.
+      Convex.
 
     Use:
       task: multi-class
@@ -320,9 +325,10 @@ def crammer_singer_hinge(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Only the largest score counts, and each example should lead its strongest
+      when: Only the largest score matters, and each example should exceed its strongest
         rival by a margin.
-      not when: All wrong classes should be pushed down at once: `weston_watkins_hinge`.
+      not when: All wrong classes should be pushed down at once: use
+        `weston_watkins_hinge`.
 
     Reference:
       Crammer and Singer, "On the Algorithmic Implementation of Multiclass
@@ -336,9 +342,9 @@ def crammer_singer_hinge(
     loss = "crammer_singer_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
-    rival = jnp.max(jnp.where(at_label, -jnp.inf, rows.scores), axis=-1)
+    rival = _rivals.strongest(jnp.where(at_label, -jnp.inf, rows.given))
     alone = rival == -jnp.inf  # every wrong class is excluded: nothing to lead
-    violation = _violation(jnp.where(alone, 0, rival), own, margin)
+    violation = _rivals.violation(jnp.where(alone, 0, rival), own, margin)
     return rows.mask_invalid(jnp.where(alone, 0, violation))
 
 
@@ -350,7 +356,7 @@ def weston_watkins_hinge(
     axis: int = -1,
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Multi-class hinge against every wrong class.
+    r"""Multi-class hinge loss against every wrong class.
 
     Also called: multi-class hinge loss, multi-class SVM loss, MultiMarginLoss.
 
@@ -360,13 +366,14 @@ def weston_watkins_hinge(
       scores: Floating array with the classes along `axis`; -inf excludes a class.
       labels: Integer class ids, of the shape of `scores` without `axis`.
       axis: The class axis.
-      margin: Lead m asked of the label, in the units of the scores; >= 0, a scalar or
-        an array that broadcasts to the shape of `labels`.
+      margin: Margin m by which the score of the label should exceed each other score,
+        in the units of the scores; >= 0, a scalar or an array that broadcasts to the
+        shape of `labels`.
 
     Returns:
       Per-example losses >= 0 of the shape of `labels`, in the units of the scores; NaN
-      where the id is not a class.  A sum, as published; torch's `MultiMarginLoss`
-      divides it by the number of classes.
+      where the id is not a class.  The loss is a sum, as published; torch's
+      `MultiMarginLoss` divides it by the number of classes.
 
     Raises:
       TypeError: If `scores` is not floating or `labels` is not integer.
@@ -374,8 +381,8 @@ def weston_watkins_hinge(
         `margin` is a Python number < 0.
 
     Gradient:
-      +1 for each wrong class within the margin, minus their number for the label;
-      0 for the others, at the kink too.  Convex.
+      +1 for each wrong class within the margin, and minus their number for the label; 0
+      for the other classes, and 0 at the kink.  Convex.
 
     Use:
       task: multi-class
@@ -383,8 +390,9 @@ def weston_watkins_hinge(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Several classes rival the right one, and each should be a margin behind it.
-      not when: There are very many classes, whose sum drowns the strongest:
+      when: Several classes compete with the right one, and each should be a margin
+        behind it.
+      not when: There are very many classes, whose sum hides the strongest one: use
         `crammer_singer_hinge`.
 
     Reference:
@@ -399,12 +407,8 @@ def weston_watkins_hinge(
     loss = "weston_watkins_hinge"
     rows, at_label, own = _against_label(loss, scores, labels, axis)
     margin = _checks.parameter(loss, own, margin=margin)
-    wrong = ~at_label & (rows.scores != -jnp.inf)
-    spread = lambda x: jnp.broadcast_to(jnp.expand_dims(x, -1), wrong.shape)
-    margin = spread(jnp.broadcast_to(margin, own.shape))
-    # Replaced in the input too, where -inf - (-inf) would be NaN.
-    violations = _violation(jnp.where(wrong, rows.scores, 0), spread(own), margin)
-    return rows.mask_invalid(jnp.sum(jnp.where(wrong, violations, 0), axis=-1))
+    margin = jnp.broadcast_to(margin, own.shape)
+    return rows.mask_invalid(_rivals.violations(rows.given, at_label, own, margin))
 
 
 def _pair(
@@ -444,11 +448,6 @@ def _against_label(
     ids = _checks.class_ids(loss, labels=labels)
     rows = _classes.rows(loss, ids, axis, scores=scores)
     # A comparison that XLA fuses: nothing is gathered, no one-hot is stored.
-    at_label = jax.nn.one_hot(rows.labels, rows.scores.shape[-1], dtype=bool)
-    return rows, at_label, _classes.score_of_class(rows.scores, rows.labels)
-
-
-def _violation(rivals: jax.Array, own: jax.Array, margin: jax.Array) -> jax.Array:
-    """`max(0, margin + rivals - own)`, without the rounding of the difference."""
-    lead, error = stable.difference(own, rivals)
-    return margins.perceptron((lead - margin) + error)
+    at_label = jax.nn.one_hot(rows.labels, rows.given.shape[-1], dtype=bool)
+    own = _classes.score_of_class(rows.given, rows.labels)
+    return rows, at_label, jnp.where(rows.has_class, own, 0)

@@ -1,4 +1,4 @@
-"""Losses of classes in an order, such as grades, stages or stars."""
+"""Losses of ordered classes, such as grades, stages or stars."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
+from jaxloss.stable import xla
 
 
 @_jit.kernel("axis", ids="labels")
@@ -18,9 +19,9 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
        \ell = \sum_{k=0}^{K-2} \mathrm{BCE}\left(x_k,\; 1[y > k]\right), \qquad
        \mathrm{BCE}(x, l) = -l \log \sigma(x) - (1 - l) \log \sigma(-x)
 
-    Each logit says whether the label is above one more class.  In the paper they are
+    Logit k predicts whether the label is above class k.  In the paper the logits are
     one score plus K - 1 learnt biases, so that the probabilities fall with k; the loss
-    takes any logits.
+    accepts any logits.
 
     Args:
       logits: Floating array with the K - 1 thresholds along `axis`; log-odds that the
@@ -47,10 +48,10 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Classes are grades, and the predicted probabilities of being above each
+      when: Classes are grades, and the predicted probabilities of exceeding each grade
         should be consistent.
-      not when: A whole distribution over the classes is wanted, from one logit each:
-        `squared_emd`.
+      not when: A whole distribution over the classes is wanted, with one logit each:
+        use `squared_emd`.
 
     Reference:
       Cao et al., "Rank Consistent Ordinal Regression for Neural Networks with
@@ -68,7 +69,7 @@ def coral(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.Array:
     ids = _checks.class_ids(name, labels=labels)
     _checks.has_shape(name, x.shape[:-1], "one id per example", labels=ids)
     above = ids[..., None] > _columns(x, ids)
-    losses = jnp.sum(stable.softplus(jnp.where(above, -x, x)), axis=-1)
+    losses = jnp.sum(_softplus(jnp.where(above, -x, x)), axis=-1)
     return _classes.nan_unless((ids >= 0) & (ids <= x.shape[-1]), losses)
 
 
@@ -84,30 +85,30 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
        D_k = \sum_{j \le k} (m\, p_j - w_j), \qquad
        p = \text{softmax}(\text{logits}), \quad m = \sum_j w_j
 
-    How far probability has to be carried to become the label: a neighbour of the right
-    class costs less than a class at the other end.
+    The loss measures how far probability must move to become the label: a neighbour of
+    the right class costs less than a class at the other end.
 
     Args:
       logits: Floating array with the K classes, in their order, along `axis`; a class
         of logit -inf has probability 0.
       labels: Integer class ids, of the shape of `logits` without `axis`; or a floating
-        distribution w >= 0 of the shape of `logits`, whose sum m, if not 1, weighs the
-        example, by its square.
+        distribution w >= 0 of the shape of `logits`, whose sum m, if not 1, scales the
+        loss by m².
       axis: The axis of the classes.
 
     Returns:
-      One loss per example, in [0, K - 1] if m is 1, without unit; 0 if no class has a
-      probability, NaN if a class id is not one of the classes.  Confidence keeps its
-      digits: [20, 0] loses 4.25e-18 for class 0, not 0.
+      One loss per example, in [0, K - 1] if m is 1, without unit; 0 if every class is
+      excluded, NaN if a class id is not one of the classes.  Accurate for confident
+      predictions: logits [20, 0] have the loss 4.25e-18 for class 0, not 0.
 
     Raises:
-      TypeError: If `logits` is not floating or `labels` neither integer nor floating.
+      TypeError: If `logits` is not floating, or `labels` of the wrong dtype.
       ValueError: If a shape does not match or `axis` is not an axis of `logits`.
 
     Gradient:
       `2 m p_j (T_j - sum(p T))` with respect to the logits, with T_j the sum of D_k
-      over k >= j: it sums to 0, and is nearly 0 where p is sure and wrong.
-      `2 sum_k D_k (p_0 + ... + p_k - 1[j <= k])` with respect to a distribution.
+      over k >= j: it sums to 0, and is nearly 0 where p is confident and wrong.
+      `2 sum_k D_k (p_0 + ...  + p_k - 1[j <= k])` with respect to a distribution.
       Smooth; not convex.
 
     Use:
@@ -118,7 +119,8 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
       convex: no
       when: A distribution over ordered classes is predicted, such as of ratings, and a
         near miss should cost less than a far one.
-      not when: Training starts sure and wrong, where its gradient fades: `coral`.
+      not when: Training starts from confident mistakes, where its gradient vanishes:
+        use `coral`.
 
     Reference:
       Hou et al., "Squared Earth Mover's Distance-based Loss for Training Deep Neural
@@ -138,6 +140,8 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
     return rows.mask_invalid(jnp.sum(jnp.square(gaps), axis=-1))
 
 
+_softplus = xla.rematerialised_unless_cpu(stable.softplus)
+
 # --- cumulative distributions, between each class and the next -----------------------
 
 
@@ -153,7 +157,7 @@ def _(primals, tangents):
     (x,) = primals
     _, moving = jax.jvp(stable.softmax, primals, tangents)
     # The largest class moves by minus the sum of all others, which may be much smaller
-    # than one of them: what passes a threshold is added up on the side without it.
+    # than one of them: what passes a threshold is summed on the side without it.
     largest = jnp.argmax(x, axis=-1, keepdims=True)
     without = _columns(x, largest)[..., :-1] < largest
     passing = jnp.where(without, _up_to(moving), -_beyond(moving))

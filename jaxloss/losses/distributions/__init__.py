@@ -1,1 +1,1 @@
-"""Losses of a distribution, or of its parameters."""
+"""Losses of predicted distributions or of their parameters."""

@@ -1,4 +1,4 @@
-"""How far a predicted distribution is from a target distribution."""
+"""Divergences of a predicted distribution from a target distribution."""
 
 import math
 
@@ -8,6 +8,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
+from jaxloss.losses.distributions import _jensen_shannon
+from jaxloss.stable import xla
 
 
 @_jit.kernel("axis")
@@ -21,7 +23,7 @@ def kl_divergence(
 
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j)
 
-    This is the cross entropy less the entropy of the targets.
+    This is the cross entropy minus the entropy of the targets.
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
@@ -32,22 +34,21 @@ def kl_divergence(
       axis: The axis of the classes.
 
     Returns:
-      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with
-      t = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  If both sides sum to 1,
-      or to one number, never negative: near agreement, where the terms differ in sign,
-      it is computed as `generalized_kl_divergence`, with the digits that the arguments
-      have.  "If" means to rounding, 8 (1 + log K) eps with eps = 1.2e-7 in float32; of
-      other sides, also those rounded to half precision, it is the formula, which may be
-      negative.
+      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with t
+      = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  If both sides have the
+      same sum, such as 1, the loss is never negative: it is computed as
+      `generalized_kl_divergence`, which is accurate near agreement.  Sums may differ by
+      8 (1 + log K) eps, eps = 1.2e-7 in float32.  Otherwise, as for sides rounded to
+      half precision, it is the formula, which may be negative.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
       ValueError: If the shapes differ or have no `axis`.
 
     Gradient:
-      `-t` with respect to `log_predictions`, and through a log-softmax `q - t` to its
-      logits; `log t - log q + 1` with respect to `targets`, taken as 0 where t = 0.
-      Convex.
+      `-t` with respect to `log_predictions`, so `q - t` with respect to the logits of a
+      log-softmax; `log t - log q + 1` with respect to `targets`, taken as 0 where t =
+      0.  Convex.
 
     Use:
       task: distribution
@@ -55,10 +56,10 @@ def kl_divergence(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: The target is a distribution and agreement should cost 0, as in
+      when: The target is a distribution, and agreement should cost 0, as in
         distillation.
-      not when: Targets too small for their dtype, such as a confident teacher's:
-        `kl_divergence_with_log_targets`.
+      not when: Targets are too small for their dtype, as those of a confident teacher:
+        use `kl_divergence_with_log_targets`.
 
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
@@ -74,21 +75,22 @@ def kl_divergence(
         name, log_predictions, targets, axis
     )
     terms = _kl_term(log_predictions, targets)
-    excesses = _bregman_term(*map(lax.stop_gradient, (log_predictions, targets)))
-    return _sum(terms, excesses, targets, axis)
+    # Hidden, or XLA:GPU writes out the ratio that both sums are made of.
+    fixed = [xla.hidden(lax.stop_gradient(x)) for x in (log_predictions, targets)]
+    return _sum(terms, _bregman_term(*fixed), targets, axis)
 
 
 @_jit.kernel("axis")
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike, log_targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    r"""Kullback-Leibler divergence, of two sets of log-probabilities.
+    r"""Kullback-Leibler divergence of two arrays of log-probabilities.
 
     Also called: KLDivLoss (of log_target=True), distillation loss.
 
     .. math:: \mathrm{KL}(t \,\|\, q) = \sum_j e^{\log t_j} (\log t_j - \log q_j)
 
-    `kl_divergence` of targets too small to be represented, such as a teacher's.
+    This is `kl_divergence` for targets that may be too small to be represented.
 
     Args:
       log_predictions: Floating array of log-probabilities log q along `axis`, such as
@@ -98,10 +100,10 @@ def kl_divergence_with_log_targets(
       axis: The axis of the classes.
 
     Returns:
-      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with
-      t = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  Exactly 0 where the
-      arguments are equal; near agreement as exact as `kl_divergence`, and on the same
-      terms never negative.
+      Losses of the shape of `log_predictions` without `axis`, in nats.  A class with t
+      = 0 adds 0 whatever q is; t > 0 where q = 0 gives inf.  Exactly 0 where the
+      arguments are equal; as accurate near agreement as `kl_divergence`, and never
+      negative under the same condition.
 
     Raises:
       TypeError: If an argument is not floating.
@@ -117,9 +119,10 @@ def kl_divergence_with_log_targets(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: Both sides are log-probabilities, as those of a student and of its teacher.
-      not when: The targets may be far from any prediction, and infinity will not do:
-        `jensen_shannon`.
+      when: Both sides are log-probabilities, such as those of a student and its
+        teacher.
+      not when: A class of the target may have probability 0 in the prediction, and the
+        loss must be finite: use `jensen_shannon`.
 
     Reference:
       Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical
@@ -137,14 +140,10 @@ def kl_divergence_with_log_targets(
     )
     _checks.same_shape(name, log_predictions=log_q, log_targets=log_t)
     axis = _checks.row_axis(name, axis, "class", log_predictions=log_q)
-    present, q = log_t != -jnp.inf, jnp.exp(log_q)
-    log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
-    t = jnp.where(present, jnp.exp(log_t), 0)
-    # However rare, what is excluded costs infinity, and not 0 * inf.
-    tiny = float(jnp.finfo(t.dtype).tiny)
-    t = jnp.where(present & (log_q == -jnp.inf), jnp.maximum(t, tiny), t)
-    excesses = _excess_of(*map(lax.stop_gradient, (log_q - log_t, q, t)))
-    return _sum(t * (log_t - log_q), excesses, t, axis)
+    terms = _kl_term_with_log(log_q, log_t)
+    fixed = [xla.hidden(lax.stop_gradient(x), 1) for x in (log_q, log_t)]
+    t = _with_log(*[xla.hidden(lax.stop_gradient(x), 2) for x in (log_q, log_t)])[2]
+    return _sum(terms, _bregman_term_with_log(*fixed), t, axis)
 
 
 @_jit.kernel("axis")
@@ -158,7 +157,7 @@ def generalized_kl_divergence(
     .. math:: D(t \,\|\, q) = \sum_j t_j (\log t_j - \log q_j) - t_j + q_j
 
     It is the Bregman divergence of `x log x - x`, and the Poisson negative
-    log-likelihood less that of a perfect prediction.
+    log-likelihood minus that of a perfect prediction.
 
     Args:
       log_predictions: Floating array of logarithms log q of intensities along `axis`;
@@ -168,9 +167,9 @@ def generalized_kl_divergence(
       axis: The axis of the classes.
 
     Returns:
-      Losses >= 0 of the shape of `log_predictions` without `axis`, in nats: every
-      class adds a term >= 0 which is 0 only at q = t, around which it keeps its
-      digits.  t = 0 adds q; t > 0 where q = 0 gives inf.
+      Losses >= 0 of the shape of `log_predictions` without `axis`, in nats.  Each class
+      adds a term >= 0, which is 0 only at q = t and accurate near it: t = 0 adds q; t >
+      0 where q = 0 gives inf.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
@@ -186,9 +185,9 @@ def generalized_kl_divergence(
       range: [0, inf]
       robust: no
       convex: yes
-      when: Both sides are intensities, such as spectra, histograms or factors of a
-        non-negative matrix, whose totals matter too.
-      not when: Both sides sum to 1: `kl_divergence`.
+      when: Both sides are intensities whose totals matter too, such as spectra,
+        histograms or factors of a non-negative matrix.
+      not when: Both sides sum to 1: use `kl_divergence`.
 
     Reference:
       Csiszár, "Why Least Squares and Maximum Entropy?", Annals of Statistics 19, 1991.
@@ -209,7 +208,7 @@ def generalized_kl_divergence(
 def jensen_shannon(
     log_predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence: a KL that is symmetric and never infinite.
+    r"""Jensen-Shannon divergence: symmetric, and never infinite.
 
     Also called: JSD, JS divergence, Jensen-Shannon divergence.
 
@@ -226,9 +225,9 @@ def jensen_shannon(
 
     Returns:
       Losses in [0, log 2] of the shape of `log_predictions` without `axis`, in nats:
-      log 2 where the sides have no class in common, 0 where they are equal, but for
-      the rounding of the logarithms (1e-14 in float32).  Every class adds a term >= 0,
-      so the sum is never negative and loses no digits.
+      log 2 where the sides have no class in common, 0 where they are equal, up to the
+      rounding of the logarithms (1e-14 in float32).  Each class adds a term >= 0, so
+      the sum is never negative and nothing cancels.
 
     Raises:
       TypeError: If `log_predictions` is not floating or `targets` not real.
@@ -236,8 +235,8 @@ def jensen_shannon(
 
     Gradient:
       `q/2 log(q/m)` with respect to `log_predictions`, 0 where q = 0; `1/2 log(t/m)`
-      with respect to `targets`, taken as 0 where t = 0.  Bounded in
-      `log_predictions`; not convex in them, though convex in q.
+      with respect to `targets`, taken as 0 where t = 0.  Bounded in `log_predictions`;
+      not convex in them, but convex in q.
 
     Use:
       task: distribution
@@ -245,10 +244,10 @@ def jensen_shannon(
       range: [0, log 2]
       robust: yes
       convex: no
-      when: Two distributions are compared as equals, or may have no class in common:
-        the loss is symmetric and bounded.
-      not when: Predictions start far from their targets: `kl_divergence`, whose
-        gradient does not fade there.
+      when: The loss should treat both distributions alike and be bounded, or they may
+        have no class in common.
+      not when: Predictions start far from their targets: use `kl_divergence`, whose
+        gradient does not vanish there.
 
     Reference:
       Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on
@@ -263,7 +262,7 @@ def jensen_shannon(
     log_predictions, targets, axis = _distributions(
         name, log_predictions, targets, axis
     )
-    return jnp.sum(_js_term(log_predictions, targets), axis=axis)
+    return jnp.sum(_jensen_shannon.term(log_predictions, targets), axis=axis)
 
 
 @_jit.kernel("axis")
@@ -278,25 +277,25 @@ def gaussian_kl(
        \mathrm{KL}(\mathcal N(\mu, e^v) \,\|\, \mathcal N(0, 1))
        = \tfrac12 \sum_j \left(\mu_j^2 + e^{v_j} - 1 - v_j\right)
 
-    The term that holds the posterior of a variational auto-encoder to its prior.
+    It is the term of a variational auto-encoder that pulls its posterior to the prior.
 
     Args:
       means: Floating array of means along `axis`.
       log_variances: Floating array of the same shape; the logarithm v of the variance,
-        which is twice that of the standard deviation.
+        twice the logarithm of the standard deviation.
       axis: The axis of the components, which are independent.
 
     Returns:
-      Losses >= 0 of the shape of `means` without `axis`, in nats; 0 only at mean 0
-      and log-variance 0, around which they keep their digits.
+      Losses >= 0 of the shape of `means` without `axis`, in nats; 0 only at mean 0 and
+      log-variance 0, and accurate near it.
 
     Raises:
       TypeError: If an argument is not floating.
       ValueError: If the shapes differ or have no `axis`.
 
     Gradient:
-      `mu` with respect to `means`, `(exp(v) - 1) / 2` to `log_variances`.  Convex,
-      smooth.
+      `mu` with respect to `means`, `(exp(v) - 1) / 2` with respect to `log_variances`.
+      Convex, smooth.
 
     Use:
       task: distribution
@@ -304,8 +303,8 @@ def gaussian_kl(
       range: [0, inf)
       robust: no
       convex: yes
-      when: The posterior of a variational auto-encoder is held to its prior.
-      not when: The variance is that of an observed target: `gaussian_nll`.
+      when: The posterior of a variational auto-encoder is pulled towards its prior.
+      not when: The variance is that of an observed target: use `gaussian_nll`.
 
     Reference:
       Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
@@ -352,8 +351,13 @@ def _sum(terms: jax.Array, excesses: jax.Array, t: jax.Array, axis: int) -> jax.
     # Measured of log-softmaxes in several ways: at most 10 eps (1 + log K), mostly 1.
     rounding = 8 * float(jnp.finfo(terms.dtype).eps) * (1 + jnp.log(classes))
     cancels = jnp.any((t != 0) & (t != 1), axis) & (jnp.abs(total - exact) <= rounding)
-    slope = jnp.where(cancels, total, 0)
-    return jnp.where(cancels, exact + (slope - lax.stop_gradient(slope)), total)
+    return _replaced(total, jnp.where(cancels, exact, total))
+
+
+@stable.slopes(lambda total, value: jnp.ones_like(total), None)
+def _replaced(total: jax.Array, value: jax.Array) -> jax.Array:
+    """`value`, with the derivatives of `total`: known before either is."""
+    return value
 
 
 def _log_ratio(log_q: jax.Array, t: jax.Array) -> jax.Array:
@@ -374,6 +378,23 @@ def _kl_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
 )
 def _kl_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(t == 0, 0, _log_ratio(log_q, t) + 1)
+
+
+def _with_log(log_q: jax.Array, log_t: jax.Array) -> tuple[jax.Array, ...]:
+    """log q, log t and t, of which the logarithms are 0 where t is."""
+    present = log_t != -jnp.inf
+    log_q, log_t = (jnp.where(present, x, 0) for x in (log_q, log_t))
+    t = jnp.where(present, jnp.exp(log_t), 0)
+    # However rare, what is excluded costs infinity, and not 0 * inf.
+    tiny = float(jnp.finfo(t.dtype).tiny)
+    t = jnp.where(present & (log_q == -jnp.inf), jnp.maximum(t, tiny), t)
+    return log_q, log_t, t
+
+
+@xla.rematerialised_unless_cpu
+def _kl_term_with_log(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
+    log_q, log_t, t = _with_log(log_q, log_t)
+    return t * (log_t - log_q)
 
 
 # --- t (log t - log q) - t + q ---------------------------------------------------
@@ -398,9 +419,16 @@ def _bregman_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _log_ratio(log_q, t)
 
 
+@xla.rematerialised_unless_cpu
 @stable.slopes(_surplus, _bregman_dt)
 def _bregman_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
     return _excess_of(-_log_ratio(log_q, t), jnp.exp(log_q), t)
+
+
+def _bregman_term_with_log(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
+    q = jnp.exp(log_q)
+    log_q, log_t, t = _with_log(log_q, log_t)
+    return _excess_of(log_q - log_t, q, t)
 
 
 def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
@@ -409,71 +437,6 @@ def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
     # As in `_excess`: where q = inf, x no longer counts.
     far = q - t * (1 + jnp.minimum(x, 1e3))
     return jnp.where(near, t * _excess_near(jnp.where(near, x, 0)), far)
-
-
-# --- (q log(q/m) + t log(t/m)) / 2 -----------------------------------------------
-#
-# With s = q + t and d = (q - t) / s, a class adds s/2 times the function of d alone
-# ((1+d) log(1+d) + (1-d) log(1-d)) / 2 = d^2/2 + d^4/12 + d^6/30 + ...
-
-
-def _shares(log_q: jax.Array, t: jax.Array) -> tuple[jax.Array, ...]:
-    """(q, s, d); s = 0 has d = 0."""
-    q = jnp.exp(log_q)
-    # Near q = 1 not from q, which has lost the digits that distinguish it from t.
-    near_one = log_q > -0.5
-    below_one = stable.expm1(jnp.where(near_one, log_q, 0))
-    gap = jnp.where(near_one, below_one + (1 - t), q - t)
-    return q, q + t, stable.safe_divide(gap, q + t)
-
-
-def _log_share(d: jax.Array, part: jax.Array, s: jax.Array) -> jax.Array:
-    """`log(1 + d) = log(2 part / s)`, and 0 where the part is 0."""
-    share = jnp.where(part == 0, 0.5, stable.safe_divide(part, s))
-    near = jnp.where((d > -0.5) & (part != 0), d, 0)
-    return jnp.where(d > -0.5, stable.log1p(near), jnp.log(2 * share))
-
-
-@stable.slopes(lambda log_q, t: _js_dlog_q(log_q, t), lambda log_q, t: _js_dt(log_q, t))
-def _js_term(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    near = jnp.abs(d) < 0.6
-    u = jnp.square(jnp.where(near, d, 0))
-    # What is left out is less than 2^-26 (2^-55 in float64) of the sum at d = 0.6.
-    terms = 13 if d.dtype == jnp.float32 else 30
-    small = u * stable.polynomial(
-        u, [1 / (2 * k * (2 * k - 1)) for k in range(1, terms + 1)]
-    )
-    of_q, of_t = (2 * stable.safe_divide(part, s) for part in (q, t))
-    large = 0.5 * (stable.xlogy(of_q, of_q) + stable.xlogy(of_t, of_t))
-    return 0.5 * s * jnp.where(near, small, large)
-
-
-@stable.slopes(
-    lambda log_q, t: _js_curvature(log_q, t), lambda log_q, t: -_half_share(log_q, t)
-)
-def _js_dlog_q(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    return 0.5 * q * _log_share(d, q, s)
-
-
-@stable.slopes(
-    lambda log_q, t: -_half_share(log_q, t),
-    lambda log_q, t: stable.safe_divide(_half_share(log_q, t), t),
-)
-def _js_dt(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    _, s, d = _shares(log_q, t)
-    return 0.5 * _log_share(-d, t, s)
-
-
-def _js_curvature(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, d = _shares(log_q, t)
-    return 0.5 * q * (_log_share(d, q, s) + stable.safe_divide(t, s))
-
-
-def _half_share(log_q: jax.Array, t: jax.Array) -> jax.Array:
-    q, s, _ = _shares(log_q, t)
-    return 0.5 * stable.safe_divide(q, s)
 
 
 # --- (mu^2 + e^v - 1 - v) / 2 ----------------------------------------------------

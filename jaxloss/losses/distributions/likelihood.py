@@ -13,7 +13,7 @@ from jaxloss import _checks, _jit, stable
 def gaussian_nll(
     means: ArrayLike, targets: ArrayLike, log_variances: ArrayLike
 ) -> jax.Array:
-    r"""Gaussian negative log-likelihood: squared error in predicted units.
+    r"""Gaussian negative log-likelihood of a predicted mean and variance.
 
     Also called: Gaussian NLL, GaussianNLLLoss, normal log-likelihood, heteroscedastic
     regression.
@@ -25,21 +25,21 @@ def gaussian_nll(
     Args:
       means: Floating array of any shape.
       targets: Array of the same shape.
-      log_variances: Array of the same shape; any real number is a valid one, so a
-        network's output needs no activation and the loss no smallest variance.
+      log_variances: Array of the same shape.  Every real number is valid: the output of
+        a network needs no activation, and the loss needs no smallest variance.
 
     Returns:
-      Per-element losses of the same shape, in nats, the constant included: negative
-      where the density exceeds 1.  PyTorch leaves `log(2 pi) / 2` = 0.919 out.
+      Per-element losses of the same shape, in nats, with the constant: negative where
+      the density exceeds 1.  PyTorch omits `log(2 pi) / 2` = 0.919.
 
     Raises:
       TypeError: If an argument is not floating.
       ValueError: If the shapes differ.
 
     Gradient:
-      `r exp(-s)` with respect to `means`, the negative of it to `targets`,
-      `(1 - r^2 exp(-s)) / 2` to `log_variances`: 0 where the variance is the squared
-      error.  Convex in the means and in the log-variances, not in both.
+      `r exp(-s)` with respect to `means`, minus that with respect to `targets`, and
+      `(1 - r^2 exp(-s)) / 2` with respect to `log_variances`: 0 where the variance is
+      the squared error.  Convex in the means and in the log-variances, but not jointly.
 
     Use:
       task: regression
@@ -47,9 +47,9 @@ def gaussian_nll(
       range: (-inf, inf)
       robust: no
       convex: yes
-      when: The noise differs from example to example, and its variance is to be
+      when: The noise differs from example to example, and its variance should be
         predicted too.
-      not when: Outliers occur: `huber`, for the squares of both are in the loss.
+      not when: Outliers occur: use `huber`, because this loss squares the residuals.
 
     Reference:
       Nix and Weigend, "Estimating the Mean and Variance of the Target Probability
@@ -120,15 +120,16 @@ def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
 
     Returns:
       Per-element losses of the same shape, in nats, without `log(t!)`, which does not
-      depend on the prediction; so the least value is `t - t log t`, not 0.  A rate of
-      0 costs 0 if the count is 0, else infinity.
+      depend on the prediction; so the least value is `t - t log t`, not 0.  A rate of 0
+      costs 0 if the count is 0, and infinity otherwise.
 
     Raises:
       TypeError: If `log_rates` is not floating or `counts` is not real.
       ValueError: If the shapes differ.
 
     Gradient:
-      `exp(x) - t` with respect to `log_rates`, `-x` to `counts`.  Convex, smooth.
+      `exp(x) - t` with respect to `log_rates`, `-x` with respect to `counts`.  Convex,
+      smooth.
 
     Use:
       task: count
@@ -136,8 +137,9 @@ def poisson_nll(log_rates: ArrayLike, counts: ArrayLike) -> jax.Array:
       range: (-inf, inf]
       robust: no
       convex: yes
-      when: Counts of independent events, whose variance is about their mean.
-      not when: Targets are real amounts that may be negative: `squared_error`.
+      when: Targets are counts of independent events, whose variance is about their
+        mean.
+      not when: Targets are real amounts that may be negative: use `squared_error`.
 
     Reference:
       Nelder and Wedderburn, "Generalized Linear Models", JRSS A 135, 1972.

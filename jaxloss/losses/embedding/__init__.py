@@ -1,1 +1,1 @@
-"""Losses of embeddings: what is alike should be near."""
+"""Losses of embeddings: similar examples near each other, others far apart."""

@@ -1,4 +1,4 @@
-"""Losses of the angle between two vectors, whatever their lengths."""
+"""Losses of the angle between two vectors, independent of their lengths."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxloss import _checks, _jit, stable
 def cosine_similarity(
     predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1
 ) -> jax.Array:
-    r"""Cosine similarity: how nearly two vectors point the same way.
+    r"""Cosine similarity: cosine of the angle between two vectors.
 
     Also called: cosine, cos_sim, CosineSimilarity.
 
@@ -20,19 +20,20 @@ def cosine_similarity(
     Args:
       predictions: Floating array of vectors along `axis`, of any length.
       targets: Array of the same shape.
-      axis: The axis along which a vector lies; it is consumed.
+      axis: The axis of the components of a vector; the result does not have it.
 
     Returns:
       One similarity in [-1, 1] for each pair of vectors, exactly 1 for identical ones
-      and 0 where one is zero.  It is to be maximised: the loss is `cosine_distance`.
+      and 0 where one is zero.  Larger is better; the loss to minimise is
+      `cosine_distance`.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
       ValueError: If the shapes differ, or `axis` is not one of theirs.
 
     Gradient:
-      `(u(t) - cos u(p)) / |p|` with respect to `predictions`, where `u(v) = v / |v|`:
-      at right angles to p.  0 where either vector is zero.
+      `(u(t) - cos u(p)) / |p|` with respect to `predictions`, where `u(v) = v / |v|`.
+      It is orthogonal to p, and 0 where either vector is zero.
 
     Use:
       task: embedding
@@ -40,8 +41,8 @@ def cosine_similarity(
       range: [-1, 1]
       robust: yes
       convex: no
-      when: Directions are to be compared or reported; larger is better.
-      not when: It is to be minimised: `cosine_distance`, which keeps the digits of
+      when: Directions are compared or reported; larger is better.
+      not when: It should be minimised: use `cosine_distance`, which is accurate for
         nearly parallel vectors.
 
     Reference:
@@ -70,11 +71,11 @@ def cosine_distance(
     Args:
       predictions: Floating array of vectors along `axis`, of any length.
       targets: Array of the same shape.
-      axis: The axis along which a vector lies; it is consumed.
+      axis: The axis of the components of a vector; the result does not have it.
 
     Returns:
-      One loss in [0, 2] for each pair of vectors, with full digits for nearly parallel
-      ones, exactly 0 for identical ones and 1 where one is zero.
+      One loss in [0, 2] for each pair of vectors: accurate for nearly parallel ones,
+      exactly 0 for identical ones, and 1 where one is zero.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
@@ -90,10 +91,10 @@ def cosine_distance(
       range: [0, 2]
       robust: yes
       convex: no
-      when: A direction is predicted, or an embedding is to match another whatever their
-        lengths.
-      not when: Nothing keeps all embeddings from becoming one: `info_nce`, which has
-        negatives.
+      when: A direction is predicted, or an embedding should match another one
+        independently of their lengths.
+      not when: Nothing prevents all embeddings from becoming equal: use `info_nce`,
+        which has negatives.
 
     Reference:
       Salton et al., "A Vector Space Model for Automatic Indexing", CACM 18, 1975.

@@ -1,8 +1,8 @@
-"""Which examples of a batch are alike: in-batch contrastive losses.
+"""In-batch contrastive losses: each anchor is compared with the whole batch.
 
-Every loss here is a function of one matrix, the similarity of each anchor to each
-candidate, made by one matmul, and of boolean masks that say which candidates are its
-positives and which its negatives.  No array has a batch axis twice and components too.
+Each loss is a function of one matrix, which has the similarity of each anchor to each
+candidate and comes from one matmul, and of boolean masks of the positives and negatives
+of each anchor.  No array has two batch axes and a component axis.
 """
 
 import jax
@@ -30,14 +30,15 @@ def nt_xent(
        \frac{e^{s_{ij}}}{e^{s_{ij}} + \sum_{k \in N_i} e^{s_{ik}}},
        \qquad s_{ij} = \cos(x_i, x_j) / \tau
 
-    The positives P of an anchor are the other rows with its label, its negatives N all
-    rows with another one.  A pair competes with the negatives only, not with the other
-    positives.  With two views of each image this is the loss of SimCLR.
+    The positives P of an anchor are the other rows with its label; its negatives N are
+    all rows with another label.  A pair competes with the negatives only, not with the
+    other positives.  With two views of each image this is the loss of SimCLR.
 
     Args:
-      embeddings: Floating array `(..., batch, components)`, of any lengths; all rows
+      embeddings: Floating array `(..., batch, components)`, normalised or not; all rows
         of a batch are compared with each other.
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      labels: Integer group ids `(..., batch)`; they are only compared with each other,
+        so any integers are valid.
       temperature: Temperature tau > 0 of the cosines, published as 0.07 to 0.5; one
         for all, or one for each anchor.
       where: Boolean mask of the shape of `labels`, default all true.  A masked row,
@@ -45,22 +46,24 @@ def nt_xent(
 
     Returns:
       Per-anchor losses >= 0 `(..., batch)`, in nats; 0 for an anchor that is masked or
-      has no positive or no negative.  `jaxloss.mean` of them, with the numbers of
-      positives as weights, is the mean over all pairs that other libraries return.
-      A score has the rounding error of its cosine, a few eps, over the temperature.
+      has no positive or no negative.  Their `jaxloss.mean`, with the numbers of
+      positives as weights, is the mean over all pairs that other libraries return.  The
+      rounding error of a score is that of its cosine, a few eps, divided by the
+      temperature.
 
     Raises:
       TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
         boolean, or `temperature` not a number.
       ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
-        `temperature` is a Python number <= 0; or if `train.value_and_grad` has cut the
-        batch, whose examples this loss compares.
+        `temperature` is a Python number <= 0; or if `train.value_and_grad` has split
+        the batch, because this loss compares its examples.
 
     Gradient:
-      With L the logsumexp of an anchor's negatives and `q_j = sigmoid(L - s_j) / |P|`,
-      `-q_j` with respect to the score of a positive and `exp(s_k - L) sum(q)` to that
-      of a negative.  At right angles to each embedding, and inversely as its length; 0
-      at a zero vector, whose cosines are 0.  Not convex.
+      With L the logsumexp of the negatives of an anchor and
+      `q_j = sigmoid(L - s_j) / |P|`: `-q_j` with respect to the score of a positive,
+      and `exp(s_k - L) sum(q)` with respect to that of a negative.  With respect to an
+      embedding, the gradient is orthogonal to it and inversely proportional to its
+      length; it is 0 for a zero vector, whose cosines are 0.  Not convex.
 
     Use:
       task: embedding
@@ -68,9 +71,9 @@ def nt_xent(
       range: [0, inf)
       robust: yes
       convex: no
-      when: Two or more views of each example, and no labels: SimCLR.
-      not when: Groups are large classes, whose members should all attract:
-        `supervised_contrastive`.
+      when: There are two or more views of each example and no labels, as in SimCLR.
+      not when: Groups are large classes, whose members should all attract each other:
+        use `supervised_contrastive`.
 
     Reference:
       Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective",
@@ -111,13 +114,14 @@ def supervised_contrastive(
        \qquad s_{ij} = \cos(x_i, x_j) / \tau
 
     The positives P of an anchor are the other rows with its label.  A pair competes
-    with all other rows, the other positives included: unlike in `nt_xent`, which it
-    equals where every group is a pair.
+    with all other rows, including the other positives.  In `nt_xent` it does not; both
+    are equal where every group is a pair.
 
     Args:
-      embeddings: Floating array `(..., batch, components)`, of any lengths; all rows
+      embeddings: Floating array `(..., batch, components)`, normalised or not; all rows
         of a batch are compared with each other.
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
+      labels: Integer group ids `(..., batch)`; they are only compared with each other,
+        so any integers are valid.
       temperature: Temperature tau > 0 of the cosines, published as 0.07 and 0.1; one
         for all, or one for each anchor.
       where: Boolean mask of the shape of `labels`, default all true.  A masked row,
@@ -125,20 +129,21 @@ def supervised_contrastive(
 
     Returns:
       Per-anchor losses >= `log(|P|)` `(..., batch)`, in nats; 0 for an anchor that is
-      masked or has no positive.  A score has the rounding error of its cosine, a few
-      eps, over the temperature.
+      masked or has no positive.  The rounding error of a score is that of its cosine, a
+      few eps, divided by the temperature.
 
     Raises:
       TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
         boolean, or `temperature` not a number.
       ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
-        `temperature` is a Python number <= 0; or if `train.value_and_grad` has cut the
-        batch, whose examples this loss compares.
+        `temperature` is a Python number <= 0; or if `train.value_and_grad` has split
+        the batch, because this loss compares its examples.
 
     Gradient:
-      `p_j - 1[j in P] / |P|` with respect to the scores, where p is the softmax of
-      the other rows.  At right angles to each embedding, and inversely as its length;
-      0 at a zero vector, whose cosines are 0.  Not convex.
+      `p_j - 1[j in P] / |P|` with respect to the scores, where p is the softmax over
+      the other rows.  With respect to an embedding, the gradient is orthogonal to it
+      and inversely proportional to its length; it is 0 for a zero vector, whose cosines
+      are 0.  Not convex.
 
     Use:
       task: embedding
@@ -146,8 +151,9 @@ def supervised_contrastive(
       range: [0, inf)
       robust: yes
       convex: no
-      when: Labels say which rows belong together, several in a batch.
-      not when: Only views of the same example are alike: `nt_xent`.
+      when: Labels say which rows belong together, and a batch has several of each
+        group.
+      not when: Only views of the same example are alike: use `nt_xent`.
 
     Reference:
       Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020 (eq. 2).
@@ -188,37 +194,39 @@ def clip(
        - \frac{1}{2} \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}},
        \qquad s_{ij} = \cos(x_i, y_j) / \tau
 
-    The cross entropy of telling the second of a pair, such as the text of an image,
-    among all seconds of the batch, and the first among all firsts: their mean.
+    The loss is the mean of two cross entropies: of finding the second of a pair, such
+    as the text of an image, among all rows of `second`, and of finding the first among
+    all rows of `first`.
 
     Args:
       first: Floating array `(..., batch, components)`, such as embeddings of images.
       second: Same shape; the other embedding of each pair, such as that of its text.
       temperature: Temperature tau > 0 of the cosines, one for all, or one for each
-        pair.  CLIP learns its logarithm, from 0.07 on and never below 0.01: pass
-        `jnp.exp(-logit_scale)`.
+        pair.  CLIP learns `logit_scale = -log(tau)`, starting at tau = 0.07 and limited
+        to tau >= 0.01: pass `jnp.exp(-logit_scale)`.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
-      normalize: Whether scores are cosines; else they are the inner products
-        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
+      normalize: Whether scores are cosines.  If not, they are the inner products
+        `x . y / tau`, as in dense retrieval, and must be finite.
 
     Returns:
       Per-pair losses >= 0 `(..., batch)`, in nats; 0 for a pair that is masked or
-      alone.  Their mean is the loss of the paper.  A score has the rounding error of
-      its cosine, a few eps, over the temperature.
+      alone.  Their mean is the loss of the paper.  The rounding error of a score is
+      that of its cosine, a few eps, divided by the temperature.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` not a
         bool, or `temperature` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
-        cut the batch, whose pairs this loss compares.
+        split the batch, because this loss compares its pairs.
 
     Gradient:
-      Of the sum of the losses, `(p + q) / 2 - 1[i = j]` with respect to the score
-      `s_ij`, where p is the softmax along j and q along i.  Of cosines, at right angles
-      to each embedding, and inversely as its length; 0 at a zero vector, whose cosines
-      are 0.  Of inner products, convex in either embedding.
+      For the sum of the losses, `(p + q) / 2 - 1[i = j]` with respect to the score
+      `s_ij`, where p is the softmax along j and q along i.  With cosines, the gradient
+      with respect to an embedding is orthogonal to it and inversely proportional to its
+      length; it is 0 for a zero vector, whose cosines are 0.  With inner products, the
+      loss is convex in either embedding.
 
     Use:
       task: embedding
@@ -226,9 +234,9 @@ def clip(
       range: [0, inf)
       robust: for normalize
       convex: for not normalize
-      when: Pairs of two kinds, such as images and texts, each to be found from the
-        other.
-      not when: The batch is cut over many devices, or too small for a softmax:
+      when: There are pairs of two kinds, such as images and texts, and each should be
+        found from the other.
+      not when: The batch is sharded over many devices, or too small for a softmax: use
         `siglip`.
 
     Reference:
@@ -274,36 +282,38 @@ def info_nce(
        \ell_i = -\log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}},
        \qquad s_{ij} = \cos(x_i, y_j) / \tau
 
-    The cross entropy of telling the positive of an anchor among those of the whole
-    batch.  In one direction; `clip` is the mean of both.
+    The loss is the cross entropy of finding the positive of an anchor among those of
+    the whole batch.  It is that of one direction; `clip` is the mean of both.
 
     Args:
       anchors: Floating array `(..., batch, components)`, such as queries.
-      positives: Same shape; the positive of each anchor, and a negative of all others.
+      positives: Same shape; the positive of each anchor, which is a negative of all
+        other anchors.
       temperature: Temperature tau > 0 of the cosines, published as 0.05 to 0.2; one
         for all, or one for each anchor.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
-      normalize: Whether scores are cosines; else they are the inner products
-        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
+      normalize: Whether scores are cosines.  If not, they are the inner products
+        `x . y / tau`, as in dense retrieval, and must be finite.
 
     Returns:
       Per-anchor losses >= 0 `(..., batch)`, in nats; 0 for a pair that is masked or
-      alone.  A score has the rounding error of its cosine, a few eps, over the
-      temperature.  The log of the batch size less the mean loss is a lower bound of
-      the mutual information.
+      alone.  The rounding error of a score is that of its cosine, a few eps, divided by
+      the temperature.  The log of the batch size minus the mean loss is a lower bound
+      of the mutual information.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` not a
         bool, or `temperature` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
-        cut the batch, whose pairs this loss compares.
+        split the batch, because this loss compares its pairs.
 
     Gradient:
       `p - 1[i = j]` with respect to the score `s_ij`, where p is the softmax along j.
-      Of cosines, at right angles to each embedding, and inversely as its length; 0 at a
-      zero vector, whose cosines are 0.  Of inner products, convex in either embedding.
+      With cosines, the gradient with respect to an embedding is orthogonal to it and
+      inversely proportional to its length; it is 0 for a zero vector, whose cosines are
+      0.  With inner products, the loss is convex in either embedding.
 
     Use:
       task: embedding
@@ -311,9 +321,9 @@ def info_nce(
       range: [0, inf)
       robust: for normalize
       convex: for not normalize
-      when: Queries are to find their answers, in one direction, among those of the
-        whole batch.
-      not when: Both directions matter: `clip`.
+      when: Each query should find its answer among those of the whole batch, in one
+        direction.
+      not when: Both directions matter: use `clip`.
 
     Reference:
       van den Oord et al., "Representation Learning with Contrastive Predictive
@@ -347,7 +357,7 @@ def siglip(
     where: ArrayLike | None = None,
     normalize: bool = True,
 ) -> jax.Array:
-    r"""Pairwise sigmoid loss of SigLIP, per first of a pair.
+    r"""Sigmoid loss of SigLIP: binary decisions over all pairs of a batch.
 
     Also called: SigLIP loss, sigmoid contrastive loss.
 
@@ -355,37 +365,39 @@ def siglip(
        \ell_i = \log(1 + e^{-s_{ii}}) + \sum_{j \ne i} \log(1 + e^{s_{ij}}),
        \qquad s_{ij} = \cos(x_i, y_j) / \tau + b
 
-    A binary classification of each combination of a first and a second: a pair or
-    not.  The sum over the batch is the same with the roles exchanged.
+    The loss is a binary cross entropy for each combination of a row of `first` and a
+    row of `second`: a pair or not.  The sum over the batch is symmetric in both.
 
     Args:
       first: Floating array `(..., batch, components)`, such as embeddings of images.
       second: Same shape; the other embedding of each pair, such as that of its text.
-      temperature: Temperature tau > 0 of the cosines, one for all, or one for each
-        first.  The paper learns `log(1 / tau)`, from log 10 on.
-      bias: What is added to each score, one for all, or one for each first; learnt
-        from -10 on, so that the many negatives are no surprise.
+      temperature: Temperature tau > 0 of the cosines, one for all, or one for each row
+        of `first`.  The paper learns `log(1 / tau)`, starting at log 10.
+      bias: Number added to each score, one for all, or one for each row of `first`.
+        The paper learns it, starting at -10, so that the many negatives cost little at
+        the start.
       where: Boolean mask `(..., batch)`, default all true.  A masked pair, such as
         padding, is neither anchor nor candidate.
-      normalize: Whether scores are cosines; else they are the inner products
-        `x . y / tau`, as in dense retrieval, which have to be finite numbers.
+      normalize: Whether scores are cosines.  If not, they are the inner products
+        `x . y / tau`, as in dense retrieval, and must be finite.
 
     Returns:
-      Losses >= 0 `(..., batch)`, in nats, each a sum over the batch; 0 for a masked
-      pair.  Their mean is the loss of the paper.  A score has the rounding error of
-      its cosine, a few eps, over the temperature.
+      Losses >= 0 `(..., batch)`, in nats, one for each row of `first`: a sum over the
+      batch; 0 for a masked pair.  Their mean is the loss of the paper.  The rounding
+      error of a score is that of its cosine, a few eps, divided by the temperature.
 
     Raises:
-      TypeError: If an embedding is not floating, `where` not boolean, `normalize` no
+      TypeError: If an embedding is not floating, `where` not boolean, `normalize` not a
         bool, or `temperature` or `bias` not a number.
       ValueError: If the shapes differ or have fewer than two axes, `where` does not
         fit, or `temperature` is a Python number <= 0; or if `train.value_and_grad` has
-        cut the batch, whose pairs this loss compares.
+        split the batch, because this loss compares its pairs.
 
     Gradient:
-      `sigmoid(s_ij) - 1[i = j]` with respect to the score `s_ij`.  Of cosines, at
-      right angles to each embedding, and inversely as its length; 0 at a zero vector,
-      whose cosines are 0.  Of inner products, convex in either embedding.
+      `sigmoid(s_ij) - 1[i = j]` with respect to the score `s_ij`.  With cosines, the
+      gradient with respect to an embedding is orthogonal to it and inversely
+      proportional to its length; it is 0 for a zero vector, whose cosines are 0.  With
+      inner products, the loss is convex in either embedding.
 
     Use:
       task: embedding
@@ -393,8 +405,9 @@ def siglip(
       range: [0, inf)
       robust: for normalize
       convex: for not normalize
-      when: Pairs of two kinds, of which some may match several, or batches of any size.
-      not when: Exactly one candidate is right and only its rank counts: `clip`.
+      when: There are pairs of two kinds, and an example may match several; or the batch
+        is small or sharded.
+      not when: Exactly one candidate is right and only its rank matters: use `clip`.
 
     Reference:
       Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.

@@ -1,4 +1,4 @@
-"""Which embeddings should be near each other, which far apart."""
+"""Losses of pairs and triplets of embeddings, and of their distances."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def contrastive(
     *,
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Contrastive loss: similar pairs together, others a margin apart.
+    r"""Contrastive loss: similar pairs near, others at least a margin apart.
 
     Also called: contrastive loss, Siamese loss, ContrastiveLoss, pair loss.
 
@@ -26,7 +26,7 @@ def contrastive(
       distances: Floating array of any shape; the distance d >= 0 of each pair, such as
         `stable.norm(first - second)`.
       similar: Array of the same shape, boolean, integer or floating in [0, 1]; y = 1
-        pulls a pair together.  Some texts label similar pairs 0: pass `1 - y` then.
+        pulls a pair together.  Some texts label similar pairs 0: pass `1 - y` for them.
       margin: Distance m >= 0 beyond which a dissimilar pair costs nothing.
 
     Returns:
@@ -46,9 +46,10 @@ def contrastive(
       range: [0, inf)
       robust: no
       convex: yes
-      when: Pairs are labelled similar or not, and distances should mean the same
-        everywhere.
-      not when: Only comparisons are known, this one nearer than that one: `triplet`.
+      when: Pairs are labelled similar or not, and distances should have the same
+        meaning everywhere.
+      not when: Only comparisons are known, such as this one is nearer than that one:
+        use `triplet`.
 
     Reference:
       Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping",
@@ -73,18 +74,19 @@ def triplet(
     *,
     margin: float | jax.Array = 1.0,
 ) -> jax.Array:
-    r"""Triplet loss on given distances: the positive nearer by a margin.
+    r"""Triplet loss of given distances: the positive nearer by a margin.
 
     Also called: triplet loss, TripletMarginWithDistanceLoss.
 
     .. math:: \ell = \max(0,\; d_p - d_n + m)
 
-    For distances of any kind, mined in any way; `triplet_margin` takes embeddings.
+    Distances may be of any kind; `triplet_margin` takes embeddings.
 
     Args:
       positive_distances: Floating array of any shape; from each anchor to its positive.
-      negative_distances: Floating array of the same shape; to its negative.
-      margin: Gap m >= 0 asked for, in the units of the distances.
+      negative_distances: Floating array of the same shape; from each anchor to its
+        negative.
+      margin: Required gap m >= 0, in the units of the distances.
 
     Returns:
       Per-triplet losses >= 0 of the same shape, in the units of the distances.
@@ -94,8 +96,8 @@ def triplet(
       ValueError: If the shapes differ, or `margin` is a Python number < 0.
 
     Gradient:
-      +1 with respect to `positive_distances` and -1 to `negative_distances` where the
-      loss is positive, else 0.  Convex.
+      Where the loss is positive, +1 with respect to `positive_distances` and -1 with
+      respect to `negative_distances`; elsewhere 0.  Convex.
 
     Use:
       task: embedding
@@ -103,10 +105,9 @@ def triplet(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: There are distances of any kind, mined in any way, and their order is what
-        counts.
-      not when: There are embeddings: `triplet_margin`, which keeps the digits of a near
-        negative.
+      when: You have distances of any kind, and their order is what matters.
+      not when: You have embeddings: use `triplet_margin`, which is accurate if the
+        negative is near the positive.
 
     Reference:
       Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
@@ -150,12 +151,13 @@ def triplet_margin(
       positives: Same shape; p, which should end up near `anchors`.
       negatives: Same shape; n, which should end up far from `anchors`.
       axis: The axis of the components.
-      margin: Gap m >= 0 asked for, in the units of the distance or of its square.
+      margin: Required gap m >= 0, in the units of the distance or of its square.
       squared: Whether to compare squared distances.
 
     Returns:
-      Per-triplet losses >= 0 of the shape of `anchors` without `axis`, in the units
-      of the distance, or of its square.  A negative near the positive keeps its digits.
+      Per-triplet losses >= 0 of the shape of `anchors` without `axis`, in the units of
+      the distance, or of its square.  They are accurate even if the negative is near
+      the positive.
 
     Raises:
       TypeError: If an argument is not floating, or `margin` not a number.
@@ -163,10 +165,11 @@ def triplet_margin(
         number < 0.
 
     Gradient:
-      Where the loss is positive, `u(a-p) - u(a-n)` with respect to `anchors`,
-      `-u(a-p)` to `positives`, `u(a-n)` to `negatives`, with `u(v) = v / |v|` and
-      `u(0) = 0`: a collapsed batch has the loss m and gradient 0, not NaN.  Squared,
-      `2 (n - p)`, `2 (p - a)`, `2 (a - n)`, and convex in the anchors; else not.
+      Where the loss is positive: `u(a-p) - u(a-n)` with respect to `anchors`, `-u(a-p)`
+      with respect to `positives`, `u(a-n)` with respect to `negatives`.  Here
+      `u(v) = v / |v|` and `u(0) = 0`, so a collapsed batch has the loss m and gradient
+      0, not NaN.  If `squared`: `2 (n - p)`, `2 (p - a)`, `2 (a - n)`, and convex in
+      the anchors; otherwise not convex.
 
     Use:
       task: embedding
@@ -174,9 +177,9 @@ def triplet_margin(
       range: [0, inf)
       robust: for not squared
       convex: for squared
-      when: Triplets are given: an anchor, one like it, and one unlike it.
-      not when: A labelled batch is given, of which the hard triplets should be found:
-        `batch_hard_triplet`.
+      when: Triplets are given: an anchor, a similar example and a dissimilar one.
+      not when: A labelled batch is given, and the hard triplets must be found in it:
+        use `batch_hard_triplet`.
 
     Reference:
       Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and
@@ -200,7 +203,7 @@ def triplet_margin(
     return jax.nn.relu(gap + margin)
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, which sees it")
+@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
 @_jit.kernel("squared", ids="labels", margin="[0, inf)")
 def batch_hard_triplet(
     embeddings: ArrayLike,
@@ -210,7 +213,7 @@ def batch_hard_triplet(
     squared: bool = False,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Triplet loss of the hardest pair of each anchor in a batch.
+    r"""Triplet loss of the hardest positive and negative of each anchor.
 
     Also called: BatchHardTripletLoss, TripletHardLoss, triplet loss with hard mining.
 
@@ -218,15 +221,16 @@ def batch_hard_triplet(
        \ell_i = \max\left(0,\; \max_{j \in P_i} \|x_i - x_j\|_2 -
        \min_{k \in N_i} \|x_i - x_k\|_2 + m\right)
 
-    The positives P of an anchor are the other rows with its label, its negatives N all
-    rows with another one.  `triplet_margin` of each anchor with its farthest positive
-    and its nearest negative; `pair_masks` is for another choice.
+    The positives P of an anchor are the other rows with its label; its negatives N are
+    all rows with another label.  The loss is the `triplet_margin` of each anchor with
+    its farthest positive and its nearest negative; `pair_masks` helps to choose others.
 
     Args:
       embeddings: Floating array `(..., batch, components)`; all rows of a batch are
         compared with each other.
-      labels: Integer group ids `(..., batch)`, compared and nothing else, so any ids.
-      margin: Gap m >= 0 asked for, in the units of the distance or of its square; one
+      labels: Integer group ids `(..., batch)`; they are only compared with each other,
+        so any integers are valid.
+      margin: Required gap m >= 0, in the units of the distance or of its square; one
         for all, or one for each anchor.
       squared: Whether to compare squared distances.
       where: Boolean mask of the shape of `labels`, default all true.  A masked row,
@@ -235,21 +239,22 @@ def batch_hard_triplet(
     Returns:
       Per-anchor losses >= 0 `(..., batch)`, in the units of the distance, or of its
       square; 0 for an anchor that is masked or has no positive or no negative.  They
-      are as accurate as `triplet_margin`, but the choice is made by one matmul: with R
-      the distance of the rows from their mean, a negative at the distance d may be
-      taken for one that is nearer by a few eps of R^2 / d.
+      are as accurate as `triplet_margin`.  The hardest rows are chosen by one matmul,
+      with rounding errors: if R is the distance of the rows from their mean, a negative
+      at the distance d may be chosen although another one is nearer by a few eps of R^2
+      / d.
 
     Raises:
       TypeError: If `embeddings` are not floating, `labels` not integer, `where` not
         boolean, or `margin` not a number.
       ValueError: If `embeddings` have fewer than two axes, a shape does not fit, or
-        `margin` is a Python number < 0; or if `train.value_and_grad` has cut the
-        batch, whose examples this loss compares.
+        `margin` is a Python number < 0; or if `train.value_and_grad` has split the
+        batch, because this loss compares its examples.
 
     Gradient:
       Where the loss is positive, that of `triplet_margin` with respect to the anchor
-      and the chosen two; of equally hard rows, one is chosen.  0 at coinciding rows: a
-      collapsed batch has the loss m and gradient 0.  Not convex.
+      and the two chosen rows; of equally hard rows, one is chosen.  0 where rows
+      coincide: a collapsed batch has the loss m and gradient 0.  Not convex.
 
     Use:
       task: embedding
@@ -258,8 +263,8 @@ def batch_hard_triplet(
       robust: for not squared
       convex: no
       when: A labelled batch has several rows of each group, as in re-identification.
-      not when: Some labels are wrong, and the hardest pairs are those:
-        `supervised_contrastive`, which weighs all pairs.
+      not when: Some labels are wrong, so that the hardest pairs are wrong ones: use
+        `supervised_contrastive`, which uses all pairs.
 
     Reference:
       Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
@@ -279,7 +284,7 @@ def batch_hard_triplet(
     positive, negative = _pairs.groups(ids, valid)
     has_both = jnp.any(positive, axis=-1) & jnp.any(negative, axis=-1)
     hardest = _hardest(x, valid, positive, negative)
-    # Without a triplet the anchor takes the place of both, lest their gap overflow.
+    # Without a triplet the anchor stands for both, or their gap could overflow.
     p, n = (jnp.where(has_both[..., None], y, x) for y in hardest)
     losses = jax.nn.relu(_gap_of(x, p, n, squared) + margin)
     return jnp.where(has_both, losses, 0)
@@ -321,9 +326,10 @@ def cosine_embedding(
         number outside [-1, 1].
 
     Gradient:
-      With unit vectors u and v, `-(v - u cos) / |a|` with respect to `first` for
-      similar pairs, minus that for others above the margin, else 0; 0 at a zero
-      vector.  Not convex; does not depend on the lengths, but steeper for short ones.
+      With unit vectors u and v: `-(v - u cos) / |a|` with respect to `first` for
+      similar pairs, minus that for dissimilar ones with a cosine above the margin, else
+      0; 0 for a zero vector.  Not convex.  The loss does not depend on the lengths, but
+      its gradient is larger for short vectors.
 
     Use:
       task: embedding
@@ -332,9 +338,9 @@ def cosine_embedding(
       robust: yes
       convex: no
       when: Pairs are labelled similar or not, and only the direction of an embedding
-        counts.
-      not when: Dissimilar pairs can be had from the batch: `info_nce`, which has many
-        for each positive.
+        matters.
+      not when: Dissimilar pairs can be taken from the batch: use `info_nce`, which has
+        many for each positive.
 
     Reference:
       Bromley et al., "Signature Verification using a Siamese Time Delay Neural
@@ -353,8 +359,12 @@ def cosine_embedding(
     labels = _checks.signs(name, a, labels=labels)
     _checks.has_shape(name, a.shape[:-1], "one label per pair", labels=labels)
     margin = _checks.parameter(name, labels, margin=margin)
-    apart = jax.nn.relu(stable.cosine_similarity(a, b) - margin)
-    losses = jnp.where(labels == 1, stable.cosine_distance(a, b), apart)
+    similar = labels == 1
+    # One of both before the margin, or XLA:GPU computes them in kernels of their own.
+    found = jnp.where(
+        similar, stable.cosine_distance(a, b), stable.cosine_similarity(a, b)
+    )
+    losses = jnp.where(similar, found, jax.nn.relu(found - margin))
     return losses + xla.nan_unless(jnp.abs(labels) == 1, losses)
 
 

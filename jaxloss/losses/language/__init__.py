@@ -1,1 +1,1 @@
-"""Losses of sequences, and of what a language model should prefer."""
+"""Losses of sequences, and preference losses of language models."""

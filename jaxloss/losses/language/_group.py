@@ -8,7 +8,7 @@ from jaxloss import stable
 
 
 def advantages(rewards: jax.Array, given: jax.Array) -> jax.Array:
-    """Rewards of mean 0 and standard deviation 1 over the answers given in a group.
+    """Rewards, shifted and scaled to mean 0 and standard deviation 1 in each group.
 
     0 where all of them are equal, and for an answer that is not given.
     """

@@ -1,13 +1,13 @@
-"""Which answer is preferred: losses of the log-probabilities of whole sequences.
+"""Preference losses: functions of the log-probabilities of whole answers.
 
-Those of a sequence are the sum over its tokens, `jnp.sum(token_log_probs, -1, where=
-mask)`, or the mean where a docstring says so; the reference is the model one started
-from, and no gradient flows into it.  Each loss is a function of a margin, how much more
-the preferred answer has gained than the other one.
+The log-probability of an answer is the sum over its tokens, `jnp.sum(token_log_probs,
+-1, where=mask)`, or the mean where a docstring says so.  The reference is the model
+that training started from; it is not trained.  Most losses are functions of a margin:
+how much more probability the preferred answer has gained than the other one.
 
-At the size of language models, logits of all tokens do not fit.  With
-`jaxloss.kernels.linear_token_log_probs(hidden, kernel, labels)` they are never made:
-`docs/examples/preferences.py` trains from hidden states.
+In large language models the logits of all tokens do not fit into memory.
+`jaxloss.kernels.linear_token_log_probs(hidden, kernel, labels)` does not store them;
+`docs/examples/preferences.py` trains with it from hidden states.
 """
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, margins, stable
-from jaxloss.losses.language import _group
+from jaxloss.losses.language import _group, _pair
 
 
 @_jit.kernel(beta="[0, inf)")
@@ -27,7 +27,7 @@ def dpo(
     *,
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
-    r"""Direct preference optimisation (DPO): the chosen one gains more.
+    r"""Direct preference optimisation (DPO) of chosen and rejected answers.
 
     Also called: DPO, direct preference optimization, DPOLoss.
 
@@ -52,8 +52,8 @@ def dpo(
       ValueError: If the shapes differ, or `beta` is a Python number < 0.
 
     Gradient:
-      With `s = sigmoid(-beta Delta)`, `-beta s` with respect to the chosen and
-      `beta s` to the rejected log-probabilities, the opposite for the references.
+      With `s = sigmoid(-beta Delta)`: `-beta s` with respect to the chosen and `beta s`
+      with respect to the rejected log-probabilities; the opposite for the references.
       Convex, smooth.
 
     Use:
@@ -62,9 +62,10 @@ def dpo(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Pairs of answers, one preferred, and a reference model: the first choice.
-      not when: Preferences are nearly always consistent, so that it would drift from
-        the reference for ever: `ipo`.
+      when: You have pairs of answers, one of which is preferred, and a reference model:
+        the first choice.
+      not when: Preferences are nearly always consistent, so that the model would drift
+        from the reference without limit: use `ipo`.
 
     Reference:
       Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly
@@ -76,13 +77,14 @@ def dpo(
       >>> jaxloss.dpo(chosen, rejected, reference, reference)
       Array([0.64439666, 0.7443967 ], dtype=float32)
     """
-    gain = _gain(
+    log_probs = _all_four(
         "dpo",
         chosen_log_probs,
         rejected_log_probs,
         chosen_reference_log_probs,
         rejected_reference_log_probs,
     )
+    gain = _pair.gain(*log_probs)
     return margins.logistic(_beta("dpo", gain, beta) * gain)
 
 
@@ -95,13 +97,13 @@ def ipo(
     *,
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
-    r"""Identity preference optimisation (IPO): it gains a set amount more.
+    r"""Identity preference optimisation (IPO): squared error of the gain.
 
     Also called: IPO, identity preference optimization.
 
     .. math:: \ell = \left(\Delta - \frac{1}{2\beta}\right)^2
 
-    Of the gain Delta of `dpo`, which here cannot grow forever on consistent labels.
+    Delta is the gain in `dpo`.  Here it has a target, so it cannot grow without limit.
 
     Args:
       chosen_log_probs: Floating array of any shape; log-probabilities of the chosen
@@ -120,7 +122,8 @@ def ipo(
 
     Gradient:
       `2 (Delta - 1 / (2 beta))` with respect to the chosen log-probabilities, minus
-      that to the rejected ones, the opposite for the references.  Convex, smooth.
+      that with respect to the rejected ones; the opposite for the references.  Convex,
+      smooth.
 
     Use:
       task: preference
@@ -128,9 +131,10 @@ def ipo(
       range: [0, inf)
       robust: no
       convex: yes
-      when: Pairs, a reference model, and a distance from it that should not grow
-        without end.
-      not when: Some pairs are labelled the wrong way round and far off: `dpo`.
+      when: You have pairs and a reference model, and the distance from it should not
+        grow without limit.
+      not when: Some pairs are labelled the wrong way round, with large gains: use
+        `dpo`.
 
     Reference:
       Azar et al., "A General Theoretical Paradigm to Understand Learning from Human
@@ -142,15 +146,14 @@ def ipo(
       >>> jaxloss.ipo(chosen, rejected, reference, reference)
       Array([16.,  0.], dtype=float32)
     """
-    gain = _gain(
+    log_probs = _all_four(
         "ipo",
         chosen_log_probs,
         rejected_log_probs,
         chosen_reference_log_probs,
         rejected_reference_log_probs,
     )
-    beta = _checks.parameter("ipo", gain, beta=beta)
-    return jnp.square(gain - 0.5 / beta)
+    return _pair.squared_miss(*log_probs, _beta("ipo", log_probs[0], beta))
 
 
 @_jit.kernel(gamma="(-inf, inf)", beta="[0, inf)")
@@ -161,7 +164,7 @@ def simpo(
     beta: float | jax.Array,
     gamma: float | jax.Array,
 ) -> jax.Array:
-    r"""Simple preference optimisation (SimPO): a margin, no reference.
+    r"""Simple preference optimisation (SimPO): a margin, no reference model.
 
     Also called: SimPO, simple preference optimization.
 
@@ -172,7 +175,7 @@ def simpo(
         tokens of the chosen answers.
       rejected_log_probs: Same shape; of the rejected ones.
       beta: Inverse temperature >= 0; 2 to 10 in the paper.
-      gamma: Margin asked for, after beta; 0.3 to 1.6 in the paper.
+      gamma: Required margin of `beta (p_w - p_l)`; 0.3 to 1.6 in the paper.
 
     Returns:
       Per-pair losses >= 0 of the same shape, in nats.
@@ -183,8 +186,8 @@ def simpo(
       ValueError: If the shapes differ, or `beta` is a Python number < 0.
 
     Gradient:
-      With `s = sigmoid(gamma - beta (p_w - p_l))`, `-beta s` with respect to the
-      chosen and `beta s` to the rejected log-probabilities.  Convex, smooth.
+      With `s = sigmoid(gamma - beta (p_w - p_l))`: `-beta s` with respect to the chosen
+      and `beta s` with respect to the rejected log-probabilities.  Convex, smooth.
 
     Use:
       task: preference
@@ -192,9 +195,9 @@ def simpo(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Pairs, but no memory or time for a reference model; lengths of answers
-        differ.
-      not when: It must stay near the model it started from: `dpo`.
+      when: You have pairs, but no memory or time for a reference model; lengths of
+        answers may differ.
+      not when: The model must stay near the one that it started from: use `dpo`.
 
     Reference:
       Meng et al., "SimPO: Simple Preference Optimization with a Reference-Free Reward",
@@ -211,7 +214,7 @@ def simpo(
     )
     _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
     gamma = _checks.parameter(name, better, gamma=gamma)
-    return margins.logistic(_beta(name, better, beta) * (better - worse) - gamma)
+    return _pair.simple(better, worse, _beta(name, better, beta), gamma)
 
 
 @_jit.kernel(baseline="(-inf, inf)", beta="[0, inf)")
@@ -223,23 +226,23 @@ def kto(
     baseline: float | jax.Array,
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
-    r"""Kahneman-Tversky optimisation (KTO): single answers, good or not.
+    r"""Kahneman-Tversky optimisation (KTO) of single good or bad answers.
 
     Also called: KTO, Kahneman-Tversky optimization.
 
     .. math::
        \ell = \sigma(\mp\beta (h - z)), \qquad h = \log\frac{\pi(y)}{\pi_0(y)}
 
-    With the minus sign for desirable answers.
+    The sign is minus for desirable answers and plus for others.
 
     Args:
       log_probs: Floating array of any shape; log-probabilities of the answers, summed
         over their tokens.
       reference_log_probs: Same shape; under the reference.
-      desirable: Boolean array of the same shape.
-      baseline: The gain z that counts as neutral, one for all or one for each.  In the
-        paper the divergence from the reference, estimated by
-        `max(0, mean(log_probs - reference_log_probs))` of mismatched answers, and
+      desirable: Boolean array of the same shape; whether an answer is good.
+      baseline: The neutral gain z, one for all or one per answer.  In the paper it is
+        the divergence from the reference, estimated by
+        `max(0, mean(log_probs - reference_log_probs))` over mismatched answers, and a
         constant: pass it through `jax.lax.stop_gradient`.
       beta: Inverse temperature >= 0.
 
@@ -253,8 +256,9 @@ def kto(
       ValueError: If the shapes differ, or `beta` is a Python number < 0.
 
     Gradient:
-      `-beta l (1 - l)` with respect to `log_probs` of a desirable answer of loss l,
-      plus that of another one.  Neither convex nor concave; fades on both sides.
+      With l the loss, `-beta l (1 - l)` with respect to `log_probs` of a desirable
+      answer, and `beta l (1 - l)` with respect to those of another one.  Neither convex
+      nor concave; it vanishes for large gains of either sign.
 
     Use:
       task: preference
@@ -263,7 +267,7 @@ def kto(
       robust: yes
       convex: no
       when: Single answers are labelled good or bad, and there are no pairs.
-      not when: There are pairs: `dpo`.
+      not when: You have pairs: use `dpo`.
 
     Reference:
       Ethayarajh et al., "KTO: Model Alignment as Prospect Theoretic Optimization",
@@ -293,7 +297,7 @@ def orpo(
     *,
     beta: float | jax.Array = 0.1,
 ) -> jax.Array:
-    r"""Odds-ratio preference optimisation (ORPO): imitation, and odds.
+    r"""Odds-ratio preference optimisation (ORPO): likelihood and odds ratio.
 
     Also called: ORPO, odds ratio preference optimization.
 
@@ -315,9 +319,9 @@ def orpo(
       ValueError: If the shapes differ, or `beta` is a Python number < 0.
 
     Gradient:
-      With o the log of the odds ratio, `-1 - beta sigmoid(-o) / (1 - exp(p_w))` with
-      respect to the chosen and `beta sigmoid(-o) / (1 - exp(p_l))` to the rejected
-      log-probabilities.  Convex in neither; smooth.
+      With o the log of the odds ratio: `-1 - beta sigmoid(-o) / (1 - exp(p_w))` with
+      respect to the chosen and `beta sigmoid(-o) / (1 - exp(p_l))` with respect to the
+      rejected log-probabilities.  Convex in neither; smooth.
 
     Use:
       task: preference
@@ -325,9 +329,9 @@ def orpo(
       range: [0, inf)
       robust: no
       convex: no
-      when: Imitation and preference are to be learnt in one stage, without a reference
+      when: Imitation and preference should be learnt in one stage, without a reference
         model.
-      not when: The model has been fine-tuned already: `simpo` or `dpo`.
+      not when: The model has been fine-tuned already: use `simpo` or `dpo`.
 
     Reference:
       Hong et al., "ORPO: Monolithic Preference Optimization without Reference Model",
@@ -343,7 +347,7 @@ def orpo(
         name, chosen_log_probs=chosen_log_probs, rejected_log_probs=rejected_log_probs
     )
     _checks.same_shape(name, chosen_log_probs=better, rejected_log_probs=worse)
-    return _beta(name, better, beta) * _odds_against(-better, -worse) - better
+    return _pair.with_odds(better, worse, _beta(name, better, beta))
 
 
 @_jit.kernel(epsilon_low="[0, 1]", epsilon_high="[0, inf)")
@@ -356,7 +360,7 @@ def grpo(
     epsilon_high: float | jax.Array = 0.2,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Clipped surrogate of PPO with advantages in a group (GRPO).
+    r"""Clipped surrogate of PPO with advantages relative to a group (GRPO).
 
     Also called: GRPO, PPO, clipped surrogate, DAPO, group relative policy optimization.
 
@@ -367,23 +371,23 @@ def grpo(
        A_i = \frac{r_i - \text{mean}(r)}{\text{std}(r)}
 
     Args:
-      log_probs: Floating array `(..., group, tokens)`; of each token of the answers of
-        a group, which are answers to one prompt.
-      old_log_probs: Same shape; under the model the answers were drawn from.
-      rewards: Array `(..., group)`, one number per answer; of an answer whose tokens
-        are all masked, anything.
-      epsilon_low: How far below 1 a ratio still counts, in [0, 1].
-      epsilon_high: How far above 1, >= 0; 0.28 in DAPO.
+      log_probs: Floating array `(..., group, tokens)`: log-probabilities of the tokens
+        of the answers of a group, which are answers to one prompt.
+      old_log_probs: Same shape; under the model that the answers were drawn from.
+      rewards: Array `(..., group)`, one number per answer; any number for an answer
+        whose tokens are all masked.
+      epsilon_low: The ratio is clipped below at 1 - epsilon_low; in [0, 1].
+      epsilon_high: The ratio is clipped above at 1 + epsilon_high; >= 0, 0.28 in DAPO.
       where: Boolean mask of the shape of `log_probs`, default all true; a masked token,
-        such as one of the prompt, has loss 0.  An answer without any other token, one
-        that failed or is padding, is not of the group: its reward counts neither in
-        the mean nor in the standard deviation.
+        such as one of the prompt, has loss 0.  An answer whose tokens are all masked,
+        because it failed or is padding, does not belong to the group: its reward counts
+        neither in the mean nor in the standard deviation.
 
     Returns:
-      Per-token losses of the shape of `log_probs`, of either sign.  The mean over the
-      tokens of an answer and then over answers is GRPO, the mean over all tokens
-      DAPO.  Where all rewards of a group are equal, or one is left, 0.  The standard
-      deviation is that of the group (divided by its size, not by one less).
+      Per-token losses of the shape of `log_probs`, of either sign; 0 where all rewards
+      of a group are equal, or only one answer is left.  Their mean over the tokens of
+      an answer and then over answers is GRPO; their mean over all tokens is DAPO.  The
+      standard deviation is that of the group (divided by its size, not by one less).
 
     Raises:
       TypeError: If the log-probabilities are not floating, `rewards` not real, `where`
@@ -392,8 +396,8 @@ def grpo(
         its range.
 
     Gradient:
-      `-A rho` with respect to `log_probs`, but 0 where `rho > 1 + epsilon_high` and
-      A > 0, or `rho < 1 - epsilon_low` and A < 0, and at these kinks.
+      `-A rho` with respect to `log_probs`, but 0 where `rho > 1 + epsilon_high` and A >
+      0, or `rho < 1 - epsilon_low` and A < 0; also 0 at these kinks.
 
     Use:
       task: preference
@@ -403,7 +407,7 @@ def grpo(
       convex: no
       when: Several answers to each prompt are drawn from the model and scored by a
         reward.
-      not when: There are only fixed pairs of answers: `dpo`.
+      not when: There are only fixed pairs of answers: use `dpo`.
 
     Reference:
       Shao et al., "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
@@ -438,43 +442,27 @@ def grpo(
     return jnp.where(where, _group.surrogate(new - old, advantages, low, high), 0)
 
 
-# --- margins -------------------------------------------------------------------------
+# --- checks --------------------------------------------------------------------------
 
 
-def _gain(
+def _all_four(
     loss: str,
     chosen: ArrayLike,
     rejected: ArrayLike,
     chosen_reference: ArrayLike,
     rejected_reference: ArrayLike,
-) -> jax.Array:
-    """How much more the chosen answer has gained than the rejected one."""
+) -> tuple[jax.Array, ...]:
+    """The log-probabilities of a pair and those of the reference, checked."""
     given = {
         "chosen_log_probs": chosen,
         "rejected_log_probs": rejected,
         "chosen_reference_log_probs": chosen_reference,
         "rejected_reference_log_probs": rejected_reference,
     }
-    better, worse, better_before, worse_before = arrays = _checks.floating(
-        loss, **given
-    )
+    arrays = _checks.floating(loss, **given)
     _checks.same_shape(loss, **dict(zip(given, arrays, strict=True)))
-    return (better - better_before) - (worse - worse_before)
+    return tuple(arrays)
 
 
 def _beta(loss: str, like: jax.Array, beta: float | jax.Array) -> jax.Array:
     return _checks.parameter(loss, like, beta=beta)
-
-
-def _odds_against(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`log(1 + expm1(x) / expm1(y))`: the logistic loss of the log of an odds ratio.
-
-    At x near 0, a chosen answer that is nearly certain, not by its odds, near infinity:
-    the second derivative of their logarithm would cancel.
-    """
-    against = -y - stable.log1mexp(y)
-    near = x < 1
-    small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
-    odds = stable.log1p(stable.expm1(small) * jnp.exp(against))
-    lead = -large - stable.log1mexp(large) - against
-    return jnp.where(near, odds, margins.logistic(lead))

@@ -1,4 +1,4 @@
-"""Losses between sequences whose positions are not aligned."""
+"""Losses of sequences whose positions are not aligned."""
 
 import functools
 from typing import NamedTuple
@@ -22,7 +22,7 @@ def ctc(
     blank: int = 0,
     zero_infinity: bool = False,
 ) -> jax.Array:
-    r"""Connectionist temporal classification: labels without an alignment.
+    r"""Connectionist temporal classification (CTC): no alignment needed.
 
     Also called: CTC loss, CTCLoss, speech recognition loss.
 
@@ -36,19 +36,20 @@ def ctc(
     Args:
       logits: Floating array `[..., T, K]` of unnormalised scores x, one row per frame;
         -inf is a class of probability 0.
-      labels: Integer class ids `[..., N]`, the same leading axes.  One outside [0, K),
-        or equal to `blank`, gives its sequence NaN.
+      labels: Integer class ids `[..., N]`, the same leading axes.  A valid label
+        outside [0, K), or equal to `blank`, makes the loss of its sequence NaN.
       where: Boolean `[..., T]`, the valid frames, in any pattern: an invalid one is
         skipped, whatever its logits.
       label_where: Boolean `[..., N]`, the valid labels, in any pattern: the labels are
         the valid ones in their order, and an invalid one may be any integer.
       blank: The class id of the blank, a Python integer in [0, K).
-      zero_infinity: Whether a sequence that no path fits has loss 0, not infinity.
+      zero_infinity: Whether a sequence that no path fits has loss 0 instead of
+        infinity.
 
     Returns:
       Per-sequence losses >= 0 `[...]` in nats; infinity where no path fits (too few
-      frames, or each path has a class of probability 0).  Rounding adds a few units of
-      log K near 0, where paths share a probability of nearly 1.
+      frames, or each path has a class of probability 0).  Near 0, where the paths share
+      a probability of nearly 1, the absolute error is a few ulps of log K.
 
     Raises:
       TypeError: If `logits` is not floating, `labels` not integer, a mask not boolean,
@@ -56,8 +57,8 @@ def ctc(
       ValueError: If the shapes do not fit, or `blank` is not in [0, K).
 
     Gradient:
-      `softmax(x_t)_k - P(path is at k in frame t | labels)`: 0 in an invalid frame,
-      and throughout a sequence of infinite loss.  In float32 it is right to about 1e-4
+      `softmax(x_t)_k - P(path is at k in frame t | labels)`: 0 in an invalid frame, and
+      in all frames of a sequence of infinite loss.  In float32 its error is about 1e-4
       after 2000 frames.  Not convex; smooth.
 
     Use:
@@ -66,9 +67,9 @@ def ctc(
       range: [0, inf]
       robust: yes
       convex: no
-      when: The labels come in the order of the frames, but which frame is which label
-        is not known, as in speech and handwriting.
-      not when: Each position has its label: `softmax_cross_entropy`.
+      when: The labels are in the order of the frames, but it is not known which frame
+        has which label, as in speech and handwriting.
+      not when: Each position has its label: use `softmax_cross_entropy`.
 
     Reference:
       Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented

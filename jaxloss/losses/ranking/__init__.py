@@ -1,1 +1,1 @@
-"""Losses of an order of items."""
+"""Ranking losses."""

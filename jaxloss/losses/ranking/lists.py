@@ -1,4 +1,4 @@
-"""Losses that ask for an order: which of two scores should be the higher."""
+"""Ranking losses of pairs and of lists of scores."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxloss import _checks, _classes, _jit, margins, stable
 def margin_ranking(
     higher: ArrayLike, lower: ArrayLike, *, margin: float | jax.Array = 0.0
 ) -> jax.Array:
-    r"""Margin ranking loss: by how much the better one fails to lead.
+    r"""Margin ranking loss: hinge loss of the difference of two scores.
 
     Also called: MarginRankingLoss, pairwise hinge loss, RankSVM.
 
@@ -20,21 +20,21 @@ def margin_ranking(
     Args:
       higher: Floating array of any shape; scores of what should be ranked higher.
       lower: Array of the same shape; scores of what should be ranked lower.
-      margin: Lead m asked for, in the units of the scores; >= 0.  A scalar, or an
-        array that broadcasts to the shape of the scores.
+      margin: Required lead m of `higher` over `lower`, in the units of the scores; >=
+        0.  A scalar, or an array that broadcasts to the shape of the scores.
 
     Returns:
-      Per-pair losses >= 0 of the same shape, in the units of the scores.  As a
-      difference of scores it is only as fine as they are.
+      Per-pair losses >= 0 of the same shape, in the units of the scores.  The loss is a
+      difference of scores, so it is only as accurate as they are.
 
     Raises:
       TypeError: If `higher` or `lower` is not floating.
       ValueError: If the shapes differ, or `margin` is a Python number < 0.
 
     Gradient:
-      -1 with respect to `higher`, +1 to `lower` and to `margin` where the lead is less
-      than the margin; 0 where it is not, at the kink too, so that at margin 0 two equal
-      scores are at rest.  Convex.
+      Where the lead is less than the margin: -1 with respect to `higher`, +1 with
+      respect to `lower` and to `margin`.  Elsewhere 0; also 0 at the kink, so with
+      margin 0 two equal scores have gradient 0.  Convex.
 
     Use:
       task: ranking
@@ -42,8 +42,8 @@ def margin_ranking(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Pairs are known, one to be ranked above the other.
-      not when: Whole lists with graded relevance are known: `listwise_softmax`.
+      when: You have pairs in which one item should be ranked above the other.
+      not when: You have whole lists with graded relevance: use `listwise_softmax`.
 
     Reference:
       Herbrich et al., "Large Margin Rank Boundaries for Ordinal Regression", 2000.
@@ -67,7 +67,7 @@ def listwise_softmax(
     where: ArrayLike | None = None,
     axis: int = -1,
 ) -> jax.Array:
-    r"""Softmax loss of lists, as in ListNet: who should be the first of each.
+    r"""Softmax cross entropy of lists (ListNet): which item comes first.
 
     Also called: ListNet, listwise cross entropy, ranking_softmax_loss, ListNetLoss,
     SoftmaxLoss.
@@ -76,11 +76,11 @@ def listwise_softmax(
 
     Args:
       scores: Floating array with the items of a list along `axis`; an item of score
-        -inf is never the first.
+        -inf has probability 0.
       relevance: Array of the same shape, boolean, integer or floating; gains y >= 0.
-        They are not normalised: of ListNet's top-one probabilities pass
+        They are not normalised; for the top-one probabilities of ListNet pass
         `jax.nn.softmax(relevance)`.
-      where: Boolean mask of the same shape; a masked item does not exist, whatever its
+      where: Boolean mask of the same shape; a masked item is ignored, whatever its
         score and its relevance.
       axis: The axis of the items.
 
@@ -104,8 +104,8 @@ def listwise_softmax(
       range: [0, inf]
       robust: yes
       convex: yes
-      when: Lists of items with clicks or grades, where the top matters most.
-      not when: Only pairs are known: `margin_ranking`.
+      when: You have lists of items with clicks or grades, and the top matters most.
+      not when: You have only pairs: use `margin_ranking`.
 
     Reference:
       Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", ICML

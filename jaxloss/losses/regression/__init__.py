@@ -1,1 +1,1 @@
-"""Losses of a real number."""
+"""Losses of real-valued predictions and targets."""

@@ -267,6 +267,7 @@ def _loss_dscale(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     return -stable.safe_divide(_x_psi(r, alpha, scale), scale)
 
 
+@xla.rematerialised_unless_cpu
 @stable.slopes(_loss_dr, _loss_dalpha, _loss_dscale)
 def loss(r: jax.Array, alpha: jax.Array, scale: jax.Array) -> jax.Array:
     """Barron's loss of residuals r; `|r / scale|` must be representable."""

@@ -1,7 +1,7 @@
-"""What the losses of a residual share: its checks, and what they do beyond a limit.
+"""Shared by the losses of a residual: its checks, and functions with a limit.
 
-The slopes are the hand-derived ones: autodiff of `maximum` and `clip` gives half a
-slope where the residual is on the limit, and loses a tiny slope to rounding.
+The derivatives are given by hand: autodiff of `maximum` and `clip` gives half the slope
+where the residual is at the limit, and rounds a tiny slope to 0.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def of(loss: str, predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 def of_difference(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A function of a residual (and more), as one of predictions and targets.
 
-    With the subtraction inside of `xla.rematerialised`: outside, its result would be
-    what the loss and its gradient share.
+    The subtraction is inside of `xla.rematerialised`: outside, the loss and its
+    gradient would share its result.
     """
     return xla.rematerialised(lambda p, t, *more: kernel(p - t, *more))
 

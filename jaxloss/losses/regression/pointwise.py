@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.regression import _residual
+from jaxloss.stable import xla
 
 
 @_jit.kernel()
@@ -30,8 +31,8 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       ValueError: If the shapes differ.
 
     Gradient:
-      `2 r` with respect to `predictions`: an outlier pulls as hard as it is far.
-      Convex, smooth.
+      `2 r` with respect to `predictions`: it grows with the residual, so outliers
+      dominate.  Convex, smooth.
 
     Use:
       task: regression
@@ -41,7 +42,7 @@ def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       convex: yes
       when: The mean is wanted and errors are about normal: the first choice without
         outliers.
-      not when: Outliers occur: `huber`.
+      not when: Outliers occur: use `huber`.
 
     Reference:
       Gauss, "Theoria Motus Corporum Coelestium", 1809.
@@ -82,8 +83,8 @@ def absolute_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: The median is wanted, or outliers are many.
-      not when: Small errors should fade smoothly: `huber` or `log_cosh`.
+      when: The median is wanted, or there are many outliers.
+      not when: The gradient should go to 0 with the error: use `huber` or `log_cosh`.
 
     Reference:
       Laplace, "Théorie Analytique des Probabilités", 2nd supplement, 1818.
@@ -112,8 +113,8 @@ def pinball(
       targets: Array of the same shape.  For several quantiles at once, give both a
         last axis of quantiles and `quantile` one value for each.
       quantile: The quantile τ in (0, 1): a target above the prediction costs τ per
-        unit, one below it 1 - τ.  A scalar, or an array that broadcasts to the shape
-        of the losses.
+        unit, a target below it 1 - τ.  A scalar, or an array that broadcasts to the
+        shape of the losses.
 
     Returns:
       Per-element losses >= 0 of the same shape, in units of the residual.
@@ -123,8 +124,9 @@ def pinball(
       ValueError: If the shapes differ, or `quantile` is a Python number outside (0, 1).
 
     Gradient:
-      With respect to `predictions`, `-τ` below the target, `1 - τ` above it and 0 at
-      it; `u` with respect to `quantile`.  Convex.  Half the absolute error at τ = 1/2.
+      With respect to `predictions`: `-τ` where the prediction is below the target,
+      `1 - τ` where it is above, and 0 where they are equal. With respect to `quantile`:
+      `u`.  Convex.  At τ = 1/2 the loss is half the absolute error.
 
     Use:
       task: quantile
@@ -132,9 +134,9 @@ def pinball(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: A quantile is wanted, such as the ends of a prediction interval or a stock
-        that suffices nine times in ten.
-      not when: The kink at the target disturbs the optimiser: `quantile_huber`.
+      when: A quantile is wanted, such as the ends of a prediction interval, or a stock
+        that suffices nine times out of ten.
+      not when: The kink at the target disturbs the optimiser: use `quantile_huber`.
 
     Reference:
       Koenker and Bassett, "Regression Quantiles", Econometrica 46, 1978.
@@ -152,7 +154,7 @@ def pinball(
 def expectile(
     predictions: ArrayLike, targets: ArrayLike, *, expectile: float | jax.Array = 0.5
 ) -> jax.Array:
-    r"""Expectile loss: a mean that weighs both sides differently.
+    r"""Expectile loss: squared error with unequal weights on the two sides.
 
     Also called: expectile regression, asymmetric least squares, asymmetric squared
     error.
@@ -164,12 +166,12 @@ def expectile(
       predictions: Floating array of any shape.
       targets: Array of the same shape.
       expectile: The expectile τ in (0, 1): the weight of a target above the prediction;
-        one below it has 1 - τ.  A scalar, or an array that broadcasts to the shape of
-        the losses.
+        a target below it has weight 1 - τ.  A scalar, or an array that broadcasts to
+        the shape of the losses.
 
     Returns:
-      Per-element losses >= 0 of the same shape, in units of the residual squared; half
-      the squared error at τ = 1/2.
+      Per-element losses >= 0 of the same shape, in units of the residual squared.  At τ
+      = 1/2 the loss is half the squared error.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
@@ -177,8 +179,8 @@ def expectile(
         (0, 1).
 
     Gradient:
-      `-2 |τ - 1[u < 0]| u` with respect to `predictions`, `u |u|` to `expectile`.
-      Convex, once continuously differentiable.
+      `-2 |τ - 1[u < 0]| u` with respect to `predictions`, and `u |u|` with respect to
+      `expectile`.  Convex, once continuously differentiable.
 
     Use:
       task: quantile
@@ -186,10 +188,10 @@ def expectile(
       range: [0, inf)
       robust: no
       convex: yes
-      when: A mean that leans to one side is wanted, as of values in offline
-        reinforcement learning.
+      when: An asymmetric mean is wanted, as for values in offline reinforcement
+        learning.
       not when: The share of targets below the prediction should be known, or outliers
-        occur: `pinball`.
+        occur: use `pinball`.
 
     Reference:
       Newey and Powell, "Asymmetric Least Squares Estimation and Testing",
@@ -233,8 +235,9 @@ def quantile_huber(
       predictions: Floating array of any shape.
       targets: Array of the same shape.
       quantile: The quantile τ in (0, 1), as for `pinball`.
-      delta: Where the parabola meets the lines, in units of the residual; > 0.  Not
-        divided by: as `delta` falls to 0, `quantile_huber / delta` becomes `pinball`.
+      delta: Size of the residual at which the loss turns from quadratic to linear; > 0.
+        The loss is not divided by it: as `delta` falls to 0, `quantile_huber / delta`
+        becomes `pinball`.
 
     Returns:
       Per-element losses >= 0 of the same shape, in units of the residual squared.
@@ -254,10 +257,10 @@ def quantile_huber(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Quantiles with a smooth gradient, as in distributional reinforcement
-        learning.
-      not when: The quantile must be exact: `pinball`, for within `delta` this is an
-        expectile.
+      when: Quantiles are learnt with a smooth gradient, as in distributional
+        reinforcement learning.
+      not when: The quantile must be exact: use `pinball`. Within `delta` this loss has
+        an expectile as its minimiser.
 
     Reference:
       Dabney et al., "Distributional Reinforcement Learning with Quantile Regression",
@@ -298,8 +301,9 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       targets: Array of the same shape; > -1.
 
     Returns:
-      Per-element losses >= 0 of the same shape, without unit; for amounts well above 1
-      the squared relative error, so that under-estimation costs more.
+      Per-element losses >= 0 of the same shape, without unit.  For amounts well above 1
+      a small error costs its relative size squared.  An underestimate costs more than
+      an overestimate by the same amount.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
@@ -315,8 +319,8 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: no
       convex: no
-      when: Targets are amounts over several orders of magnitude, and ratios count.
-      not when: The network may predict the logarithm itself: `squared_error` of
+      when: Targets are amounts over several orders of magnitude, and ratios matter.
+      not when: The network can predict the logarithm itself: use `squared_error` of
         logarithms, which is convex.
 
     Reference:
@@ -328,7 +332,7 @@ def squared_log_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       Array([4.8045301e-01, 9.9990008e-09], dtype=float32)
     """
     predictions, targets = _residual.pair("squared_log_error", predictions, targets)
-    return jnp.square(_log_ratio(predictions, targets))
+    return _squared_log_ratio(predictions, targets)
 
 
 @stable.slopes(lambda p, t: 1 / (1 + p), lambda p, t: -1 / (1 + t))
@@ -343,6 +347,11 @@ def _log_ratio(p: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(near, close, far)
 
 
+_squared_log_ratio = xla.rematerialised_unless_cpu(
+    lambda p, t: jnp.square(_log_ratio(p, t))
+)
+
+
 @_jit.kernel()
 def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     r"""Absolute percentage error: absolute error as a fraction of the target.
@@ -353,8 +362,8 @@ def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax
 
     Args:
       predictions: Floating array of any shape.
-      targets: Array of the same shape.  No `eps` guards a target of 0: leave it out by
-        `jaxloss.mean(losses, where=targets != 0)`.
+      targets: Array of the same shape.  No `eps` is added to a target of 0: mask it
+        with `jaxloss.mean(losses, where=targets != 0)`.
 
     Returns:
       Per-element losses >= 0 of the same shape: a fraction, 0.1 for ten percent;
@@ -365,8 +374,8 @@ def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax
       ValueError: If the shapes differ.
 
     Gradient:
-      `sign(p - t) / |t|` with respect to `predictions`, and 0 at p = t and where the
-      target is 0, so that a mask on the losses is enough.  Convex.
+      `sign(p - t) / |t|` with respect to `predictions`.  It is 0 at p = t and where the
+      target is 0, so it is enough to mask the losses.  Convex.
 
     Use:
       task: regression
@@ -375,7 +384,7 @@ def absolute_percentage_error(predictions: ArrayLike, targets: ArrayLike) -> jax
       robust: no
       convex: yes
       when: Errors are reported in percent and no target is near 0.
-      not when: Targets near 0 occur, of which one outweighs all others:
+      not when: Some targets are near 0, and each of them outweighs all others: use
         `absolute_error` or `squared_log_error`.
 
     Reference:

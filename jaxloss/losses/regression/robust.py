@@ -23,8 +23,8 @@ def huber(
     Args:
       predictions: Floating array of any shape.
       targets: Array of the same shape.
-      delta: Where the parabola meets the lines, in units of the residual; > 0.  A
-        scalar, or an array that broadcasts to the shape of the losses.
+      delta: Size of the residual at which the loss turns from quadratic to linear; > 0.
+        A scalar, or an array that broadcasts to the shape of the losses.
 
     Returns:
       Per-element losses >= 0 of the same shape, in units of the residual squared.
@@ -34,9 +34,9 @@ def huber(
       ValueError: If the shapes differ, or `delta` is a Python number <= 0.
 
     Gradient:
-      `clip(r, -delta, delta)` with respect to `predictions`: an outlier pulls no harder
-      than `delta`.  `max(0, |r| - delta)` with respect to `delta`.  Convex, once
-      continuously differentiable.
+      `clip(r, -delta, delta)` with respect to `predictions`, so the gradient of an
+      outlier is at most `delta`.  `max(0, |r| - delta)` with respect to `delta`.
+      Convex, once continuously differentiable.
 
     Use:
       task: regression
@@ -46,8 +46,8 @@ def huber(
       convex: yes
       when: Outliers occur, and the size of an ordinary error is known: the first choice
         with outliers.
-      not when: Outliers should be ignored altogether: `general_robust` with `alpha` <
-        0.
+      not when: Outliers should be ignored altogether: use `general_robust` with `alpha`
+        < 0.
 
     Reference:
       Huber, "Robust Estimation of a Location Parameter", Ann. Math. Stat. 35, 1964.
@@ -65,7 +65,7 @@ def huber(
 def smooth_l1(
     predictions: ArrayLike, targets: ArrayLike, *, beta: float | jax.Array = 1.0
 ) -> jax.Array:
-    r"""Smooth L1 loss: absolute error with its kink rounded off.
+    r"""Smooth L1 loss: absolute error, but quadratic near zero.
 
     Also called: SmoothL1Loss, smooth L1 loss, smooth absolute error, box regression
     loss.
@@ -78,22 +78,22 @@ def smooth_l1(
     Args:
       predictions: Floating array of any shape.
       targets: Array of the same shape.
-      beta: Half the width of the rounding, in units of the residual; >= 0.  0 gives
-        the absolute error.  A scalar, or an array that broadcasts to the shape of the
-        losses.
+      beta: Size of the residual at which the loss turns from quadratic to linear; >= 0.
+        0 gives the absolute error.  A scalar, or an array that broadcasts to the shape
+        of the losses.
 
     Returns:
-      Per-element losses >= 0 of the same shape, in units of the residual: `huber` with
-      `delta=beta`, divided by `beta`.
+      Per-element losses >= 0 of the same shape, in units of the residual.  Each is
+      `huber` with `delta=beta`, divided by `beta`.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
       ValueError: If the shapes differ, or `beta` is a Python number < 0.
 
     Gradient:
-      `clip(r / beta, -1, 1)` with respect to `predictions`, and half its square,
-      negative, with respect to `beta`; 0 at r = 0.  Convex, for `beta` > 0 once
-      continuously differentiable.
+      `g = clip(r / beta, -1, 1)` with respect to `predictions`, and `-g^2 / 2` with
+      respect to `beta`; both are 0 at r = 0.  Convex; once continuously differentiable
+      for `beta` > 0.
 
     Use:
       task: regression
@@ -101,8 +101,8 @@ def smooth_l1(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: An absolute error without its kink, as for the boxes of a detector.
-      not when: The scale of the loss should not change with its width: `huber`.
+      when: An absolute error without a kink is wanted, as for the boxes of a detector.
+      not when: The loss of small residuals should not depend on `beta`: use `huber`.
 
     Reference:
       Girshick, "Fast R-CNN", ICCV 2015.
@@ -129,8 +129,9 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       targets: Array of the same shape.
 
     Returns:
-      Per-element losses >= 0 of the same shape: `r^2 / 2` for small residuals, `|r| -
-      log 2` for large ones.  The bend is at 1, so scale the residuals to their spread.
+      Per-element losses >= 0 of the same shape: about `r^2 / 2` for small residuals and
+      `|r| - log 2` for large ones.  The bend is at |r| = 1, so first divide the
+      residuals by their typical size.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
@@ -145,8 +146,8 @@ def log_cosh(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       range: [0, inf)
       robust: yes
       convex: yes
-      when: A method of second order needs a robust loss that is smooth everywhere.
-      not when: The width of the bend should be chosen: `huber`.
+      when: A second-order method needs a robust loss that is smooth everywhere.
+      not when: You need to choose where the bend is: use `huber`.
 
     Reference:
       Saleh and Saleh, "Statistical Properties of the log-cosh Loss Function Used in
@@ -174,7 +175,7 @@ def epsilon_insensitive(
     Args:
       predictions: Floating array of any shape.
       targets: Array of the same shape.
-      epsilon: Half the width of the tube inside which errors are free, in units of the
+      epsilon: Half the width of the tube in which errors cost nothing, in units of the
         residual; >= 0.  A scalar, or an array that broadcasts to the shape of the
         losses.
 
@@ -186,8 +187,8 @@ def epsilon_insensitive(
       ValueError: If the shapes differ, or `epsilon` is a Python number < 0.
 
     Gradient:
-      `sign(r)` with respect to `predictions` and -1 to `epsilon` outside the tube; 0
-      inside it and on its edge.  Convex.
+      Outside the tube, `sign(r)` with respect to `predictions` and -1 with respect to
+      `epsilon`; inside it and on its edge, 0.  Convex.
 
     Use:
       task: regression
@@ -195,8 +196,8 @@ def epsilon_insensitive(
       range: [0, inf)
       robust: yes
       convex: yes
-      when: Errors within a tolerance do not matter: support vector regression.
-      not when: Every error matters, small ones less: `huber`.
+      when: Errors within a tolerance do not matter, as in support vector regression.
+      not when: Every error matters, small ones less: use `huber`.
 
     Reference:
       Drucker et al., "Support Vector Regression Machines", NIPS 1996.
@@ -231,26 +232,28 @@ def general_robust(
     Args:
       predictions: Floating array of any shape.
       targets: Array of the same shape.
-      alpha: Shape α, any real number or an infinity; limits are taken where the formula
-        has none.  2: `z/2`; 1: `sqrt(z + 1) - 1` (Charbonnier); 0: `log(z/2 + 1)`
-        (Cauchy); -2: `2z / (z + 4)` (Geman-McClure); -inf: `1 - exp(-z/2)` (Welsch).
-        To learn it, add the log of the normaliser: the loss alone falls with α.
-      scale: Scale c of an ordinary residual, in its units; > 0.  Each may be a scalar
-        or an array that broadcasts to the shape of the losses.
+      alpha: Shape α, any real number or an infinity; where the formula is undefined,
+        its limit is taken.  2: `z/2`; 1: `sqrt(z + 1) - 1` (Charbonnier); 0:
+        `log(z/2 + 1)` (Cauchy); -2: `2z / (z + 4)` (Geman-McClure); -inf:
+        `1 - exp(-z/2)` (Welsch).  To learn α, add the log of the normaliser: without
+        it, the loss is least at α = -inf.
+      scale: Scale c of an ordinary residual, in its units; > 0.  `alpha` and `scale`
+        may be scalars or arrays that broadcast to the shape of the losses.
 
     Returns:
-      Per-element losses >= 0 of the same shape, without unit; `z/2` for small residuals
-      at every α, at most `|α - 2| / |α|` for α < 0.
+      Per-element losses >= 0 of the same shape, without unit: about `z/2` for small
+      residuals at every α, and at most `|α - 2| / |α|` for α < 0.
 
     Raises:
       TypeError: If `predictions` or `targets` is not floating.
       ValueError: If the shapes differ, or `scale` is a Python number <= 0.
 
     Gradient:
-      `r / c^2 (z/|α-2| + 1)^(α/2 - 1)` with respect to `predictions`: never more than
-      `1/c` for α <= 1, fading for α < 1; `-r/c` times that with respect to `scale`.
-      Convex for α >= 1; smooth.  The slope in α grows like `z log(z/|α-2|) / 4` towards
-      α = 2, where it is infinite; there, that of the next smaller number is given.
+      `r / c^2 (z/|α-2| + 1)^(α/2 - 1)` with respect to `predictions`: at most `1/c` for
+      α <= 1, and falling to 0 for large residuals if α < 1.  `-r/c` times that with
+      respect to `scale`.  Convex for α >= 1; smooth.  The derivative in α grows like
+      `z log(z/|α-2|) / 4` towards α = 2, where it is infinite; at α = 2 that of the
+      next smaller number is returned.
 
     Use:
       task: regression
@@ -258,9 +261,8 @@ def general_robust(
       range: [0, inf)
       robust: for alpha <= 1
       convex: for alpha >= 1
-      when: How robust a loss should be is itself a hyperparameter, to be swept or
-        learnt.
-      not when: A convex loss will do: `huber`.
+      when: The robustness of the loss is a hyperparameter, to be swept or learnt.
+      not when: A convex loss suffices: use `huber`.
 
     Reference:
       Barron, "A General and Adaptive Robust Loss Function", CVPR 2019.

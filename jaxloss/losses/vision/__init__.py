@@ -1,1 +1,1 @@
-"""Losses of images."""
+"""Losses of images and segmentation masks."""

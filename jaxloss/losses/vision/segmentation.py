@@ -1,12 +1,13 @@
-"""How well a predicted mask covers a target mask: ratios of overlaps.
+"""Overlap losses of segmentation masks: Dice, Jaccard, Tversky.
 
-All follow from the soft counts of a mask: true positives TP = sum p t, false positives
-FP = sum p (1 - t), false negatives FN = sum q t, with q = 1 - p.  What is summed over
-is the caller's `axis`: one loss per image and class, per class of a batch, per image.
+Each is a function of the soft counts of a mask: true positives TP = sum p t, false
+positives FP = sum p (1 - t), false negatives FN = sum q t, with q = 1 - p.  `axis` says
+what is summed over: for one loss per image and class, per class of a batch, or per
+image.
 
-The textbook `1 - overlap` is 0 as soon as the overlap rounds to 1, and so is the
-gradient of a probability that rounded to 1.  Here the loss is what was missed over the
-whole, and q may be given where it is known better than 1 - p.
+The textbook form `1 - overlap` is 0 as soon as the overlap rounds to 1, and so is the
+gradient of a probability that rounded to 1.  Here the loss is the missed part divided
+by the whole, and you can pass q if you know it more accurately than 1 - p.
 """
 
 import jax
@@ -39,12 +40,13 @@ def dice(
       targets: Same shape; t in [0, 1], boolean, integer or floating, cast to the dtype
         of `probabilities`.  One-hot along any class axis.
       axis: What the counts are summed over: the pixels for one loss per image and
-        class, pixels and batch for one per class.  The field has no consensus.
-      complements: Same shape; q = 1 - p where it is known better than the subtraction
-        gives it: of logits x `stable.sigmoid(-x)` or `stable.softmax_complement(x)`.
-        Default `1 - probabilities`.
-      where: Boolean mask of the same shape: the entries that count.  A mask of pixels
-        is spread over the classes with `jnp.broadcast_to`.
+        class, pixels and batch for one per class.  There is no consensus on this
+        choice.
+      complements: Same shape; q = 1 - p, if you know it more accurately than the
+        subtraction gives it: from logits x, `stable.sigmoid(-x)` or
+        `stable.softmax_complement(x)`.  Default `1 - probabilities`.
+      where: Boolean mask of the same shape: the entries that count.  Broadcast a mask
+        of pixels over the classes with `jnp.broadcast_to`.
       smooth: s >= 0, in pixels, added to both sides of the ratio; a scalar or an array
         that broadcasts to the shape of the result.
 
@@ -53,15 +55,16 @@ def dice(
       if both masks are empty (0/0), 1 if they have nothing in common and s = 0.
 
     Raises:
-      TypeError: If an array has a wrong kind of dtype, or `axis` is no integer.
+      TypeError: If an array has the wrong kind of dtype, or `axis` is not an integer.
       ValueError: If the shapes differ, `axis` is not one of theirs or named twice, or
         `smooth` is a Python number < 0.
 
     Gradient:
-      `(1 - l - 2 t) / D` with respect to p, `(1 - l - 2 p) / D` to t; 0 where D is 0.
-      Given q, an input of its own, that in p is `((1 - t) (1 - l) - 2 t l) / D`, in q
-      `t (1 - l) / D`, and the chain rule adds them.  Not convex.  With s = 0 an empty
-      target has loss 1 and gradient 0 in p: nothing to learn, unless s > 0.
+      `(1 - l - 2 t) / D` with respect to p, `(1 - l - 2 p) / D` with respect to t; 0
+      where D is 0.  If q is given, it is an input of its own: the gradient is
+      `((1 - t) (1 - l) - 2 t l) / D` in p and `t (1 - l) / D` in q, and the chain rule
+      adds them.  Not convex.  With s = 0, an empty target has loss 1 and gradient 0 in
+      p, so nothing is learnt from it; use s > 0.
 
     Use:
       task: segmentation
@@ -69,8 +72,8 @@ def dice(
       range: [0, 1]
       robust: yes
       convex: no
-      when: Masks cover few pixels of an image, and overlap is what is reported.
-      not when: Many masks are empty, or pixels should be calibrated:
+      when: Masks cover few pixels of an image, and the overlap is what is reported.
+      not when: Many masks are empty, or pixels should be calibrated: use
         `sigmoid_cross_entropy`, or the sum of both.
 
     Reference:
@@ -108,13 +111,13 @@ def jaccard(
        \ell = 1 - \frac{\mathrm{TP} + s}{D} = \frac{\mathrm{FP} + \mathrm{FN}}{D},
        \qquad D = \mathrm{TP} + \mathrm{FP} + \mathrm{FN} + s
 
-    Of the same masks with s = 0 it is `2 d / (1 + d)`, d their `dice` loss.
+    With s = 0 it is `2 d / (1 + d)`, where d is the `dice` loss of the same masks.
 
     Args:
       probabilities: Floating array of probabilities p in [0, 1], not logits.
       targets: Same shape; t in [0, 1], boolean, integer or floating.
       axis: What the counts are summed over, as for `dice`.
-      complements: Same shape; q = 1 - p where it is known better, as for `dice`.
+      complements: Same shape; q = 1 - p, if you know it more accurately, as for `dice`.
       where: Boolean mask of the same shape: the entries that count.
       smooth: s >= 0, in pixels, added to both sides of the ratio; a scalar or an array
         that broadcasts to the shape of the result.
@@ -124,14 +127,15 @@ def jaccard(
       if both masks are empty (0/0), 1 if they have nothing in common and s = 0.
 
     Raises:
-      TypeError: If an array has a wrong kind of dtype, or `axis` is no integer.
+      TypeError: If an array has the wrong kind of dtype, or `axis` is not an integer.
       ValueError: If the shapes differ, `axis` is not one of theirs or named twice, or
         `smooth` is a Python number < 0.
 
     Gradient:
-      `((1 - t) (1 - l) - t) / D` with respect to p, `((1 - p) (1 - l) - p) / D` to t;
-      0 where D is 0.  Given q, an input of its own, that in p is
-      `((1 - t) (1 - l) - t l) / D`, in q `t (1 - l) / D`.  Not convex.
+      `((1 - t) (1 - l) - t) / D` with respect to p, `((1 - p) (1 - l) - p) / D` with
+      respect to t; 0 where D is 0.  If q is given, it is an input of its own: the
+      gradient is `((1 - t) (1 - l) - t l) / D` in p and `t (1 - l) / D` in q.  Not
+      convex.
 
     Use:
       task: segmentation
@@ -140,7 +144,7 @@ def jaccard(
       robust: yes
       convex: no
       when: Intersection over union is what is reported.
-      not when: Training is to be gentle on poor overlaps: `dice`.
+      not when: The Dice score is what is reported: use `dice`.
 
     Reference:
       Rahman and Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks for
@@ -169,7 +173,7 @@ def tversky(
     beta: float | jax.Array = 0.5,
     smooth: float | jax.Array = 0.0,
 ) -> jax.Array:
-    r"""Tversky loss: Dice with a price for each kind of mistake.
+    r"""Tversky loss: Dice with separate weights for each kind of mistake.
 
     Also called: Tversky loss, TverskyLoss, F-beta loss.
 
@@ -178,19 +182,20 @@ def tversky(
             = \frac{\alpha \mathrm{FP} + \beta \mathrm{FN}}{D},
        \qquad D = \mathrm{TP} + \alpha \mathrm{FP} + \beta \mathrm{FN} + s
 
-    Weights of 1/2 are `dice`, of which this s is half, and weights of 1 `jaccard`.
+    Weights of 1/2 give `dice` with 2 s as its `smooth`; weights of 1 give `jaccard`.
     The focal Tversky loss (Abraham and Khan, ISBI 2019) is `tversky(...) ** (1 /
-    gamma)`, per class, and with gamma > 1 infinitely steep at a loss of 0.
+    gamma)`, per class; with gamma > 1 its gradient is infinite at a loss of 0.
 
     Args:
       probabilities: Floating array of probabilities p in [0, 1], not logits.
       targets: Same shape; t in [0, 1], boolean, integer or floating.
       axis: What the counts are summed over, as for `dice`.
-      complements: Same shape; q = 1 - p where it is known better, as for `dice`.
+      complements: Same shape; q = 1 - p, if you know it more accurately, as for `dice`.
       where: Boolean mask of the same shape: the entries that count.
-      alpha: Weight >= 0 of the false positives; a scalar or an array that broadcasts
-        to the shape of the result (one per class, say), as `beta` and `smooth` are.
-      beta: Weight >= 0 of the false negatives; above `alpha` it favours recall.
+      alpha: Weight >= 0 of the false positives; a scalar or an array that broadcasts to
+        the shape of the result, such as one per class.  The same holds for `beta` and
+        `smooth`.
+      beta: Weight >= 0 of the false negatives; larger than `alpha`, it favours recall.
       smooth: s >= 0, in pixels, added to both sides of the ratio.
 
     Returns:
@@ -198,14 +203,15 @@ def tversky(
       if D is 0 (0/0), 1 if the masks have nothing in common and s = 0.
 
     Raises:
-      TypeError: If an array has a wrong kind of dtype, or `axis` is no integer.
+      TypeError: If an array has the wrong kind of dtype, or `axis` is not an integer.
       ValueError: If the shapes differ, `axis` is not one of theirs or named twice, or
         `alpha`, `beta` or `smooth` is a Python number < 0.
 
     Gradient:
-      `(alpha (1 - t) (1 - l) - t l) / D` with respect to p, `beta t (1 - l) / D` to q,
-      which is an input of its own if given and 1 - p if not;
-      `((beta q - alpha p) (1 - l) - p l) / D` to t; 0 where D is 0.  Not convex.
+      `(alpha (1 - t) (1 - l) - t l) / D` with respect to p and `beta t (1 - l) / D`
+      with respect to q, which is an input of its own if given, else 1 - p;
+      `((beta q - alpha p) (1 - l) - p l) / D` with respect to t; 0 where D is 0.  Not
+      convex.
 
     Use:
       task: segmentation
@@ -213,8 +219,8 @@ def tversky(
       range: [0, 1]
       robust: yes
       convex: no
-      when: Missed pixels and false ones have different prices, as for lesions.
-      not when: Both cost the same: `dice`.
+      when: Missed pixels and false ones have different costs, as for lesions.
+      not when: Both cost the same: use `dice`.
 
     Reference:
       Salehi et al., "Tversky Loss Function for Image Segmentation Using 3D Fully
@@ -245,7 +251,7 @@ def generalized_dice(
     where: ArrayLike | None = None,
     smooth: float | jax.Array = 0.0,
 ) -> jax.Array:
-    r"""Generalized Dice loss: one ratio for all classes, rare ones weighted up.
+    r"""Generalized Dice loss: one ratio for all classes, weighted by rarity.
 
     Also called: GDL, generalised Dice loss, GeneralizedDiceLoss.
 
@@ -254,18 +260,18 @@ def generalized_dice(
        D = \sum_c w_c (2 \mathrm{TP}_c + \mathrm{FP}_c + \mathrm{FN}_c) + s, \qquad
        w_c = \left(\frac{n_{\min}}{n_c}\right)^2
 
-    with n_c the sum of t over the class.  The published weights 1 / n_c^2 are these
-    over n_min^2, n_min being the least n_c that is not 0: so they neither overflow nor
-    vanish, and nothing else changes while s = 0.  The weight of an absent class, which
-    would be infinite, is that of the rarest present one, 1; if none is present, all
+    where n_c is the sum of t over class c, and n_min the least n_c that is not 0.  The
+    published weights 1 / n_c^2 are these divided by n_min^2.  These neither overflow
+    nor vanish; with s = 0 the loss is the same.  An absent class, whose weight would be
+    infinite, has that of the rarest present class, 1; if no class is present, all
     weights are 1.
 
     Args:
       probabilities: Floating array of probabilities p in [0, 1], not logits.
       targets: Same shape; t in [0, 1], boolean, integer or floating.
       axis: What the counts are summed over, as for `dice`.
-      class_axis: The axis of the classes, none of `axis`.
-      complements: Same shape; q = 1 - p where it is known better, as for `dice`.
+      class_axis: The axis of the classes, not one of `axis`.
+      complements: Same shape; q = 1 - p, if you know it more accurately, as for `dice`.
       where: Boolean mask of the same shape: the entries that count.
       smooth: s >= 0, in pixels of the rarest class, added to both sides of the ratio
         (under the published weights it would be s / n_min^2); a scalar or an array
@@ -273,19 +279,21 @@ def generalized_dice(
 
     Returns:
       Losses in [0, 1] of the shape of `probabilities` without `axis` and `class_axis`,
-      without unit: 0 if all masks are empty (0/0).  With a single class, `dice`.
+      without unit: 0 if all masks are empty (0/0).  With a single class, the loss is
+      `dice`.
 
     Raises:
-      TypeError: If an array has a wrong kind of dtype, or an axis is no integer.
+      TypeError: If an array has the wrong kind of dtype, or an axis is not an integer.
       ValueError: If the shapes differ, an axis is not one of theirs or named twice, or
         `smooth` is a Python number < 0.
 
     Gradient:
-      `w ((1 - t) (1 - l) - 2 t l) / D` with respect to p, `w t (1 - l) / D` to q, which
-      is an input of its own if given and 1 - p if not; 0 where D is 0.  That in t goes
-      through the weights too: w_c moves by `-2 w_c / n_c`, all of them with n_min (of
-      several rarest classes, with their mean), those of absent classes stay.  Pass
-      `lax.stop_gradient(targets)` for constants.  Not convex.
+      `w ((1 - t) (1 - l) - 2 t l) / D` with respect to p and `w t (1 - l) / D` with
+      respect to q, which is an input of its own if given, else 1 - p; 0 where D is 0.
+      The gradient in t includes the weights: w_c changes by `-2 w_c / n_c`, and all
+      weights change with n_min (of several rarest classes, with their mean); those of
+      absent classes are constant.  Pass `lax.stop_gradient(targets)` if the targets are
+      constants.  Not convex.
 
     Use:
       task: segmentation
@@ -293,9 +301,9 @@ def generalized_dice(
       range: [0, 1]
       robust: yes
       convex: no
-      when: Several classes of very different sizes share an image and one number should
-        cover them.
-      not when: Classes are absent from many images: `dice` of each class, over the
+      when: Classes of very different sizes share an image, and one number should cover
+        them.
+      not when: Classes are absent from many images: use `dice` of each class, over the
         batch.
 
     Reference:

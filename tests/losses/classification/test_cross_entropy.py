@@ -1,5 +1,7 @@
 """Cross entropies: published numbers, identities, labels and masks."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -498,21 +500,42 @@ def test_curvature_is_positive_in_the_tails():
 # --- misuse and peers --------------------------------------------------------------
 
 
-def test_the_message_names_both_kinds_of_labels():
-    """A one-hot of integers is told what labels look like."""
-    x = jnp.ones((3, 4))
-    with pytest.raises(
-        ValueError, match=r"^softmax_cross_entropy: `labels` has dtype "
-    ):
-        jaxloss.softmax_cross_entropy(x, x.astype(int))
-    text = (
-        r"class ids of shape \(3,\), or a floating-point distribution of the shape of "
-        r"`logits`, \(3, 4\)\.$"
-    )
-    with pytest.raises(ValueError, match=text):
-        jaxloss.softmax_cross_entropy(x, x.astype(int))
-    with pytest.raises(TypeError, match=text):
-        jaxloss.softmax_cross_entropy(x, jnp.ones(3, bool))
+BOTH_KINDS = (
+    "expected integer class ids of shape (3,), or a floating-point distribution of the "
+    "shape of `logits`, (3, 4)"
+)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "remedy"),
+    [
+        (jnp.ones((3, 4), int), TypeError, "; use `labels.astype(jnp.float32)`"),
+        (jnp.ones((3, 4), bool), TypeError, "; use `labels.astype(jnp.float32)`"),
+        (jnp.ones(3, bool), TypeError, "; use `labels.astype(int)`"),
+        (jnp.ones(3), TypeError, "; use `labels.astype(int)`"),
+        (jnp.ones(3, complex), TypeError, ""),
+        (jnp.ones((3, 1), int), ValueError, "; use `labels[..., 0]`"),
+        (jnp.ones(4, int), ValueError, "; `labels` fits `axis=0`"),
+        (jnp.ones(5, int), ValueError, ""),
+        (jnp.ones((3, 5)), ValueError, ""),
+    ],
+)
+def test_the_message_names_both_kinds_of_labels(labels, error, remedy):
+    """And what makes labels of these, if that is certain."""
+    given = f"dtype {labels.dtype} and shape {labels.shape}"
+    text = f"softmax_cross_entropy: `labels` has {given}; {BOTH_KINDS}{remedy}."
+    with pytest.raises(error, match=f"^{re.escape(text)}$"):
+        jaxloss.softmax_cross_entropy(jnp.ones((3, 4), jnp.float32), labels)
+
+
+def test_labels_of_images_are_told_the_axis_of_the_classes():
+    """Torch has the classes second; where two axes fit, none is named."""
+    x, labels = jnp.ones((2, 5, 4, 4)), jnp.ones((2, 4, 4), int)
+    with pytest.raises(ValueError, match=r"; `labels` fits `axis=1`\.$"):
+        jaxloss.softmax_cross_entropy(x, labels)
+    assert jaxloss.softmax_cross_entropy(x, labels, axis=1).shape == (2, 4, 4)
+    with pytest.raises(ValueError, match=r"`logits`, \(4, 4, 5\)\.$"):
+        jaxloss.softmax_cross_entropy(x[0].T, jnp.ones((4, 5), int))
 
 
 def test_optax_agrees_where_it_is_accurate():

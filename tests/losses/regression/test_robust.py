@@ -1,6 +1,7 @@
 """Huber and its relatives, and Barron's family: facts."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -263,3 +264,31 @@ def test_messages():
         jaxloss.general_robust(P, T, scale=jnp.ones(3))
     with pytest.raises(TypeError, match=r"^log_cosh: `predictions` has dtype int64;"):
         jaxloss.log_cosh(jnp.arange(40), T)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "targets", "error", "remedy"),
+    [
+        ((3, 1), (3,), ValueError, "; use `predictions[..., 0]`"),
+        ((3,), (3, 1), ValueError, "; use `targets[..., 0]`"),
+        ((3, 2), (3,), ValueError, ""),
+        ((3, 1), (1, 3), ValueError, ""),
+    ],
+)
+def test_a_column_is_told_how_to_become_a_vector(predictions, targets, error, remedy):
+    """Of an axis of size 1 there is one way out; of other shapes nothing is said."""
+    text = f"expected equal shapes (nothing is broadcast){remedy}."
+    with pytest.raises(error, match=re.escape(text) + "$"):
+        jaxloss.huber(jnp.ones(predictions), jnp.ones(targets))
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.uint8])
+def test_integers_are_told_how_to_become_numbers(dtype):
+    """Both arguments of a residual are floating."""
+    x, integers = jnp.ones(3, jnp.float32), np.ones(3, dtype)
+    message = (
+        r"^huber: `targets` has dtype .*; use `targets\.astype\(jnp\.float32\)`\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        jaxloss.huber(x, integers)
+    assert (jaxloss.huber(x, integers.astype(jnp.float32)) == 0).all()
