@@ -12,6 +12,7 @@ them.  At a side of the other box, a slope is the mean of those on both sides of
 
 import functools
 import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -57,25 +58,27 @@ class Ends(NamedTuple):
     end: jax.Array
 
 
-def ends(boxes: jax.Array) -> tuple[Ends, Ends]:
-    """Along x and along y.  Corner by corner: a sum over them would be a kernel."""
-    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+Box = Sequence[jax.Array]
+"""x1, y1, x2 and y2, each an array: a sum over them would be a kernel of its own."""
+
+
+def ends(box: Box) -> tuple[Ends, Ends]:
+    """Along x and along y."""
+    x1, y1, x2, y2 = box
     return Ends(x1, jnp.where(x2 < x1, x1, x2)), Ends(y1, jnp.where(y2 < y1, y1, y2))
 
 
-def differ(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+def differ(box: Box, target: Box) -> jax.Array:
     """Whether any corner does."""
-    by_corner = [boxes[..., i] != targets[..., i] for i in range(4)]
+    by_corner = [a != b for a, b in zip(box, target, strict=True)]
     return functools.reduce(operator.or_, by_corner)
 
 
-def parts(
-    boxes: jax.Array, targets: jax.Array
-) -> tuple[tuple[Parts, Parts], tuple[Around, Around]]:
+def parts(box: Box, target: Box) -> tuple[tuple[Parts, Parts], tuple[Around, Around]]:
     """The two boxes along x and along y; NaN where a coordinate is not finite."""
-    corners = [b[..., i] for b in (boxes, targets) for i in range(4)]
-    finite = functools.reduce(operator.and_, (jnp.abs(c) < jnp.inf for c in corners))
-    pairs = [*zip(ends(boxes), ends(targets), strict=True)]
+    known = [jnp.abs(corner) < jnp.inf for corner in (*box, *target)]
+    finite = functools.reduce(operator.and_, known)
+    pairs = [*zip(ends(box), ends(target), strict=True)]
     (x, around_x), (y, around_y) = (_along(*pair, finite) for pair in pairs)
     return (x, y), (around_x, around_y)
 
@@ -156,10 +159,10 @@ def _areas(x: Parts, y: Parts) -> tuple[jax.Array, jax.Array]:
 # --- where boxes are, and of which form ----------------------------------------------
 
 
-def centre_distance(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+def centre_distance(box: Box, target: Box) -> jax.Array:
     """The squared distance of the centres over the squared diagonal around both."""
     steps, sides = [], []
-    for ours, theirs in zip(ends(boxes), ends(targets), strict=True):
+    for ours, theirs in zip(ends(box), ends(target), strict=True):
         first = jnp.minimum(ours.start, theirs.start)
         sides.append(jnp.maximum(ours.end, theirs.end) - first)
         steps.append((ours.start - theirs.start, ours.end - theirs.end))
@@ -169,9 +172,9 @@ def centre_distance(boxes: jax.Array, targets: jax.Array) -> jax.Array:
     return safe_divide(x * x + y * y, width * width + height * height)
 
 
-def direction(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def direction(box: Box) -> tuple[jax.Array, jax.Array]:
     """Width and height, relative to the larger one."""
-    width, height = (end - start for start, end in ends(boxes))
+    width, height = (end - start for start, end in ends(box))
     scale = reciprocal(jnp.maximum(width, height))
     # Or the sides of identical boxes differ by the rounding error of one of them.
     return xla.no_fma(scale * width), xla.no_fma(scale * height)

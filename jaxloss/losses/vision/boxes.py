@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.vision import _corners
+from jaxloss.stable import xla
 
 
 @_jit.kernel()
@@ -65,8 +66,7 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.iou(boxes, targets)
       Array([8.571429e-01, 1.953087e-05], dtype=float32)
     """
-    boxes, targets = _boxes("iou", boxes, targets)
-    return _missed(boxes, targets)
+    return _missed(*_corners_of("iou", boxes, targets))
 
 
 @_jit.kernel()
@@ -117,13 +117,7 @@ def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.giou(boxes, targets)
       Array([1.0793651, 1.5      ], dtype=float32)
     """
-    boxes, targets = _boxes("giou", boxes, targets)
-    both, around = _corners.parts(boxes, targets)
-    whole = around[0].whole * around[1].whole
-    flat = whole == 0
-    penalty = _corners.uncovered(*both, *around) / jnp.where(flat, 1, whole)
-    apart = flat & _corners.differ(boxes, targets)
-    return _missed(boxes, targets) + jnp.where(apart, 1, penalty)
+    return _with_gap(*_corners_of("giou", boxes, targets))
 
 
 @_jit.kernel()
@@ -175,8 +169,7 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.diou(boxes, targets)
       Array([0.96825397, 1.5294118 ], dtype=float32)
     """
-    boxes, targets = _boxes("diou", boxes, targets)
-    return _missed(boxes, targets) + _corners.centre_distance(boxes, targets)
+    return _with_distance(*_corners_of("diou", boxes, targets))
 
 
 @_jit.kernel()
@@ -229,37 +222,68 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.ciou(boxes, targets)
       Array(1.1662354, dtype=float32)
     """
-    boxes, targets = _boxes("ciou", boxes, targets)
-    share = _missed(boxes, targets)
-    aspect = jnp.square((2 / math.pi) * _between_angles(boxes, targets))
-    alpha = lax.stop_gradient(stable.safe_divide(aspect, share + aspect))
-    return share + _corners.centre_distance(boxes, targets) + alpha * aspect
+    return _with_aspect(*_corners_of("ciou", boxes, targets))
 
 
-def _boxes(
+def _corners_of(
     loss: str, boxes: ArrayLike, targets: ArrayLike
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, ...]:
+    """The corners of the boxes, then those of the targets, one array each."""
     boxes, targets = _checks.floating(loss, boxes=boxes, targets=targets)
     _checks.same_shape(loss, boxes=boxes, targets=targets)
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         _checks.fail(
             loss, "boxes", f"shape {boxes.shape}", "(..., 4), the corners x1 y1 x2 y2"
         )
-    return boxes, targets
+    return tuple(b[..., i] for b in (boxes, targets) for i in range(4))
 
 
-def _missed(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+# Each loss in one piece, of which XLA writes no part out for the gradient.
+
+
+@xla.rematerialised_unless_cpu
+def _missed(*corners: jax.Array) -> jax.Array:
+    return _iou(corners[:4], corners[4:])
+
+
+@xla.rematerialised_unless_cpu
+def _with_gap(*corners: jax.Array) -> jax.Array:
+    box, target = corners[:4], corners[4:]
+    both, around = _corners.parts(box, target)
+    whole = around[0].whole * around[1].whole
+    flat = whole == 0
+    penalty = _corners.uncovered(*both, *around) / jnp.where(flat, 1, whole)
+    apart = flat & _corners.differ(box, target)
+    return _iou(box, target) + jnp.where(apart, 1, penalty)
+
+
+@xla.rematerialised_unless_cpu
+def _with_distance(*corners: jax.Array) -> jax.Array:
+    box, target = corners[:4], corners[4:]
+    return _iou(box, target) + _corners.centre_distance(box, target)
+
+
+@xla.rematerialised_unless_cpu
+def _with_aspect(*corners: jax.Array) -> jax.Array:
+    box, target = corners[:4], corners[4:]
+    share = _iou(box, target)
+    aspect = jnp.square((2 / math.pi) * _between_angles(box, target))
+    alpha = lax.stop_gradient(stable.safe_divide(aspect, share + aspect))
+    return share + _corners.centre_distance(box, target) + alpha * aspect
+
+
+def _iou(box: _corners.Box, target: _corners.Box) -> jax.Array:
     """`1 - IoU`; 1 for two boxes of no area that are not the same."""
-    (x, y), _ = _corners.parts(boxes, targets)
+    (x, y), _ = _corners.parts(box, target)
     area = jnp.maximum(x.size * y.size, x.their_size * y.their_size)
-    apart = (area == 0) & _corners.differ(boxes, targets)
+    apart = (area == 0) & _corners.differ(box, target)
     return jnp.where(apart, 1, _corners.missed_share(x, y))
 
 
-def _between_angles(boxes: jax.Array, targets: jax.Array) -> jax.Array:
+def _between_angles(box: _corners.Box, target: _corners.Box) -> jax.Array:
     """The angle between the diagonals of two boxes; 0 where one is a point."""
-    w, h = _corners.direction(boxes)
-    their_w, their_h = _corners.direction(targets)
+    w, h = _corners.direction(box)
+    their_w, their_h = _corners.direction(target)
     across = w * (their_h - h) + h * (w - their_w)
     along = w * their_w + h * their_h
     point = (along == 0) & (across == 0)
