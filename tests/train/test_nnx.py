@@ -450,7 +450,7 @@ BAD_CALLS = {
     "objective: `fn` has the parameters (model, batch)": lambda: untyped.objective(
         fit, carry=1.0
     ),
-    "objective: `fn` has the term 'carry' beside": lambda: carried(
+    "objective: `fn` has a term 'carry', which is": lambda: carried(
         (MEANS | {"carry": MEANS["fit"]}, 1)
     ),
     "value_and_grad: `carry` has {\"['n']\": 'float64[3]'}; expected": lambda: carried(

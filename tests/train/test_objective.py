@@ -811,7 +811,7 @@ BAD_CALLS = {
     )(3, plain.init(), jnp.ones(2)),
     "train_step: `optimizer` has type float": lambda: untyped.train_step(plain, 0.1),
     "train_step: `optimizer` has type MultiSteps; expected an optax transformation, "
-    "such as optax.adam(1e-3); in the place of": lambda: untyped.train_step(
+    "such as optax.adam(1e-3); MultiSteps averages": lambda: untyped.train_step(
         plain, optax.MultiSteps(optax.sgd(0.1), 2)
     ),
 }

@@ -108,7 +108,7 @@ def squared_emd(logits: ArrayLike, labels: ArrayLike, *, axis: int = -1) -> jax.
     Gradient:
       `2 m p_j (T_j - sum(p T))` with respect to the logits, with T_j the sum of D_k
       over k >= j: it sums to 0, and is nearly 0 where p is confident and wrong.
-      `2 sum_k D_k (p_0 + ...  + p_k - 1[j <= k])` with respect to a distribution.
+      `2 sum_k D_k (p_0 + ... + p_k - 1[j <= k])` with respect to a distribution.
       Smooth; not convex.
 
     Use:
