@@ -121,6 +121,8 @@ def data() -> dict[str, np.ndarray]:
         **DATA,
         "image_probabilities": scipy.special.softmax(DATA["image_logits"], axis=1),
         "segments": segments,
+        "boxes": np.array([[0.0, 0, 2, 2], [0, 0, 4, 1], [0.5, 0, 1, 3]]),
+        "true_boxes": np.array([[1.0, 1, 3, 3], [0, 0, 1, 4], [3, 0.5, 4, 2]]),
         "masks": np.moveaxis(np.eye(5)[segments], -1, 1),
         "views": normal((3, 4, 5)),
         "chosen": -np.exp(normal(4)),
@@ -170,8 +172,8 @@ in NumPy for the others. The two agree to rounding unless the row has a remark.
 
 In the expressions, `logits` have shape `(batch, classes)`, `ids` are class ids, `bits`
 are labels 0 and 1, `signs` are labels -1 and +1, `predictions` and `targets` are
-numbers, and `first`, `second` and `third` are embeddings. `stable`, `margins` and
-`kernels` are modules of `jaxloss`. Expressions without a mean give one number per
+numbers, `first`, `second` and `third` are embeddings, and `boxes` and `true_boxes` are
+corners. `stable`, `margins` and `kernels` are modules of `jaxloss`. Expressions without a mean give one number per
 element or example; [reductions](reductions.md) has the means of torch, Keras and optax.
 """
 
