@@ -121,10 +121,5 @@ def told(document: dict[str, Any]) -> list[str]:
 
 def untimed(document: dict[str, Any]) -> list[str]:
     """What of ours this device cannot time, and why."""
-    return [
-        f"{case}, {name}: {found['missing']}"
-        for run in document["runs"]
-        for case, about in run["cases"].items()
-        for name, found in about["implementations"].items()
-        if "missing" in found and name.split()[0] == "jaxloss"
-    ]
+    missing = record.told_of(document, "missing")
+    return [line for line in missing if ", jaxloss" in line]

@@ -67,12 +67,17 @@ def summary(found: dict[str, dict[str, Any]]) -> str:
 
 def problems(document: dict[str, Any]) -> list[str]:
     """What should have run and did not; a package that is not installed is none."""
+    return told_of(document, "error")
+
+
+def told_of(document: dict[str, Any], key: str) -> list[str]:
+    """What the implementations have under a key: "error" or "missing"."""
     return [
-        f"{case}, {name}: {x['error']}"
+        f"{case}, {name}: {x[key]}"
         for run in document["runs"]
         for case, about in run["cases"].items()
         for name, x in about["implementations"].items()
-        if "error" in x
+        if key in x
     ]
 
 

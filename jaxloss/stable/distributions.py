@@ -83,8 +83,8 @@ def _by_exclusion(v: jax.Array) -> tuple[jax.Array, jax.Array]:
 def softmax_slope(x: jax.Array, w: jax.Array, again: jax.Array) -> jax.Array:
     """The gradient of `-sum(w log p)` for constant w: `p sum(w) - w`; 5 ulp.
 
-    As `p (sum(w) - w) - w (1 - p)`, of which no part cancels.  So neither p nor w
-    nearly 1 loses the digits of the other one, and a one-hot w gives what an id gives.
+    As `p (sum(w) - w) - w (1 - p)`, in which nothing cancels.  So if p or w is nearly
+    1, the other one keeps its digits, and a one-hot w gives what an id gives.
     `again` is w once more, computed in another way if an accelerator would write w out.
     """
     _, dead, e, rest = _against_largest(x)

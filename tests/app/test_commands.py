@@ -161,9 +161,14 @@ def test_list_in_a_process_of_its_own():
     assert "poisson_nll" in done.stdout
 
 
-def test_a_reader_may_leave_early():
-    """As `head` does: no traceback on stderr."""
-    command = [sys.executable, "-m", "jaxloss", "list"]
+SCRIPT = "import sys; from jaxloss.__main__ import main; sys.exit(main())"
+"""What an installer writes as the command `jaxloss`."""
+
+
+@pytest.mark.parametrize("program", [("-m", "jaxloss"), ("-c", SCRIPT)], ids=str)
+def test_a_reader_may_leave_early(program):
+    """As `head` does: 141, and no traceback on stderr."""
+    command = [sys.executable, *program, "list"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as listing:
         assert listing.stdout

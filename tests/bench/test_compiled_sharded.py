@@ -14,6 +14,7 @@ import pytest
 from bench import compiled, compiled_sharded, compiled_tables, hlo, textbook
 from bench.accelerators import ACCELERATORS
 from jaxloss.testing import tolerance
+from tests.bench.test_compiled import ARRAY, BODY, KB
 
 ROOT = pathlib.Path(__file__).parents[2]
 EIGHT = compiled_sharded.steps([8])
@@ -28,22 +29,7 @@ def collectives(entry, *others):
     return hlo.collectives(hlo.parse("\n".join([*others, head, entry, "}"])))
 
 
-ARRAY = "  %a = f32[8,256]{1,0} parameter(0)\n  %i = s32[] parameter(1)\n"
-KB = 1024
-LOOP = """\
-%body (t: (s32[], f32[8,256])) -> (s32[], f32[8,256]) {
-  %t = (s32[], f32[8,256]{1,0}) parameter(0)
-  %x = f32[8,256]{1,0} get-tuple-element(%t), index=1
-  %i = s32[] get-tuple-element(%t), index=0
-  %y = f32[8,256]{1,0} all-reduce(%x), channel_id=1, to_apply=%sum
-  ROOT %next = (s32[], f32[8,256]{1,0}) tuple(%i, %y)
-}
-%condition (t: (s32[], f32[8,256])) -> pred[] {
-  %t = (s32[], f32[8,256]{1,0}) parameter(0)
-  %i = s32[] get-tuple-element(%t), index=0
-  %n = s32[] constant(5)
-  ROOT %less = pred[] compare(%i, %n), direction=LT
-}"""
+LOOP = BODY.replace("negate(%x)", "all-reduce(%x), channel_id=1, to_apply=%sum")
 SCATTER = """\
 %all-reduce-scatter.1 (p: f32[8,256]) -> f32[2,256] {
   %p = f32[8,256]{1,0} parameter(0)
