@@ -19,7 +19,7 @@ WORDS = {
 }
 """What a command without arguments stands for; a wide space begins a line."""
 
-FUNCTIONS = ("arg", "cos", "cosh", "exp", "log", "max", "min", "sin", "tanh")
+FUNCTIONS = ("arctan", "arg", "cos", "cosh", "exp", "log", "max", "min", "sin", "tanh")
 """Commands that stand for their names."""
 
 UPRIGHT = ("mathcal", "mathrm", "operatorname", "text")

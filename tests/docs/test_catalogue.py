@@ -335,7 +335,7 @@ MEANT = {
     "InfoNCE": ["info_nce"],
     "focal_loss": ["sigmoid_focal", "softmax_focal"],
     "l1_loss": ["absolute_error", "l1"],
-    "iou": ["jaccard"],
+    "iou": ["iou", "jaccard"],
     "crossentropy": ["sigmoid_cross_entropy", "softmax_cross_entropy"],
     "log loss": ["sigmoid_cross_entropy", "logistic", "softmax_cross_entropy"],
     "quantile": ["pinball"],

@@ -166,6 +166,13 @@ def edges(dtype):
     return [(scale * p, scale * t) for scale in scales]
 
 
+def edges_and_worst(dtype):
+    """Also segments, one flat and one upright, that are far apart for their size."""
+    side = 2.0**-9
+    worst = np.array([[0, 0, side, 0]]), np.array([[3, 4, 3, 4 + side]])
+    return [*edges(dtype), worst]
+
+
 def moved(rng, p, t):
     step = 2.0 ** rng.integers(-2, 4, size=(len(p), 1))
     return p + step, t + step
@@ -192,7 +199,7 @@ def refused(name):
     )
 
 
-def of_boxes(fn, formula, which, **claims):
+def of_boxes(fn, formula, which, *, extremes=edges, **claims):
     return LossSpec(
         name=fn.__name__,
         fn=fn,
@@ -212,7 +219,7 @@ def of_boxes(fn, formula, which, **claims):
             Symmetry("a reflection of both", reflected),
             Symmetry("x and y exchanged", transposed),
         ),
-        extremes=edges,
+        extremes=extremes,
         bad_calls=refused(fn.__name__),
         **claims,
     )
@@ -311,6 +318,7 @@ CLAIMS = [
                 jaxloss.ciou,
                 ciou,
                 3,
+                extremes=edges_and_worst,
                 exempt=dict.fromkeys(OF_DERIVATIVES, NOT_ITS_GRADIENT),
             ),
         ),

@@ -192,7 +192,7 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       targets: Floating array of the same shape.
 
     Returns:
-      One loss in [0, 3] for each pair of boxes: 0 for identical ones, also of no area;
+      One loss in [0, 5/2] for each pair of boxes: 0 for identical ones, also of no area;
       NaN where a coordinate is not finite.
 
     Raises:
@@ -202,13 +202,14 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
     Gradient:
       That of `diou`, and alpha times that of v, `8 a h / (pi^2 (w^2 + h^2))` with
       respect to w for the angle a, ours less theirs.  Alpha is a constant, as
-      published: this is not the derivative of the value.  Not convex.
+      published: this is not the derivative of the value.  The slope of v grows without
+      bound as a box shrinks.  Not convex.
 
     Use:
       task: detection
       activation: none (boxes)
-      range: [0, 3]
-      robust: yes
+      range: [0, 2.5]
+      robust: no
       convex: no
       when: Boxes of very different aspect ratios are regressed, as YOLO does.
       not when: A line search or a second-order method needs the true gradient: `diou`.

@@ -133,7 +133,7 @@ def test_ranges():
     assert ((iou >= 0) & (iou <= 1)).all()
     assert ((giou >= iou) & (giou <= 2)).all()
     assert ((diou >= iou) & (diou < 2)).all()
-    assert ((ciou >= diou) & (ciou < 3)).all()
+    assert ((ciou >= diou) & (ciou <= 2.5)).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES[1:], ids=NAMES[1:])
