@@ -192,8 +192,8 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       targets: Floating array of the same shape.
 
     Returns:
-      One loss in [0, 5/2] for each pair of boxes: 0 for identical ones, also of no area;
-      NaN where a coordinate is not finite.
+      One loss in [0, 5/2] for each pair of boxes: 0 for identical ones, also of no
+      area; NaN where a coordinate is not finite.
 
     Raises:
       TypeError: If an argument is not floating.
