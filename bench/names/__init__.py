@@ -174,7 +174,8 @@ In the expressions, `logits` have shape `(batch, classes)`, `ids` are class ids,
 are labels 0 and 1, `signs` are labels -1 and +1, `predictions` and `targets` are
 numbers, `first`, `second` and `third` are embeddings, and `boxes` and `true_boxes` are
 corners. `stable`, `margins` and `kernels` are modules of `jaxloss`. Expressions without
-a mean give one number per element or example; [reductions](reductions.md) has the means of torch, Keras and optax.
+a mean give one number per element or example; [reductions](reductions.md) has the means
+of torch, Keras and optax.
 """
 
 

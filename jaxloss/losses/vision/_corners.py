@@ -13,6 +13,7 @@ them.  At a side of the other box, a slope is the mean of those on both sides of
 import functools
 import operator
 from collections.abc import Sequence
+from itertools import starmap
 from typing import NamedTuple
 
 import jax
@@ -133,8 +134,9 @@ def missed_share(x: Parts, y: Parts) -> jax.Array:
 def _(primals, tangents):
     (x, y), (x_moved, y_moved) = primals, tangents
     along_x, along_y = _slopes(x, y), _slopes(y, x)
-    terms = zip((*along_x, *along_y), (*x_moved, *y_moved), strict=True)
-    return missed_share(x, y), sum(slope * moved for slope, moved in terms)
+    moves = zip((*along_x, *along_y), (*x_moved, *y_moved), strict=True)
+    terms = starmap(operator.mul, moves)
+    return missed_share(x, y), functools.reduce(operator.add, terms)
 
 
 def _slopes(x: Parts, y: Parts) -> Parts:
