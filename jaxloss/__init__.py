@@ -79,6 +79,11 @@ from jaxloss.losses.embedding.in_batch import (
     siglip as siglip,
     supervised_contrastive as supervised_contrastive,
 )
+from jaxloss.losses.embedding.metric_learning import (
+    circle as circle,
+    multi_similarity as multi_similarity,
+    semi_hard_triplet as semi_hard_triplet,
+)
 from jaxloss.losses.embedding.tuples import (
     batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,

@@ -257,7 +257,12 @@ def check_losses_are_sharded_like_the_examples():
     x, ids = (jax.device_put(a, NamedSharding(m, P("data"))) for a in (x, ids))
     with jax.set_mesh(m):
         nt_xent = functools.partial(jaxloss.nt_xent, temperature=0.2)
-        for fn in (nt_xent, jaxloss.softmax_cross_entropy, jaxloss.batch_hard_triplet):
+        of_groups = (
+            jaxloss.batch_hard_triplet,
+            jaxloss.circle,
+            jaxloss.semi_hard_triplet,
+        )
+        for fn in (nt_xent, jaxloss.softmax_cross_entropy, *of_groups):
             assert sharding.spec(fn(x, ids)) == P("data"), fn
             gradient = jax.grad(lambda x, fn=fn: fn(x, ids).sum())(x)
             assert sharding.spec(gradient) == P("data", None), fn
