@@ -79,6 +79,11 @@ from jaxloss.losses.embedding.in_batch import (
     siglip as siglip,
     supervised_contrastive as supervised_contrastive,
 )
+from jaxloss.losses.embedding.self_supervised import (
+    barlow_twins as barlow_twins,
+    covariance_penalty as covariance_penalty,
+    variance_hinge as variance_hinge,
+)
 from jaxloss.losses.embedding.tuples import (
     batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,
