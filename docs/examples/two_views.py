@@ -141,53 +141,54 @@ def judge(x):
 
 # --- what is drawn -------------------------------------------------------------------
 
-INK = {"light": "#24292f", "dark": "#ced4da"}
-COLOURS = ("#d55e00", "#0072b2", "#009e73")
+# Ink, pixels, and a colour for each loss: on light pages, and on dark ones.
+COLOURS = {
+    "light": ("#24292f", "#888888", "#d55e00", "#0072b2", "#009e73"),
+    "dark": ("#ced4da", "#888888", "#ff8a3d", "#4ea8f0", "#2ecc9a"),
+}
 
 
-def draw_bars(axes):
-    """The mean accuracy with ten labels of each digit, and that of each seed."""
-    for place, (title, scores) in enumerate(found.items()):
-        values = [score["ten of each"] for score in scores]
-        colour = (*COLOURS, "#888888")[place]
-        axes.barh(place, np.mean(values), color=colour, height=0.6)
-        axes.text(np.mean(values) + 0.02, place, f"{np.mean(values):.3f}", va="center")
+def draw_accuracies(axes, colours):
+    """Those with ten labels of each digit."""
+    for place, (colour, scores) in enumerate(zip(colours, found.values(), strict=True)):
+        right = float(np.mean([score["ten of each"] for score in scores]))
+        axes.barh(place, right, color=colour, height=0.6)
+        axes.text(right + 0.02, place, f"{right:.3f}", va="center")
     axes.set_yticks(range(len(found)), found)
+    axes.invert_yaxis()
     axes.set(xlim=(0, 1.15), xlabel="nearest neighbour is the same digit")
 
 
-def draw_deviations(axes):
+def draw_deviations(axes, colours):
     """Of each component over the held-out images, the largest first."""
-    for colour, (title, x) in zip(COLOURS, embeddings.items(), strict=True):
+    for colour, (title, x) in zip(colours, embeddings.items(), strict=True):
         deviations = np.sort(np.std(x[held_out], axis=0, ddof=1))[::-1]
         axes.plot(1 + np.arange(deviations.size), deviations, color=colour, label=title)
     axes.set(xlabel="component", ylabel="standard deviation", ylim=(-0.05, None))
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc=(0.02, 0.1))
 
 
-def draw(path, ink):
-    """Without a background, for a page of either colour."""
+def draw(path, ink, *colours):
+    """Without a background, which is that of the page."""
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor")
     settings = dict.fromkeys((*inked, "xtick.color", "ytick.color"), ink)
     empty = dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
     with rc_context({**settings, **empty}):
         figure = Figure(figsize=(9, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        draw_bars(left)
-        draw_deviations(right)
+        draw_accuracies(left, colours)
+        draw_deviations(right, colours[1:])
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(path, dpi=160)
 
 
-embeddings, found = {}, {}
+embeddings, found = {}, {"the pixels": [judge(images.reshape(-1, 64))]}
 for title, loss in LOSSES.items():
     every = [fit(loss, seed) for seed in range(SEEDS)]
     embeddings[title], found[title] = every[0], [judge(x) for x in every]
-found["the pixels"] = [judge(images.reshape(-1, 64))]
 for title, scores in found.items():
-    means = {k: round(np.mean([s[k] for s in scores]), 4) for k in scores[0]}
-    errors = {k: round(np.std([s[k] for s in scores]), 4) for k in scores[0]}
-    print(f"{title:20}", means, "over seeds ±", errors)
-for variant, ink in INK.items():
-    draw(FOLDER / f"two_views.{variant}.png", ink)
+    each = {name: [score[name] for score in scores] for name in scores[0]}
+    print(f"{title:20}", {name: np.round(values, 4) for name, values in each.items()})
+for variant, colours in COLOURS.items():
+    draw(FOLDER / f"two_views.{variant}.png", *colours)
