@@ -9,7 +9,6 @@ How good an embedding is shows the nearest neighbour of each held-out image: how
 it is the same digit, if all other images have labels, and if ten of each digit have.
 """
 
-import itertools
 import pathlib
 
 import jax

@@ -129,8 +129,8 @@ def test_the_perceptual_recipe_takes_noise_off(tmp_path):
 
 
 def test_digits_are_told_apart_without_labels(tmp_path):
-    """Of 597 held-out digits, by the nearest of ten of each: with both losses more often
-    than by the pixels, and no component collapses.  A squared error alone does."""
+    """Of 597 held-out digits, by the nearest of ten of each: with both losses more
+    often than by the pixels, and no component collapses; a squared error alone does."""
     path = tmp_path / "two_views.py"
     found = example("two_views", path, STEPS=(400, 120), SEEDS=(3, 1))["found"]
     (pixels,), (collapsed,) = found.pop("the pixels"), found.pop("squared error alone")

@@ -188,8 +188,8 @@ ONE, NONE = [False, False, True, False, False], [False] * 5
 
 
 def batches(dtype):
-    """Uncorrelated but for the third example, ordinary, constant in one component or in all, with components of
-    very different sizes, and far from 0."""
+    """Uncorrelated but for the third example, ordinary, constant in one component or in
+    all, with components of very different sizes, and far from 0."""
     x = np.random.default_rng(1).normal(size=(5, 3))
     # The second derivative, of size 1 / low^2, is still a number.
     top, low = common.big(dtype) / 16, 64 * np.sqrt(common.tiny(dtype))

@@ -94,9 +94,7 @@ def test_the_views_may_be_exchanged():
     """In the sum over the components, which is the loss of the paper."""
     x, y = draw()
     total = jnp.sum(jaxloss.barlow_twins(x, y))
-    np.testing.assert_allclose(
-        jnp.sum(jaxloss.barlow_twins(y, x)), total, rtol=FLOAT64
-    )
+    np.testing.assert_allclose(jnp.sum(jaxloss.barlow_twins(y, x)), total, rtol=FLOAT64)
 
 
 @pytest.mark.parametrize("apart", [1e-2, 1e-4, 1e-6])
