@@ -314,6 +314,8 @@ ALONE = [
     EagerCase("batch_hard_triplet", VIEWS),
     *(EagerCase(name, VIEWS) for name in ("multi_similarity", "circle")),
     EagerCase("semi_hard_triplet", VIEWS),
+    EagerCase("barlow_twins", (VECTORS, VECTORS)),
+    *(EagerCase(name, (VECTORS,)) for name in ("variance_hinge", "covariance_penalty")),
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
     *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
     EagerCase("cosine_embedding", (VECTORS, VECTORS, Arg("signs", WIDE[:1]))),

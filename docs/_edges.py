@@ -223,6 +223,15 @@ def _ctc(words: str, labels: list[int], **settings: Any) -> Case:
     return Case(words, np.zeros((1, 2, 3)), (np.array([labels]),), settings)
 
 
+_SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
+_HALF = _SIGNS * [0, 1]
+_DEVIATIONS = [
+    Case("uncorrelated components", _SIGNS),
+    Case("both components alike", _SIGNS[:, :1] * [1, 1]),
+    Case("all embeddings at one point", _SAME),
+    Case("one example, the others masked", _SIGNS, (), {"where": _ONE}),
+    Case("all examples masked", _SIGNS, (), {"where": _NONE}),
+]
 _PENALTY = [Case(f"{x:g}", [x]) for x in (0.0, 1e-30, -1e10)]
 
 CASES = {
@@ -235,6 +244,15 @@ CASES = {
     "clip": _pairs(temperature=0.1),
     "info_nce": _pairs(temperature=0.1),
     "siglip": _pairs(temperature=0.1, bias=-10.0),
+    "barlow_twins": [
+        Case("perfect views, uncorrelated components", _SIGNS, (_SIGNS,)),
+        Case("opposite views", _SIGNS, (-_SIGNS,)),
+        Case("a component that does not vary in one view", _SIGNS, (_HALF,)),
+        Case("all embeddings at one point", _SAME, (_SAME,)),
+        Case("one example, the others masked", _SIGNS, (_SIGNS,), {"where": _ONE}),
+    ],
+    "variance_hinge": _DEVIATIONS,
+    "covariance_penalty": _DEVIATIONS,
     "l1": _PENALTY,
     "l2": _PENALTY,
     "elastic_net": _PENALTY,

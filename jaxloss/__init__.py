@@ -84,6 +84,11 @@ from jaxloss.losses.embedding.metric_learning import (
     multi_similarity as multi_similarity,
     semi_hard_triplet as semi_hard_triplet,
 )
+from jaxloss.losses.embedding.self_supervised import (
+    barlow_twins as barlow_twins,
+    covariance_penalty as covariance_penalty,
+    variance_hinge as variance_hinge,
+)
 from jaxloss.losses.embedding.tuples import (
     batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,

@@ -30,17 +30,19 @@ def batch(
 
 def paired(
     loss: str, where: ArrayLike | None, **embeddings: ArrayLike
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The two embeddings of each pair, zero where masked; and the mask: checked."""
-    x, y = _checks.floating(loss, **embeddings)
-    _checks.same_shape(loss, **dict(zip(embeddings, (x, y), strict=True)))
-    _has_components(loss, **{next(iter(embeddings)): x})
+) -> tuple[jax.Array, ...]:
+    """The embeddings of each pair, or each embedding, zero where masked; and the mask:
+    checked."""
+    arrays = _checks.floating(loss, **embeddings)
+    _checks.same_shape(loss, **dict(zip(embeddings, arrays, strict=True)))
+    _has_components(loss, **{next(iter(embeddings)): arrays[0]})
+    examples = arrays[0].shape[:-1]
     if where is None:
-        return x, y, jnp.ones(x.shape[:-1], bool)
+        return *arrays, jnp.ones(examples, bool)
     (valid,) = _checks.boolean(loss, where=where)
-    _checks.has_shape(loss, x.shape[:-1], "one entry per pair", where=valid)
-    x, y = (jnp.where(valid[..., None], v, 0) for v in (x, y))
-    return x, y, valid
+    why = "one entry per pair" if len(arrays) > 1 else "one entry per embedding"
+    _checks.has_shape(loss, examples, why, where=valid)
+    return *(jnp.where(valid[..., None], v, 0) for v in arrays), valid
 
 
 def _has_components(loss: str, **embeddings: jax.Array) -> None:

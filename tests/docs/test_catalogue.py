@@ -125,9 +125,10 @@ def ordinary(spec):
 
 def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
+    unbounded = {"smooth", "temperature", "epsilon_high", "redundancy", "target"}
     settings = [{}] + [
         {name: spec.params[name] * end}
-        for name in {"smooth", "temperature", "epsilon_high"} & {*spec.params}
+        for name in unbounded & {*spec.params}
         for end in (1 / FAR, FAR)
     ]
     examples = [draw(spec), *moves(entry, spec, FAR)]

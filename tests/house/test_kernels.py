@@ -28,9 +28,11 @@ IMAGE = jnp.ones((2, 3, 3, 2), jnp.float32) / 2
 # What no spec calls as it is: losses of a batch, transforms, reductions, measures.
 CALLS = {
     "adjust_logits": lambda f: f(X, PRIORS, strength=0.5),
+    "barlow_twins": lambda f: f(X, P, redundancy=0.1),
     "batch_hard_triplet": lambda f: f(X, GROUPS, margin=0.5),
     "circle": lambda f: f(X, GROUPS, gamma=8.0),
     "clip": lambda f: f(X, P, temperature=0.1),
+    "covariance_penalty": lambda f: f(X),
     "ctc": lambda f: f(FRAMES, TOKENS),
     "ctc_forward": lambda f: f(FRAMES, TOKENS),
     "elastic_net": lambda f: f({"w": X, "b": ROW}, l1_ratio=0.3),
@@ -58,6 +60,7 @@ CALLS = {
     "supervised_contrastive": lambda f: f(X, GROUPS, temperature=0.1),
     "temperature": lambda f: f(X, temperature=2.0),
     "top_k_mean": lambda f: f(X, 2),
+    "variance_hinge": lambda f: f(X, target=2.0),
 }
 OPTAX = {
     "binary_dice_loss": lambda f: f(IMAGE[..., 0], IMAGE[..., 0]),
