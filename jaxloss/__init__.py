@@ -152,11 +152,14 @@ from jaxloss.reduce import (
     top_k_mean as top_k_mean,
 )
 from jaxloss.targets import (
+    hl_gauss as hl_gauss,
     mixup as mixup,
     ordinal_levels as ordinal_levels,
     pair_masks as pair_masks,
+    sinkhorn_assign as sinkhorn_assign,
     smooth_binary_labels as smooth_binary_labels,
     smooth_labels as smooth_labels,
+    two_hot as two_hot,
 )
 
 # The version of the package: `pyproject.toml` reads it here.

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, _pairs
+from jaxloss import _bins, _checks, _jit, _pairs, _whole_batch, stable
+from jaxloss.stable import intervals, xla
 
 
 @_jit.kernel("num_classes", ids="labels", smoothing="[0, 1]")
@@ -155,6 +156,173 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     return jnp.where(known, levels.astype(_checks.default_float()), jnp.nan)
 
 
+@_bins.increasing("support")
+@_jit.kernel()
+def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
+    r"""Numbers as distributions over the two nearest of K fixed numbers.
+
+    .. math::
+       p_k = \frac{s_{k+1} - y}{s_{k+1} - s_k}, \quad
+       p_{k+1} = \frac{y - s_k}{s_{k+1} - s_k} \qquad \text{for } s_k \le y \le s_{k+1}
+
+    With these labels, `softmax_cross_entropy` learns a number as a class, and the
+    prediction is the expectation `sum(softmax(logits) * support)`.
+
+    Args:
+      values: Array `(...)` of real numbers.
+      support: K increasing numbers `(K,)`, evenly spaced or not.
+
+    Returns:
+      Distributions `(..., K)`, at least float32, whose expectation is the value.
+      Beyond the support all mass is at its end.  A row of NaN where a value is NaN.
+
+    Raises:
+      TypeError: If an argument is not real.
+      ValueError: If `support` is not one-dimensional, is empty or, outside of `jit`,
+        does not increase.
+
+    Gradient:
+      With respect to a value, `-1 / (s_{k+1} - s_k)` of the lower number and the
+      opposite of the upper one; at a number of the support those of the interval above
+      it.  0 beyond the support.
+
+    Reference:
+      Schrittwieser et al., "Mastering Atari, Go, Chess and Shogi by Planning with a
+      Learned Model", Nature 2020.
+
+    Example:
+      >>> jaxloss.two_hot(1.25, support=jnp.arange(4.0))
+      Array([0.  , 0.75, 0.25, 0.  ], dtype=float32)
+    """
+    y, support = _bins.read("two_hot", values, support=support)
+    if support.size == 0:
+        _checks.fail("two_hot", "support", "no number", "at least one")
+    lower = jnp.concatenate([support[..., :1], support[..., :-1]], axis=-1)
+    upper = jnp.concatenate([support[..., 1:], support[..., -1:]], axis=-1)
+    rising, falling = (lower <= y) & (y < support), (support <= y) & (y < upper)
+    between = rising | falling
+    neighbour = jnp.where(rising, lower, upper)
+    own = jnp.broadcast_to(support, neighbour.shape)
+    share = _bins.share(jnp.where(between, y, own), neighbour, own)
+    column = lax.broadcasted_iota(jnp.int32, share.shape, share.ndim - 1)
+    end = jnp.where(y < support, column == 0, column == support.size - 1)
+    share = jnp.where(between, share, (end & ~between).astype(share.dtype))
+    return share + xla.nan_unless(~jnp.isnan(y), share)
+
+
+@_bins.increasing("edges")
+@_jit.kernel(scale="(0, inf)")
+def hl_gauss(
+    values: ArrayLike, *, edges: ArrayLike, scale: float | jax.Array
+) -> jax.Array:
+    r"""Numbers as distributions over K bins: the masses of a normal in them.
+
+    .. math::
+       p_k = \frac{\Phi((e_{k+1} - y) / \sigma) - \Phi((e_k - y) / \sigma)}
+                  {\Phi((e_K - y) / \sigma) - \Phi((e_0 - y) / \sigma)}
+
+    Like those of `two_hot`, the labels turn a regression into a classification, but
+    near bins share the mass, so that the network learns their order.  The prediction is
+    the expectation of the middles of the bins.
+
+    Args:
+      values: Array `(...)` of real numbers.
+      edges: K + 1 increasing finite numbers `(K + 1,)`.
+      scale: Standard deviation sigma > 0, published as 0.75 widths of a bin; a scalar
+        or an array that broadcasts to the shape of `values`.
+
+    Returns:
+      Distributions `(..., K)`, at least float32, accurate also where the normal has no
+      mass between the edges that its distribution function could show: far beyond them,
+      nearly all is in the last bin.  A row of NaN where a value is NaN.
+
+    Raises:
+      TypeError: If an argument is not real.
+      ValueError: If `edges` is not one-dimensional, has fewer than two numbers or,
+        outside of `jit`, does not increase; or if `scale` is a Python number <= 0 or
+        has another shape.
+
+    Gradient:
+      `p_k (m_k - m) / sigma^2` with respect to a value, where m_k and m are the means
+      of the normal within bin k and within all edges.  Smooth, never NaN.
+
+    Reference:
+      Imani and White, "Improving Regression Performance with Distributional Losses",
+      ICML 2018; Farebrother et al., "Stop Regressing: Training Value Functions via
+      Classification for Scalable Deep RL", ICML 2024.
+
+    Example:
+      >>> jaxloss.hl_gauss(0.5, edges=jnp.arange(3.0), scale=0.5)
+      Array([0.8127306, 0.1872694], dtype=float32)
+    """
+    y, edges = _bins.read("hl_gauss", values, edges=edges)
+    if edges.size < 2:
+        _checks.fail("hl_gauss", "edges", f"shape ({edges.size},)", "at least two")
+    sigma = _checks.parameter("hl_gauss", y[..., 0], scale=scale)
+    sigma = jnp.broadcast_to(sigma, y.shape[:-1])[..., None]
+    return intervals.interval_shares(y, edges, sigma)
+
+
+@_whole_batch.require("scores", "`jax.lax.all_gather` of the scores")
+@_jit.kernel("iterations", temperature="(0, inf)")
+def sinkhorn_assign(
+    scores: ArrayLike, *, temperature: float | jax.Array, iterations: int = 3
+) -> jax.Array:
+    r"""Assigns a batch to prototypes, evenly: the labels of SwAV.
+
+    .. math::
+       P = \operatorname{diag}(a)\, e^{S / \tau} \operatorname{diag}(b), \qquad
+       \sum_j P_{ij} = 1, \quad \sum_i P_{ij} \to n / K
+
+    Each iteration divides first each prototype, then each example by its sum.  Without
+    it, a network that gives all examples to one prototype would have no loss.
+
+    Args:
+      scores: Floating array `(..., batch, K)`, such as cosines; -inf excludes a pair.
+      temperature: Temperature tau > 0, a scalar, published as 0.05.
+      iterations: Number of iterations, at least 1.
+
+    Returns:
+      Distributions `(..., batch, K)`, at least float32.  The rows sum to 1; the columns
+      approach equal sums with the number of iterations.
+
+    Raises:
+      TypeError: If `scores` are not floating, or `iterations` not a Python integer.
+      ValueError: If `scores` have fewer than two axes, `iterations` is less than 1, or
+        `temperature` is a Python number <= 0 or an array; or if `train.value_and_grad`
+        has split the batch, because its examples share the prototypes.
+
+    Gradient:
+      0: these labels are constants of the loss, as published.
+
+    Reference:
+      Cuturi, "Sinkhorn Distances", NIPS 2013; Caron et al., "Unsupervised Learning of
+      Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
+
+    Example:
+      >>> jaxloss.sinkhorn_assign(jnp.array([[0.0, 1.0], [0.0, 3.0]]), temperature=1.0)
+      Array([[0.7310586, 0.2689414],
+             [0.2689414, 0.7310586]], dtype=float32)
+    """
+    name = "sinkhorn_assign"
+    (scores,) = _checks.floating(name, scores=scores)
+    if scores.ndim < 2:
+        _checks.fail(name, "scores", f"shape {scores.shape}", "(..., batch, K)")
+    _checks.positive_integer(name, iterations=iterations)
+    tau = _checks.parameter(name, jnp.zeros((), scores.dtype), temperature=temperature)
+    if scores.size == 0:
+        return scores
+    x = lax.stop_gradient(scores / tau)
+
+    def divided(_: int, by: jax.Array) -> jax.Array:
+        """The logarithms of the sums of prototypes, of `x` divided by the last ones."""
+        examples = _log_sums(x - by, axis=-1)
+        return _log_sums(x - examples, axis=-2)
+
+    by = lax.fori_loop(1, iterations, divided, _log_sums(x, axis=-2))
+    return stable.softmax(x - by)
+
+
 @_jit.kernel(ids="labels")
 def pair_masks(
     labels: ArrayLike, *, where: ArrayLike | None = None
@@ -259,6 +427,12 @@ def mixup(
     partner = jax.random.permutation(for_partner, n)
     mix = lambda x: _mixture(jnp.asarray(x), ratio, partner)
     return jax.tree.map(mix, inputs), jax.tree.map(mix, labels)
+
+
+def _log_sums(x: jax.Array, axis: int) -> jax.Array:
+    """Of exponentials, with the axis kept; 0 where all of them are 0."""
+    log = jnp.expand_dims(stable.logsumexp(x, axis=axis), axis)
+    return jnp.where(log == -jnp.inf, 0, log)
 
 
 def _distributions(loss: str, labels: ArrayLike, num_classes: int | None) -> jax.Array:

@@ -41,6 +41,7 @@ CALLS = {
     "fill": lambda f: f(MASK, X, ROW),
     "fit_temperature": lambda f: f(X, IDS),
     "grpo": lambda f: f(X, X, ROW),
+    "hl_gauss": lambda f: f(ROW, edges=np.arange(4.0), scale=0.5),
     "info_nce": lambda f: f(X, P, temperature=0.1),
     "l1": lambda f: f([X, ROW]),
     "l2": lambda f: f([X, ROW]),
@@ -53,6 +54,7 @@ CALLS = {
     "pair_masks": lambda f: f(GROUPS),
     "semi_hard_triplet": lambda f: f(X, GROUPS, margin=0.5),
     "siglip": lambda f: f(X, P, temperature=0.1, bias=-1.0),
+    "sinkhorn_assign": lambda f: f(X, temperature=0.1),
     "smooth_binary_labels": lambda f: f(P, smoothing=0.2),
     "smooth_labels": lambda f: f(IDS, num_classes=3, smoothing=0.2),
     "sum": lambda f: f(X),
@@ -60,6 +62,7 @@ CALLS = {
     "supervised_contrastive": lambda f: f(X, GROUPS, temperature=0.1),
     "temperature": lambda f: f(X, temperature=2.0),
     "top_k_mean": lambda f: f(X, 2),
+    "two_hot": lambda f: f(ROW, support=np.arange(4.0)),
     "variance_hinge": lambda f: f(X, target=2.0),
 }
 OPTAX = {
