@@ -19,6 +19,7 @@ from jaxloss import (
 )
 from jaxloss.logits import (
     adjust_logits as adjust_logits,
+    angular_margin as angular_margin,
     temperature as temperature,
 )
 from jaxloss.losses.classification.calibration import (

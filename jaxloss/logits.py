@@ -1,10 +1,14 @@
 """Transforms of logits, to be applied before a loss: logits in, logits out."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, stable
+from jaxloss import _checks, _jit, _pairs, stable
+from jaxloss.stable import xla
 
 
 @_jit.kernel(temperature="(0, inf)")
@@ -102,6 +106,103 @@ def adjust_logits(
     return logits + shift.reshape(along)
 
 
+@_jit.kernel(
+    ids="labels",
+    scale="(0, inf)",
+    margin="(-inf, inf)",
+    angle_factor="(0, inf)",
+    cosine_margin="(-inf, inf)",
+)
+def angular_margin(
+    embeddings: ArrayLike,
+    prototypes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    scale: float | jax.Array,
+    margin: float | jax.Array = 0.5,
+    angle_factor: float | jax.Array = 1.0,
+    cosine_margin: float | jax.Array = 0.0,
+) -> jax.Array:
+    r"""Scaled cosines to class prototypes, with a margin at the label.
+
+    Also called: ArcFace, additive angular margin, AAM-softmax, CosFace, AM-softmax,
+    large margin cosine loss, SphereFace, A-softmax, margin softmax, ArcFaceLoss,
+    CosFaceLoss, SphereFaceLoss, LDAM loss.
+
+    .. math::
+       z_j = s \cos \theta_j \quad (j \ne y), \qquad
+       z_y = s \left( (-1)^k \cos \psi - 2k - m_3 \right), \qquad
+       \psi = m_1 \theta_y + m_2, \quad k = \lfloor \psi / \pi \rfloor
+
+    Their `softmax_cross_entropy` is the loss of ArcFace (`margin` m2), of SphereFace
+    (`angle_factor` m1) and of CosFace (`cosine_margin` m3).  The label has to win by a
+    margin, so embeddings of one class become more alike than those of two classes.
+    Predict with the cosines: the class of the most similar prototype.
+
+    Args:
+      embeddings: Floating array `(..., components)`, normalised or not.
+      prototypes: One vector per class `(classes, components)`, normalised or not: the
+        weights of the last layer, transposed.
+      labels: Class ids `(...)`.  The row of an id that is no class is NaN, and has
+        gradient 0, so that `jaxloss.mean(..., where=)` can drop it.
+      scale: s > 0, published as 64, and as 30 for small images.
+      margin: m2, in radians: 0.5 in ArcFace, 0 in the others.
+      angle_factor: m1 > 0: 1.35 to 4 in SphereFace, 1 in the others.
+      cosine_margin: m3: 0.35 in CosFace, 0 in the others.  This and the other numbers
+        are one for all, or one for each label, such as `margins[labels]`.
+
+    Returns:
+      Logits `(..., classes)`, at least float32.  The label's falls all the way from
+      theta = 0 to pi.  Up to psi = pi it is the published one.  Beyond, cos(psi) would
+      rise again and push away the examples that are most wrong; it is continued.
+
+    Raises:
+      TypeError: If `embeddings` or `prototypes` are not floating, or `labels` are not
+        integer.
+      ValueError: If the shapes do not fit, or a hyperparameter is a Python number out
+        of its interval or does not broadcast.
+
+    Gradient:
+      `-s |sin(psi)| m1` in the angle of the label, and through the cosines of the
+      others.  That of an embedding or prototype is orthogonal to it and inversely
+      proportional to its length.  A vector that points along or against its prototype
+      has no direction to turn to, and a zero vector (cosine 0) none at all: the
+      derivatives of theta, of any order, are 0 there.
+
+    Reference:
+      Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+      CVPR 2019; Liu et al., "SphereFace", CVPR 2017; Wang et al., "CosFace", CVPR 2018.
+
+    Example:
+      >>> x, w = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> jaxloss.angular_margin(x, w, jnp.array([0]), scale=10.0)
+      Array([[1.4316459, 8.       ]], dtype=float32)
+    """
+    loss = "angular_margin"
+    x, w = _checks.floating(loss, embeddings=embeddings, prototypes=prototypes)
+    _checks.row_axis(loss, -1, "component", embeddings=x)
+    if w.ndim != 2 or w.shape[0] == 0 or w.shape[1] != x.shape[-1]:
+        expected = f"shape (classes, {x.shape[-1]}), at least one class"
+        _checks.fail(loss, "prototypes", f"shape {w.shape}", expected)
+    ids = _checks.class_ids(loss, labels=labels)
+    _checks.has_shape(loss, x.shape[:-1], "one id per embedding", labels=ids)
+    like = jnp.zeros(ids.shape, x.dtype)
+    s = _checks.parameter(loss, like, scale=scale)
+    m1 = _checks.parameter(loss, like, angle_factor=angle_factor)
+    m2 = _checks.parameter(loss, like, margin=margin)
+    m3 = _checks.parameter(loss, like, cosine_margin=cosine_margin)
+    known = (ids >= 0) & (ids < w.shape[0])
+    ids, x = jnp.where(known, ids, 0), jnp.where(known[..., None], x, 0)
+    own = _moved_cosine(x, jnp.take(w, ids, axis=0, mode="clip"), m1, m2) - m3
+    cosines = _pairs.cosines(stable.unit(x), stable.unit(w))
+    at = lax.broadcasted_iota(ids.dtype, cosines.shape, ids.ndim)
+    cosines = jnp.where(at == ids[..., None], own[..., None], cosines)
+    scaled = jnp.broadcast_to(s, ids.shape)[..., None] * cosines
+    # Chosen, so that the NaN that is the gradient of a row of NaN goes no further.
+    scaled = jnp.where(known[..., None], scaled, 0)
+    return scaled + xla.nan_unless(known, like)[..., None]
+
+
 # An infinite logit stays infinite at any temperature.  The derivative of the quotient
 # is infinite there, and times the derivative 0 of the probability it would be NaN.
 @stable.slopes(
@@ -124,3 +225,21 @@ def _divided_dt(x: jax.Array, t: jax.Array) -> jax.Array:
 def _log_power(prior: jax.Array, tau: jax.Array) -> jax.Array:
     """`tau log prior`, and 0 where tau is 0."""
     return tau * jnp.log(jnp.where(tau == 0, 1, prior))
+
+
+def _moved_cosine(
+    a: jax.Array, b: jax.Array, factor: jax.Array, margin: jax.Array
+) -> jax.Array:
+    """`cos(factor angle + margin)`, which falls on from -1 at pi to -3 at 2 pi.
+
+    By the theorem of addition: without a margin it is the cosine itself, which has a
+    second derivative where the angle has none.
+    """
+    cosine, angle = stable.cosine_similarity(a, b), stable.angle(a, b)
+    turn = (factor - 1) * angle + margin
+    moved = cosine * jnp.cos(turn) - jnp.sin(angle) * jnp.sin(turn)
+    turns = lax.stop_gradient(factor * angle + margin) / math.pi
+    # Between 0 and pi it is 0, ends included: an angle that is pi, as rounded, is not
+    # beyond it.
+    turns = jnp.where(turns > 0, jnp.ceil(turns) - 1, jnp.floor(turns))
+    return jnp.where(turns % 2 == 0, moved, -moved) - 2 * turns

@@ -11,6 +11,8 @@ import numpy as np
 
 from jaxloss import stable
 from jaxloss.claims.classification.cross_entropy import dot, log_sum, sigmoid
+from jaxloss.claims.embedding.cosine import hard_vectors, vectors
+from jaxloss.claims.embedding.formulas import cosine
 from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
 from jaxloss.testing.claim import Claim
 from jaxloss.testing.exact import mp
@@ -324,4 +326,33 @@ VECTORS = [
     ),
 ]
 
-CLAIMS = SCALARS + PRODUCTS + ROWS + DISTRIBUTIONS + VECTORS
+# --- pairs of vectors --------------------------------------------------------------
+
+
+def angle_case(name, columns, **claims) -> Case:
+    return Primitive(
+        name=f"angle {name}",
+        fn=stable.angle,
+        formula=lambda a, b: mp.acos(cosine(a, b)),
+        columns=columns,
+        rowwise=True,
+        conditioned=(True, True, True),
+        bounds=(1, 1.5, 1.5),
+        **claims,
+    )
+
+
+PAIRS = [
+    Claim(
+        fn=stable.angle,
+        accuracy=(
+            angle_case("in the first", vectors()),
+            angle_case("in the second", vectors(), argument=1),
+            angle_case("of short vectors", vectors(1e-15)),
+            angle_case("of long vectors", vectors(1e15), argument=1),
+            angle_case("of hard pairs", hard_vectors()),
+        ),
+    ),
+]
+
+CLAIMS = SCALARS + PRODUCTS + ROWS + DISTRIBUTIONS + VECTORS + PAIRS

@@ -21,6 +21,7 @@ import warnings
 
 from jaxloss.stable import xla as xla
 from jaxloss.stable.cosine import (
+    angle as angle,
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,
 )

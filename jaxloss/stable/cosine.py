@@ -1,8 +1,8 @@
-"""The cosine of the angle between two vectors, shared by all losses that need it.
+"""The angle between two vectors and its cosine, shared by all losses that need them.
 
 Vectors lie along the last axis, and shapes are equal.  The result does not depend on
 the scale: components of 1e-30 or 1e30 are as good as 1.  A zero vector has similarity
-0, distance 1 and derivatives 0.
+0, distance 1, a right angle to every vector, and derivatives 0.
 
 The textbook formula `1 - u.v` of unit vectors u and v has no digits left once half of
 their digits agree, and `u.v` can exceed 1.  Here everything follows from the part of v
@@ -15,7 +15,12 @@ the same number, and nothing is left of them.  The rest along x is small, and is
 subtracted in a second step.  This needs the largest magnitude and a few plain sums of
 each row, which a compiler for a GPU makes one kernel of.  A component that is picked by
 the index of a maximum would need a second kernel.
+
+The angle is the `atan2` of sine and cosine.  An `arccos` has no digits left near 0 and
+pi, and an infinite slope there.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -42,26 +47,47 @@ def cosine_similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(near, jnp.where(sign < 0, either - 1, 1 - either), either)
 
 
-def _cosine_jvp(primals, tangents) -> jax.Array:
+@jax.custom_jvp
+def angle(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The angle between `a` and `b` in [0, pi]; derivatives 0 at 0, at pi and at zero.
+
+    The angle has a kink where one vector is a multiple of the other: its slope is 1 in
+    every direction away from there.
+    """
+    rest, xx, xy, *_ = _rest(a, b)
+    across, along = norm(rest), jnp.sqrt(xx) * xy
+    along = along[..., 0]
+    zero = (across == 0) & (along == 0)
+    found = jnp.arctan2(across, jnp.where(zero, 1, along))
+    return jnp.where(zero, 0.5 * math.pi, found)
+
+
+def _change(slope, primals, tangents) -> jax.Array:
+    """How far a symmetric function moves, whose gradient in the first is `slope`."""
     (a, b), (da, db) = primals, tangents
     change = jnp.zeros(a.shape[:-1], a.dtype)
     if not isinstance(da, SymbolicZero):
-        change = change + jnp.sum(_similarity_da(a, b) * da, axis=-1)
+        change = change + jnp.sum(slope(a, b) * da, axis=-1)
     if not isinstance(db, SymbolicZero):
-        change = change + jnp.sum(_similarity_da(b, a) * db, axis=-1)
+        change = change + jnp.sum(slope(b, a) * db, axis=-1)
     return change
 
 
 def _similarity_jvp(primals, tangents):
-    return cosine_similarity(*primals), _cosine_jvp(primals, tangents)
+    return cosine_similarity(*primals), _change(_similarity_da, primals, tangents)
 
 
 def _distance_jvp(primals, tangents):
-    return cosine_distance(*primals), -_cosine_jvp(primals, tangents)
+    return cosine_distance(*primals), -_change(_similarity_da, primals, tangents)
+
+
+def _angle_jvp(primals, tangents):
+    return angle(*primals), -_change(_approach, primals, tangents)
 
 
 cosine_similarity.defjvp(_similarity_jvp, symbolic_zeros=True)
 cosine_distance.defjvp(_distance_jvp, symbolic_zeros=True)
+angle.defjvp(_angle_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
@@ -84,6 +110,28 @@ def _(primals, tangents):
     change = safe_divide(_project(u, _project(v, db)), _length(b))
     change = change - safe_divide(turn, _length(a))
     return _similarity_da(a, b), safe_divide(change, _length(a))
+
+
+@jax.custom_jvp
+def _approach(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The gradient in `a` of minus the angle: the direction across u to v, over |a|."""
+    rest, *_ = _rest(a, b)
+    return safe_divide(unit(rest), _length(a))
+
+
+@_approach.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    rest, xx, xy, yy, _ = _rest(a, b)
+    u, e = unit(a), unit(rest)
+    sine = norm(rest)[..., None] / jnp.where(xx * yy == 0, 1, xx * jnp.sqrt(yy))
+    cosine = xy / jnp.sqrt(jnp.where(xx * yy == 0, 1, xx * yy))
+    # What is left of t at right angles to both vectors, which turns the plane of both.
+    aside = lambda t: _over(_project(e, _project(u, t)), sine)
+    turn = u * _dot(e, da) + e * _dot(u, da) + cosine * aside(da)
+    # One length at a time: their product under- or overflows before the quotient.
+    change = safe_divide(aside(db), _length(b)) - safe_divide(turn, _length(a))
+    return _approach(a, b), safe_divide(change, _length(a))
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:

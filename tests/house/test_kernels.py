@@ -28,6 +28,7 @@ IMAGE = jnp.ones((2, 3, 3, 2), jnp.float32) / 2
 # What no spec calls as it is: losses of a batch, transforms, reductions, measures.
 CALLS = {
     "adjust_logits": lambda f: f(X, PRIORS, strength=0.5),
+    "angular_margin": lambda f: f(X, P, IDS, scale=16.0),
     "barlow_twins": lambda f: f(X, P, redundancy=0.1),
     "batch_hard_triplet": lambda f: f(X, GROUPS, margin=0.5),
     "circle": lambda f: f(X, GROUPS, gamma=8.0),
