@@ -312,6 +312,8 @@ ALONE = [
     EagerCase("siglip", (VECTORS, VECTORS), options={**TEMPERATURE, "bias": -10.0}),
     EagerCase("supervised_contrastive", VIEWS, options=TEMPERATURE),
     EagerCase("batch_hard_triplet", VIEWS),
+    EagerCase("koleo", (VECTORS,)),
+    EagerCase("uniformity", (VECTORS,), scalar=("jaxloss",)),
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
     *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
     EagerCase("cosine_embedding", (VECTORS, VECTORS, Arg("signs", WIDE[:1]))),

@@ -79,6 +79,10 @@ from jaxloss.losses.embedding.in_batch import (
     siglip as siglip,
     supervised_contrastive as supervised_contrastive,
 )
+from jaxloss.losses.embedding.spread import (
+    koleo as koleo,
+    uniformity as uniformity,
+)
 from jaxloss.losses.embedding.tuples import (
     batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,
