@@ -120,7 +120,7 @@ def _kind(case: EagerCase) -> str:
 def _pairs(case: EagerCase) -> bool:
     """Whether every example meets every other one."""
     family = getattr(jaxloss, case.loss).__module__
-    return family.endswith("in_batch") or case.args == small.VIEWS
+    return family.endswith(("in_batch", "spread")) or case.args == small.VIEWS
 
 
 def _large(case: EagerCase, kind: str, dtype: str) -> Sequence[jax.ShapeDtypeStruct]:

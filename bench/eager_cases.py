@@ -316,6 +316,8 @@ ALONE = [
     EagerCase("semi_hard_triplet", VIEWS),
     EagerCase("barlow_twins", (VECTORS, VECTORS)),
     *(EagerCase(name, (VECTORS,)) for name in ("variance_hinge", "covariance_penalty")),
+    EagerCase("koleo", (VECTORS,)),
+    EagerCase("uniformity", (VECTORS,), scalar=("jaxloss",)),
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
     *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
     EagerCase("cosine_embedding", (VECTORS, VECTORS, Arg("signs", WIDE[:1]))),

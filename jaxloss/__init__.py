@@ -90,6 +90,10 @@ from jaxloss.losses.embedding.self_supervised import (
     covariance_penalty as covariance_penalty,
     variance_hinge as variance_hinge,
 )
+from jaxloss.losses.embedding.spread import (
+    koleo as koleo,
+    uniformity as uniformity,
+)
 from jaxloss.losses.embedding.tuples import (
     batch_hard_triplet as batch_hard_triplet,
     contrastive as contrastive,

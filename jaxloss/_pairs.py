@@ -28,6 +28,19 @@ def batch(
     return jnp.where(valid[..., None], x, 0), ids, valid
 
 
+def unlabelled(
+    loss: str, embeddings: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Embeddings, zero where masked, and the mask: checked."""
+    (x,) = _checks.floating(loss, embeddings=embeddings)
+    _has_components(loss, embeddings=x)
+    if where is None:
+        return x, jnp.ones(x.shape[:-1], bool)
+    (valid,) = _checks.boolean(loss, where=where)
+    _checks.has_shape(loss, x.shape[:-1], "one entry per embedding", where=valid)
+    return jnp.where(valid[..., None], x, 0), valid
+
+
 def paired(
     loss: str, where: ArrayLike | None, **embeddings: ArrayLike
 ) -> tuple[jax.Array, ...]:

@@ -206,6 +206,7 @@ def interval(text: str, classes: float = math.inf) -> Interval:
       4
     """
     ends = {
+        "-log 2": -math.log(2),
         "log 2": math.log(2),
         "log K": math.log(classes),
         "K - 1": classes - 1,

@@ -125,7 +125,7 @@ def ordinary(spec):
 
 def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
-    unbounded = {"smooth", "temperature", "epsilon_high", "redundancy", "target"}
+    unbounded = {"smooth", "temperature", "epsilon_high", "redundancy", "t", "target"}
     settings = [{}] + [
         {name: spec.params[name] * end}
         for name in unbounded & {*spec.params}
@@ -410,6 +410,7 @@ def test_intervals_contain_what_they_say():
     assert "0" not in half
     assert catalogue.interval("[0, log K]", classes=4).high == np.log(4)
     assert catalogue.interval("[0, log 2]").high == np.log(2)
+    assert catalogue.interval("[-log 2, inf]").low == -np.log(2)
     assert catalogue.interval("[0, K - 1]").high == np.inf
     for text in ("0 to 1", "[0, many]"):
         with pytest.raises(ValueError, match=r"interval|could not convert"):

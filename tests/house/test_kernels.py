@@ -44,6 +44,7 @@ CALLS = {
     "grpo": lambda f: f(X, X, ROW),
     "hl_gauss": lambda f: f(ROW, edges=np.arange(4.0), scale=0.5),
     "info_nce": lambda f: f(X, P, temperature=0.1),
+    "koleo": lambda f: f(X),
     "l1": lambda f: f([X, ROW]),
     "l2": lambda f: f([X, ROW]),
     "mean": lambda f: f(ROW, weights=ROW, where=MASK),
@@ -273,6 +274,8 @@ OF_NOTHING = {
         lambda: jaxloss.nt_xent(EMPTY, TWO_IDS, temperature=1.0),
         lambda: jaxloss.clip(EMPTY, EMPTY, temperature=1.0),
         lambda: jaxloss.kernels.clip(EMPTY, EMPTY, temperature=1.0),
+        lambda: jaxloss.koleo(EMPTY),
+        lambda: jaxloss.uniformity(EMPTY),
     ],
 }
 
