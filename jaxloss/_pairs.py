@@ -28,33 +28,19 @@ def batch(
     return jnp.where(valid[..., None], x, 0), ids, valid
 
 
-def unlabelled(
-    loss: str, embeddings: ArrayLike, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array]:
-    """Embeddings, zero where masked, and the mask: checked."""
-    (x,) = _checks.floating(loss, embeddings=embeddings)
-    _has_components(loss, embeddings=x)
-    if where is None:
-        return x, jnp.ones(x.shape[:-1], bool)
-    (valid,) = _checks.boolean(loss, where=where)
-    _checks.has_shape(loss, x.shape[:-1], "one entry per embedding", where=valid)
-    return jnp.where(valid[..., None], x, 0), valid
-
-
-def paired(
+def examples(
     loss: str, where: ArrayLike | None, **embeddings: ArrayLike
 ) -> tuple[jax.Array, ...]:
-    """The embeddings of each pair, or each embedding, zero where masked; and the mask:
-    checked."""
+    """One or two embeddings of each, zero where masked; and the mask: checked."""
     arrays = _checks.floating(loss, **embeddings)
     _checks.same_shape(loss, **dict(zip(embeddings, arrays, strict=True)))
     _has_components(loss, **{next(iter(embeddings)): arrays[0]})
-    examples = arrays[0].shape[:-1]
+    shape = arrays[0].shape[:-1]
     if where is None:
-        return *arrays, jnp.ones(examples, bool)
+        return *arrays, jnp.ones(shape, bool)
     (valid,) = _checks.boolean(loss, where=where)
     why = "one entry per pair" if len(arrays) > 1 else "one entry per embedding"
-    _checks.has_shape(loss, examples, why, where=valid)
+    _checks.has_shape(loss, shape, why, where=valid)
     return *(jnp.where(valid[..., None], v, 0) for v in arrays), valid
 
 

@@ -463,7 +463,7 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of the local anchors, from two embeddings of each pair and a mask."""
     embeddings, where, normalize = data
-    x, y, valid = _pairs.paired(loss, where, **embeddings)
+    x, y, valid = _pairs.examples(loss, where, **embeddings)
     settings = _settings(loss, jnp.zeros(valid.shape, x.dtype), **params)
     itself, both = _pair_masks(valid, axis_name, masked=where is not None)
     x, y = _pairs.directions(loss, normalize, x, y)

@@ -72,7 +72,7 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    x, y, valid = _pairs.paired(name, where, first=first, second=second)
+    x, y, valid = _pairs.examples(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     if tau.ndim:
@@ -309,7 +309,7 @@ def _of_pairs(
 ) -> jax.Array:
     """The losses of all anchors, of two embeddings of each pair and a mask."""
     embeddings, where, normalize = data
-    x, y, valid = _pairs.paired(loss, where, **embeddings)
+    x, y, valid = _pairs.examples(loss, where, **embeddings)
     like = jnp.zeros(valid.shape, x.dtype)
     settings, rows = _settings(loss, like, **params), _rows(loss, block, like)
 

@@ -250,7 +250,7 @@ def clip(
       Array([0.2847378 , 0.45538443], dtype=float32)
     """
     name = "clip"
-    x, y, valid = _pairs.paired(name, where, first=first, second=second)
+    x, y, valid = _pairs.examples(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     x, y = _pairs.directions(name, normalize, x, y)
@@ -336,7 +336,7 @@ def info_nce(
       Array([0.4425476 , 0.21762171], dtype=float32)
     """
     name = "info_nce"
-    x, y, valid = _pairs.paired(name, where, anchors=anchors, positives=positives)
+    x, y, valid = _pairs.examples(name, where, anchors=anchors, positives=positives)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     x, y = _pairs.directions(name, normalize, x, y)
@@ -419,7 +419,7 @@ def siglip(
       Array([1.2348106, 0.8205971], dtype=float32)
     """
     name = "siglip"
-    x, y, valid = _pairs.paired(name, where, first=first, second=second)
+    x, y, valid = _pairs.examples(name, where, first=first, second=second)
     like = jnp.zeros(valid.shape, x.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     bias = _checks.parameter(name, like, bias=bias)

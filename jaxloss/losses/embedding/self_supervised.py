@@ -86,7 +86,7 @@ def barlow_twins(
       Array([4., 4.], dtype=float32)
     """
     name = "barlow_twins"
-    x, y, valid = _pairs.paired(name, where, first=first, second=second)
+    x, y, valid = _pairs.examples(name, where, first=first, second=second)
     like = jnp.zeros((*x.shape[:-2], x.shape[-1]), x.dtype)
     weight = _checks.parameter(name, like, redundancy=redundancy)
     if x.shape[-2] == 0:
@@ -160,7 +160,7 @@ def variance_hinge(
       Array([0.5, 1. ], dtype=float32)
     """
     name = "variance_hinge"
-    x, valid = _pairs.paired(name, where, embeddings=embeddings)
+    x, valid = _pairs.examples(name, where, embeddings=embeddings)
     like = jnp.zeros((*x.shape[:-2], x.shape[-1]), x.dtype)
     target = _checks.parameter(name, like, target=target)
     if x.shape[-2] == 0:
@@ -226,7 +226,7 @@ def covariance_penalty(
       Array([16., 16.,  0.], dtype=float32)
     """
     name = "covariance_penalty"
-    x, valid = _pairs.paired(name, where, embeddings=embeddings)
+    x, valid = _pairs.examples(name, where, embeddings=embeddings)
     if x.shape[-2] == 0:
         return jnp.zeros((*x.shape[:-2], x.shape[-1]), x.dtype)
     degrees = jnp.maximum(_degrees_of_freedom(valid, x), 1)

@@ -83,7 +83,7 @@ def uniformity(
       Array(-4.396349, dtype=float32)
     """
     name = "uniformity"
-    x, valid = _pairs.unlabelled(name, embeddings, where)
+    x, valid = _pairs.examples(name, where, embeddings=embeddings)
     like = jnp.zeros(x.shape[:-2], x.dtype)
     t = _checks.parameter(name, like, t=t)
     u = stable.unit(x)
@@ -152,7 +152,7 @@ def koleo(embeddings: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array
       >>> jaxloss.koleo(x)
       Array([ 9.2103405,  9.2103405, -0.6931472], dtype=float32)
     """
-    x, valid = _pairs.unlabelled("koleo", embeddings, where)
+    x, valid = _pairs.examples("koleo", where, embeddings=embeddings)
     if valid.size == 0:
         return jnp.zeros(valid.shape, x.dtype)
     u = stable.unit(x)
