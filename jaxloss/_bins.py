@@ -7,6 +7,7 @@ from typing import ParamSpec
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, stable
@@ -35,7 +36,7 @@ def increasing(
 
 
 def _require_increasing(loss: str, argument: str, given: object) -> None:
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves(given)):
         return
     x = np.asarray(given)
     if x.ndim != 1 or x.dtype.kind == "O":  # what it is, the function itself says
