@@ -203,6 +203,35 @@ def of_primitive(name: str) -> Step:
     return Step(f"{name}, {DTYPES[0]}", "vectors", shapes, run)
 
 
+# --- embeddings of classes -----------------------------------------------------------
+
+CLASSES = 16384
+
+
+def _with_margin(x: jax.Array, w: jax.Array, ids: jax.Array) -> jax.Array:
+    logits = jaxloss.angular_margin(x, w, ids, scale=64.0)
+    return jnp.mean(jaxloss.softmax_cross_entropy(logits, ids))
+
+
+def _with_margin_by_arccos(x: jax.Array, w: jax.Array, ids: jax.Array) -> jax.Array:
+    """ArcFace as it is often written."""
+    unit = lambda v: v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+    cosines = jnp.clip(unit(x) @ unit(w).T, -1 + 1e-7, 1 - 1e-7)
+    margins = 0.5 * jax.nn.one_hot(ids, CLASSES, dtype=x.dtype)
+    logits = 64.0 * jnp.cos(jnp.arccos(cosines) + margins)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, ids)
+    return jnp.mean(losses)
+
+
+def of_margin(dtype: str) -> Step:
+    """Cross entropy of `angular_margin`, for embeddings and prototypes."""
+    ids = jax.ShapeDtypeStruct(BATCH[:1], "int32")
+    prototypes = (CLASSES, *BATCH[1:])
+    shapes = (*(jax.ShapeDtypeStruct(s, dtype) for s in (BATCH, prototypes)), ids)
+    run = {"jaxloss": _with_margin, "optax": _with_margin_by_arccos}
+    return Step(f"angular_margin, {dtype}", "pairs", shapes, run, (0, 1))
+
+
 # --- the cases of the benchmark ------------------------------------------------------
 
 
@@ -225,4 +254,5 @@ def steps() -> list[Step]:
     large_head = in_half(of_case(cases.linear(4096, 4096, 128256)))
     of_cases = [*map(of_case, cases.CASES), large_head]
     one_read = [of_case(case, "one read") for case in cases.ONE_READ]
-    return [*of_losses, *map(of_primitive, PRIMITIVES), *of_cases, *one_read]
+    others = [*map(of_primitive, PRIMITIVES), *map(of_margin, DTYPES)]
+    return [*of_losses, *others, *of_cases, *one_read]

@@ -246,8 +246,9 @@ Every loss, drawn by the function itself; its page has the slope, too. A loss of
 is drawn along one line through its arguments, which the picture on its page names.
 ``jaxloss show NAME --plot FILE`` draws one of them.
 
-Two compositions are worked out on real data in the :doc:`recipes </recipes>`: classes
-in an order, and the absolute error of pixels with a perceptual one.
+Three compositions are worked out on real data in the :doc:`recipes </recipes>`: classes
+in an order, cross entropy with a margin between classes, and the absolute error of
+pixels with a perceptual one.
 
 .. toctree::
    :hidden:

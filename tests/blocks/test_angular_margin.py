@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,12 @@ def at_angle(theta, dtype=jnp.float64):
 at_angles = lambda thetas: jnp.stack([*map(at_angle, thetas)])
 
 
-def own_logit(x, **settings):
+def own_logit(x, **settings: Any):
     """The logit of the first class."""
     return jaxloss.angular_margin(x, AXES, FIRST, **{"scale": 1.0, **settings})[..., 0]
 
 
-def loss(x, prototypes=AXES, labels=FIRST, **settings):
+def loss(x, prototypes: Any = AXES, labels: Any = FIRST, **settings: Any):
     logits = jaxloss.angular_margin(x, prototypes, labels, **settings)
     return jaxloss.softmax_cross_entropy(logits, labels)
 
@@ -38,7 +39,7 @@ def loss(x, prototypes=AXES, labels=FIRST, **settings):
 # --- published values ----------------------------------------------------------------
 
 THETA = math.acos(0.6)
-WORKED = {
+WORKED: dict[str, tuple[dict[str, Any], float, float]] = {
     "ArcFace": ({"margin": math.pi / 6}, math.cos(THETA + math.pi / 6), 0.2641744038),
     "CosFace": ({"margin": 0.0, "cosine_margin": 0.2}, 0.6 - 0.2, 0.01814992792),
     "SphereFace": ({"margin": 0.0, "angle_factor": 2.0}, 2 * 0.6**2 - 1, 2.859032826),
@@ -163,7 +164,9 @@ def test_nothing_is_nan_at_a_prototype_or_opposite_to_it(dtype):
     assert all(jnp.isfinite(part).all() for part in jax.tree.leaves(found))
     for s, logits in zip(SETTINGS, own, strict=True):
         ends = [own_logit(at_angle(theta), **s) for theta in (0, math.pi)]
-        np.testing.assert_allclose(logits, ends, rtol=0, atol=20 * jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            logits, ends, rtol=0, atol=20 * float(jnp.finfo(dtype).eps)
+        )
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -234,7 +237,7 @@ def test_every_number_may_be_one_for_each_label():
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 4))
     labels = rng.integers(0, 5, size=(2, 3))
-    settings = {
+    settings: dict[str, Any] = {
         "scale": rng.uniform(1, 9, (2, 3)),
         "margin": rng.uniform(0, 0.5, 5)[labels],
         "angle_factor": rng.uniform(1, 2, (2, 1)),
@@ -251,7 +254,7 @@ def test_numbers_are_traced_and_differentiated():
     """By finite differences; another value compiles nothing."""
     settings = {"scale": 3.0, "margin": 0.4, "angle_factor": 1.2, "cosine_margin": 0.1}
     settings = {name: jnp.float64(v) for name, v in settings.items()}
-    step = jax.jit(lambda s: loss(at_angle(1.0), **s))
+    step: Any = jax.jit(lambda s: loss(at_angle(1.0), **s))
     slopes = jax.grad(step)(settings)
     for name, slope in slopes.items():
         more, less = (

@@ -114,6 +114,23 @@ def test_ordinal_losses_are_off_by_less(tmp_path):
     assert all(distance.mean() < min(plain, peak) for distance in found.values())
 
 
+def test_a_margin_helps_retrieval(tmp_path):
+    """With every seed, all of the same digit are farther up the list.  In full it is 0.10
+    of average precision, where seeds differ by 0.01; at a third of the steps, half of it.
+    The nearest is the right one as often, up to 1 % of those held out, a standard error.
+    """
+    pytest.importorskip("sklearn")
+    path = tmp_path / "retrieval.py"
+    scores = example("retrieval", path, STEPS=(300, 100), SEEDS=(4, 2))["scores"]
+    plain, *margins = scores.values()
+    assert [*scores] == ["softmax", "margin 0.0", "margin 0.3", "margin 0.5"]
+    for margin in margins[1:]:
+        gain = margin["precision"] - plain["precision"]
+        assert gain.min() > 0.05
+        assert (margin["nearest"] > plain["nearest"] - 0.01).all()
+    assert (tmp_path / "retrieval.png").stat().st_size > 10_000
+
+
 def test_the_perceptual_recipe_takes_noise_off(tmp_path):
     """Both networks, by every measure; and it draws them."""
     path = tmp_path / "perceptual.py"
