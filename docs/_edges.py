@@ -195,6 +195,16 @@ _TWICE, _ALONE, _ALIKE = np.array([0, 0, 1, 1]), np.arange(4), np.zeros(4, int)
 _ONE, _NONE = np.arange(4) < 1, np.zeros(4, bool)
 
 
+_SPREAD = [
+    Case("two antipodes", np.array([[1.0, 0.0], [-3.0, 0.0]])),
+    Case("two rows 1e-4 apart", np.array([[1.0, 0.0], [1.0, 1e-4]])),
+    Case("all embeddings at one point", _SAME),
+    Case("all embeddings 0", _ZERO),
+    Case("one row", _SAME[:1]),
+    Case("all rows but one masked", _SAME, (), {"where": _ONE}),
+]
+
+
 def _groups(**settings: float) -> list[Case]:
     """Of a loss of labelled embeddings."""
     return [
@@ -241,6 +251,8 @@ CASES = {
     "multi_similarity": _groups(),
     "circle": _groups(),
     "semi_hard_triplet": _groups(),
+    "koleo": _SPREAD,
+    "uniformity": _SPREAD,
     "clip": _pairs(temperature=0.1),
     "info_nce": _pairs(temperature=0.1),
     "siglip": _pairs(temperature=0.1, bias=-10.0),
