@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import jaxloss
-from jaxloss import plot, stable
+from jaxloss import stable
 
 STEPS, SEEDS = 300, 4
 SIZES, TRAINED, BATCH = (64, 64, 64, 8), 900, 128
 PICTURE = pathlib.Path(__file__).with_name("retrieval.png")
-INK = "#777777"  # as dark on white as it is light on black
+# As dark on white as they are light on black.
+INK, BLUE, ORANGE = "#777777", "#2e86d1", "#e0701f"
 
 images, digits = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(digits))
@@ -37,7 +38,7 @@ def draw(key):
     keys = jax.random.split(key, len(SIZES))
     wide = zip(keys, SIZES, (*SIZES[1:], 10), strict=True)
     kernels = [jax.random.normal(k, (n, m)) * n**-0.5 for k, n, m in wide]
-    return [{"kernel": w, "bias": jnp.zeros(w.shape[1])} for w in kernels]
+    return [{"kernel": w, "bias": jnp.zeros((1, w.shape[1]))} for w in kernels]
 
 
 def embed(params, x):
@@ -65,7 +66,7 @@ def cosines(params):
     """Of every held-out digit with every other one; and which are the same digit."""
     directions = stable.unit(embed(params, unseen))
     itself = jnp.eye(len(truth), dtype=bool)
-    same = (truth[:, None] == truth) & ~itself
+    same = (truth[:, None] == truth[None]) & ~itself
     return jnp.where(itself, -jnp.inf, directions @ directions.T), same
 
 
@@ -74,7 +75,7 @@ def judge(params):
     found, same = cosines(params)
     ranks = jnp.argsort(-found, axis=1)
     hits = jnp.take_along_axis(same, ranks, axis=1)
-    precision = jnp.cumsum(hits, axis=1) / jnp.arange(1, 1 + len(truth))
+    precision = jnp.cumsum(hits, axis=1) / jnp.arange(1, 1 + len(truth))[None]
     average = jnp.sum(precision * hits, axis=1) / jnp.sum(hits, axis=1)
     return {"nearest": hits[:, 0].mean(), "precision": average.mean()}
 
@@ -118,11 +119,11 @@ with rc_context({**ink, "font.size": 11}):
     ):
         found, same = map(np.asarray, shown[name])
         for mask, what, colour in (
-            (same, "the same digit", plot.PALETTE[0]),
-            (~same & np.isfinite(found), "different digits", plot.PALETTE[1]),
+            (same, "the same digit", BLUE),
+            (~same & np.isfinite(found), "different digits", ORANGE),
         ):
             bins, values = np.linspace(-1, 1, 61), found[mask]
-            axes.hist(values, bins, density=True, color=colour, alpha=0.7, label=what)
+            axes.hist(values, bins, density=True, color=colour, alpha=0.8, label=what)
         axes.set(title=name, xlabel="cosine of two held-out digits")
         axes.set(xticks=[-1, -0.5, 0, 0.5, 1], yticks=[])
         axes.spines[["top", "right", "left"]].set_visible(False)

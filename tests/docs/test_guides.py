@@ -115,19 +115,21 @@ def test_ordinal_losses_are_off_by_less(tmp_path):
 
 
 def test_a_margin_helps_retrieval(tmp_path):
-    """With every seed, all of the same digit are farther up the list.  In full it is 0.10
-    of average precision, where seeds differ by 0.01; at a third of the steps, half of it.
-    The nearest is the right one as often, up to 1 % of those held out, a standard error.
+    """With every seed, digits of the same kind are farther up the list.
+
+    In full, a margin gains 0.09 of mean average precision or more, and the deviation
+    over seeds is 0.01: the bound is half of the gain.  The nearest is right as often,
+    up to two standard errors of the difference of two shares of 0.96 of 897 digits.
     """
     pytest.importorskip("sklearn")
     path = tmp_path / "retrieval.py"
-    scores = example("retrieval", path, STEPS=(300, 100), SEEDS=(4, 2))["scores"]
+    scores = example("retrieval", path, STEPS=(300, 150), SEEDS=(4, 2))["scores"]
     plain, *margins = scores.values()
     assert [*scores] == ["softmax", "margin 0.0", "margin 0.3", "margin 0.5"]
     for margin in margins[1:]:
         gain = margin["precision"] - plain["precision"]
-        assert gain.min() > 0.05
-        assert (margin["nearest"] > plain["nearest"] - 0.01).all()
+        assert gain.min() > 0.045
+        assert (margin["nearest"] > plain["nearest"] - 0.02).all()
     assert (tmp_path / "retrieval.png").stat().st_size > 10_000
 
 
