@@ -151,12 +151,14 @@ def test_digits_are_told_apart_without_labels(tmp_path):
     """Of 597 held-out digits, by the nearest of ten of each: with both losses more
     often than by the pixels, and no component collapses; a squared error alone does."""
     path = tmp_path / "two_views.py"
-    found = example("two_views", path, STEPS=(400, 120), SEEDS=(3, 1))["found"]
+    sizes = {"SEEDS": (3, 1), "BATCH": (256, 128)}
+    found = example("two_views", path, **sizes)["found"]
     (pixels,), (collapsed,) = found.pop("the pixels"), found.pop("squared error alone")
     assert collapsed["ten of each"] < 0.2
     assert [*found] == ["Barlow Twins", "VICReg"]
     for (score,) in found.values():
-        assert score["ten of each"] > pixels["ten of each"]
+        # On three seeds by 0.03 to 0.04; another seed changes it by 0.005.
+        assert score["ten of each"] > pixels["ten of each"] + 0.01
         assert score["least deviation"] > 0.1
     for variant in ("light", "dark"):
         assert (tmp_path / f"two_views.{variant}.png").stat().st_size > 10_000

@@ -48,9 +48,9 @@ def barlow_twins(
     Returns:
       Per-component losses >= 0 `(..., components)`, without unit; the sum over the
       components is the loss of the paper.  A component that does not vary in one view
-      has correlation 0 with all others, and so the loss 1 or more; all do so if there
-      is one example or none.  The first term is as accurate as a distance of the two
-      columns; a correlation of different components has an error of a few eps.
+      has correlations of 0, and so the loss 1 or more; if there is one example or none,
+      all losses are 1.  The first term keeps its digits where the views nearly agree; a
+      correlation of different components has an error of a few eps.
 
     Raises:
       TypeError: If an embedding is not floating, `where` not boolean, or `redundancy`
@@ -73,8 +73,8 @@ def barlow_twins(
       convex: no
       when: There are two views of each example and no labels, and the batch is too
         small for negatives.
-      not when: The two embeddings come from different networks or have different
-        numbers of components: use `variance_hinge` and `covariance_penalty` of each.
+      not when: The scale of the embeddings matters, or the terms need weights of their
+        own: use `variance_hinge` and `covariance_penalty` of each view.
 
     Reference:
       Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction",
@@ -177,7 +177,7 @@ def covariance_penalty(
 ) -> jax.Array:
     r"""Squared covariances of each component with the others, as in VICReg.
 
-    Also called: covariance_loss, VICReg covariance term, decorrelation loss, DeCov.
+    Also called: covariance_loss, VICReg covariance term, decorrelation loss.
 
     .. math::
        \ell_i = \sum_{j \ne i} \left(\frac{1}{n - 1} \sum_k
