@@ -62,6 +62,19 @@ def all_triplets():
     return np.mean([gap for gap in gaps if gap > 0])
 
 
+def mined_multi_similarity():
+    """Eq. 11 and 12, and then eq. 15."""
+    losses = []
+    for i in EVERY:
+        near = [cos(X[a], X[j]) for a, j in SAME if a == i]
+        away = [cos(X[a], X[j]) for a, j in OTHER if a == i]
+        pull = sum(np.exp(-2 * (s - 0.5)) for s in near if s < max(away) + 0.1)
+        hard = [s for s in away if near and s > min(near) - 0.1]
+        push = sum(np.exp(50 * (s - 0.5)) for s in hard)
+        losses.append(np.log1p(pull) / 2 + np.log1p(push) / 50)
+    return np.mean(losses)
+
+
 def lifted_structure():
     """Eq. 4, over the ordered pairs: each one counts twice, and is halved twice."""
     total = 0
@@ -188,6 +201,7 @@ OF_PROXIES = lambda: (X, PROXIES, IDS)
 RECIPES = {
     all_pairs: OF_PAIRS,
     all_triplets: OF_PAIRS,
+    mined_multi_similarity: OF_PAIRS,
     lifted_structure: OF_PAIRS,
     n_pairs: lambda: (X, Y),
     nca: OF_PAIRS,

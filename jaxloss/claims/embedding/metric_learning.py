@@ -97,19 +97,22 @@ def of_cosines(of, steep):
 
         return by_anchor(one, scores_of(x, x, 1), grouped(labels, where))
 
-    def reference(*args, **params):
-        return pulls(1, *args, **params)[0]
+    def reference(x, labels, where, **params):
+        return pulls(1, x, labels, where, **params)[0]
 
-    def cancels(*args, **params):
-        return mp.fsum(mp.fsum(row) for row in pulls(2, *args, **params)[1])
+    def cancels(x, labels, where, **params):
+        _, rough = pulls(2, x, labels, where, **params)
+        return mp.fsum(mp.fsum(row) for row in rough)
 
-    def gradient(x, *args, **params):
-        return turned(x, x, both_ends(pulls(1, x, *args, **params)[1]), 1)
+    def gradient(x, labels, where, **params):
+        _, pull = pulls(1, x, labels, where, **params)
+        return turned(x, x, both_ends(pull), 1)
 
-    def gradient_cancels(x, *args, **params):
-        sizes = [mp.fsum(row) for row in both_ends(pulls(2, x, *args, **params)[1])]
+    def gradient_cancels(x, labels, where, **params):
+        _, rough = pulls(2, x, labels, where, **params)
+        sizes = [steep * mp.fsum(row) for row in both_ends(rough)]
         return [
-            [steep * size / (length(row) or mp.inf)] * len(row)
+            [size / (length(row) or mp.inf)] * len(row)
             for row, size in zip(x, sizes, strict=True)
         ]
 
@@ -120,7 +123,7 @@ def of_cosines(of, steep):
 def spec(fn, of, steep, positive, **claims):
     """`positive` are the hyperparameters that may not be 0."""
     name, x, ids = fn.__name__, np.ones((3, 4)), np.zeros(3, int)
-    refused = lambda *args, **kw: common.refused(name, *args, **kw)
+    refused = lambda argument, *args, **kw: common.refused(name, argument, *args, **kw)
     reference, cancels, gradient, gradient_cancels = of_cosines(of, steep)
     params = claims["params"]
     return OfBatch(

@@ -280,10 +280,11 @@ def semi_hard_triplet(
     if like.size == 0:
         return like
     masks = _pairs.groups(ids, valid)
-    ranks = lax.stop_gradient(_distances(x, False))
     # Recomputed for the gradient, which would keep the differences otherwise.
     recomputed = jax.checkpoint(_distances, prevent_cse=False, static_argnums=1)
     distances = recomputed(x, squared)
+    # Squares of near rows may vanish; which is nearer does not.
+    ranks = lax.stop_gradient(_distances(x, False) if squared else distances)
     margin = jnp.broadcast_to(margin, like.shape)
     return _semi_hard(distances, margin, ranks, *masks)
 
