@@ -50,12 +50,12 @@ def test_the_expectation_of_two_hot_has_slope_one():
 
 
 def test_two_hot_of_no_number_is_none():
-    found = jaxloss.two_hot(array(jnp.nan, 1), support=[0, 1])
+    found = jaxloss.two_hot(array(jnp.nan, 1), support=array(0, 1))
     np.testing.assert_array_equal(found, [[np.nan, np.nan], [0, 1]])
 
 
 def test_two_hot_of_one_number_or_none():
-    np.testing.assert_array_equal(jaxloss.two_hot(array(3, -1), support=[2.0]), 1)
+    np.testing.assert_array_equal(jaxloss.two_hot(array(3, -1), support=array(2)), 1)
     assert jaxloss.two_hot(jnp.zeros((0, 2)), support=UNEVEN).shape == (0, 2, 5)
 
 
@@ -87,8 +87,8 @@ def masses(value, edges, scale):
 
 def test_hl_gauss_worked_values():
     """Half a bin beside an edge, and on one."""
-    half = jaxloss.hl_gauss(0.5, edges=[0, 1, 2], scale=0.5)
-    np.testing.assert_allclose(half, [0.8127305706, 0.1872694294], rtol=2e-7)
+    half = jaxloss.hl_gauss(array(0.5), edges=array(0, 1, 2), scale=0.5)
+    np.testing.assert_allclose(half, [[0.8127305706, 0.1872694294]], rtol=2e-7)
     edge = jaxloss.hl_gauss(array(1.0), edges=array(0, 1, 2), scale=1.0)
     np.testing.assert_allclose(edge, [[0.5, 0.5]], rtol=2 * FLOAT32)
 
@@ -174,7 +174,9 @@ def test_the_slope_of_hl_gauss_is_a_difference_of_means():
         float(q / total * (means(*part) / q - mean) / scale**2)
         for q, part in zip(mass, parts, strict=True)
     ]
-    found = jax.jacobian(lambda y: jaxloss.hl_gauss(y, edges=edges, scale=0.75))(0.3)
+    found = jax.jacobian(
+        lambda y: jaxloss.hl_gauss(y, edges=array(*edges), scale=0.75)
+    )(0.3)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
@@ -235,11 +237,11 @@ def test_bins_that_are_none_are_refused(label, bins, message):
 
 def test_scales_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"^hl_gauss: `scale` is 0.0"):
-        jaxloss.hl_gauss(1.0, edges=[0, 1], scale=0.0)
+        jaxloss.hl_gauss(1.0, edges=array(0, 1), scale=0.0)
     with pytest.raises(ValueError, match=r"^hl_gauss: `scale` has shape \(3,\)"):
-        jaxloss.hl_gauss(array(1, 2), edges=[0, 1], scale=jnp.ones(3))
+        jaxloss.hl_gauss(array(1, 2), edges=array(0, 1), scale=jnp.ones(3))
     with pytest.raises(TypeError, match=r"^two_hot: `values` has dtype complex"):
-        jaxloss.two_hot(jnp.ones(2, complex), support=[0, 1])
+        jaxloss.two_hot(jnp.ones(2, complex), support=array(0, 1))
 
 
 # --- sinkhorn_assign -----------------------------------------------------------------
