@@ -23,6 +23,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxloss import _checks
 from jaxloss.stable import sharding
@@ -49,6 +50,7 @@ def kernel(
     *static: str,
     ids: str = "",
     trees: tuple[str, ...] = (),
+    increasing: str = "",
     left_out: Mapping[str, float] = MappingProxyType({}),
     explicit: bool = False,
     **intervals: str,
@@ -60,6 +62,7 @@ def kernel(
       ids: The argument of class or group ids.  Ids of 64 bits, where JAX has 32, are
         renumbered: they stay equal to each other and to classes as they were.
       trees: Arguments that are pytrees of arrays.
+      increasing: The argument whose numbers increase, which each call checks too.
       left_out: Hyperparameters that the body gets as None if they are this Python
         number: a part times 0 would still compute its gradient.
       explicit: Whether the body sees how its arguments are sharded on a mesh with
@@ -71,6 +74,8 @@ def kernel(
         fn.__name__ = name = fn.__name__.removeprefix("_")
         given = inspect.signature(fn).parameters
         readers = {p: _reader(name, p, static, ids, trees, intervals) for p in given}
+        if increasing:
+            readers[increasing] = functools.partial(_increasing, name, increasing)
         assert not ids or ids in given
         body = fn if explicit else sharding.automatic(fn)
         compiled = jax.jit(body, static_argnames=static)
@@ -173,6 +178,19 @@ def _ids(function: str, name: str, x: Any) -> Any:
 def _is_numeric(x: Any) -> bool:
     """Whether NumPy made it, of numbers."""
     return isinstance(x, np.ndarray | np.generic) and x.dtype.kind in "biuf"
+
+
+def _increasing(function: str, name: str, x: Any) -> Any:
+    """`_array`, of finite numbers that increase, if it is known and has one axis."""
+    x = _array(function, name, x)
+    if isinstance(x, Tracer) or np.ndim(x) != 1:
+        return x
+    # Two numbers may be one in the precision of JAX.
+    numbers = np.asarray(x).astype(_checks.default_float())
+    if not (np.all(np.isfinite(numbers)) and np.all(np.diff(numbers) > 0)):
+        expected = "finite numbers, each larger than the one before"
+        _checks.fail(function, name, f"the numbers {numbers}", expected)
+    return x
 
 
 def _number(function: str, name: str, interval: str, x: Any) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _bins, _checks, _jit, _pairs, _whole_batch, stable
+from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.stable import intervals, xla
 
 
@@ -156,8 +156,7 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
     return jnp.where(known, levels.astype(_checks.default_float()), jnp.nan)
 
 
-@_bins.increasing("support")
-@_jit.kernel()
+@_jit.kernel(increasing="support")
 def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
     r"""Numbers as distributions over the two nearest of K fixed numbers.
 
@@ -194,7 +193,7 @@ def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
       >>> jaxloss.two_hot(1.25, support=jnp.arange(4.0))
       Array([0.  , 0.75, 0.25, 0.  ], dtype=float32)
     """
-    y, support = _bins.read("two_hot", values, support=support)
+    y, support = _values_and_bins("two_hot", values, support=support)
     if support.size == 0:
         _checks.fail("two_hot", "support", "no number", "at least one")
     lower = jnp.concatenate([support[..., :1], support[..., :-1]], axis=-1)
@@ -203,15 +202,14 @@ def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
     between = rising | falling
     neighbour = jnp.where(rising, lower, upper)
     own = jnp.broadcast_to(support, neighbour.shape)
-    share = _bins.share(jnp.where(between, y, own), neighbour, own)
+    share = intervals.linear_share(jnp.where(between, y, own), neighbour, own)
     column = lax.broadcasted_iota(jnp.int32, share.shape, share.ndim - 1)
     end = jnp.where(y < support, column == 0, column == support.size - 1)
     share = jnp.where(between, share, (end & ~between).astype(share.dtype))
     return share + xla.nan_unless(~jnp.isnan(y), share)
 
 
-@_bins.increasing("edges")
-@_jit.kernel(scale="(0, inf)")
+@_jit.kernel(increasing="edges", scale="(0, inf)")
 def hl_gauss(
     values: ArrayLike, *, edges: ArrayLike, scale: float | jax.Array
 ) -> jax.Array:
@@ -255,7 +253,7 @@ def hl_gauss(
       >>> jaxloss.hl_gauss(0.5, edges=jnp.arange(3.0), scale=0.5)
       Array([0.8127306, 0.1872694], dtype=float32)
     """
-    y, edges = _bins.read("hl_gauss", values, edges=edges)
+    y, edges = _values_and_bins("hl_gauss", values, edges=edges)
     if edges.size < 2:
         _checks.fail("hl_gauss", "edges", f"shape ({edges.size},)", "at least two")
     sigma = _checks.parameter("hl_gauss", y[..., 0], scale=scale)
@@ -300,9 +298,10 @@ def sinkhorn_assign(
       Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
 
     Example:
-      >>> jaxloss.sinkhorn_assign(jnp.array([[0.0, 1.0], [0.0, 3.0]]), temperature=1.0)
-      Array([[0.7310586, 0.2689414],
-             [0.2689414, 0.7310586]], dtype=float32)
+      >>> scores = jnp.array([[0.9, 0.8], [0.9, 0.5]])
+      >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
+      Array([[0.18285938, 0.81714064],
+             [0.81802434, 0.18197562]], dtype=float32)
     """
     name = "sinkhorn_assign"
     (scores,) = _checks.floating(name, scores=scores)
@@ -427,6 +426,17 @@ def mixup(
     partner = jax.random.permutation(for_partner, n)
     mix = lambda x: _mixture(jnp.asarray(x), ratio, partner)
     return jax.tree.map(mix, inputs), jax.tree.map(mix, labels)
+
+
+def _values_and_bins(
+    name: str, values: ArrayLike, **bins: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Both in one dtype, with one more axis than the values for the distributions."""
+    (values,) = _checks.widened(name, values=values)
+    (given,) = _checks.real(name, values, **bins)
+    if given.ndim != 1:
+        _checks.fail(name, next(iter(bins)), f"shape {given.shape}", "one axis")
+    return values[..., None], given.reshape((1,) * values.ndim + given.shape)
 
 
 def _log_sums(x: jax.Array, axis: int) -> jax.Array:

@@ -1,8 +1,9 @@
-"""The mass of a normal distribution in intervals, also far out in its tails.
+"""Shares of a number in intervals: linear, or the mass of a normal around it.
 
-In standard units an interval starts at z and has the width w > 0, and its end is at
-least as far from the mean as its start.  With u the distance from its start, all is a
-moment of the density, relative to that at the start (z >= -1) or at the mean:
+The mass is accurate far out in the tails, too.  In standard units an interval starts at
+z and has the width w > 0, and its end is at least as far from the mean as its start.
+With u the distance from its start, all is a moment of the density, relative to that at
+the start (z >= -1) or at the mean:
 
     integral of u^n exp(-((z + u)^2 - top^2) / 2) for u from 0 to w, top = z or 0.
 
@@ -21,8 +22,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxloss.stable.scalars import Scalar
+from jaxloss.stable.scalars import Scalar, safe_divide
 from jaxloss.stable.slopes import Elementwise, slopes
+
+
+def _share_dy(y: jax.Array, other: jax.Array, own: jax.Array) -> jax.Array:
+    return -safe_divide(jnp.ones_like(y), other - own)
+
+
+def _share_dother(y: jax.Array, other: jax.Array, own: jax.Array) -> jax.Array:
+    return safe_divide(safe_divide(y - own, other - own), other - own)
+
+
+def _share_down(y: jax.Array, other: jax.Array, own: jax.Array) -> jax.Array:
+    return safe_divide(linear_share(y, other, own), other - own)
+
+
+# The quotient rule would subtract two numbers that are nearly equal near the other.
+@slopes(_share_dy, _share_dother, _share_down)
+def linear_share(y: jax.Array, other: jax.Array, own: jax.Array) -> jax.Array:
+    """How near a number between two is to its own: 1 there, 0 at the other; 0 if the
+    two are one."""
+    return safe_divide(other - y, other - own)
+
+
+# --- the normal distribution ---------------------------------------------------------
 
 
 def interval_shares(x: jax.Array, edges: jax.Array, scale: jax.Array) -> jax.Array:

@@ -87,8 +87,8 @@ def masses(value, edges, scale):
 
 def test_hl_gauss_worked_values():
     """Half a bin beside an edge, and on one."""
-    half = jaxloss.hl_gauss(0.5, edges=array(0, 1, 2), scale=0.5)
-    np.testing.assert_allclose(half, [0.8127305706, 0.1872694294], rtol=2e-7)
+    half = jaxloss.hl_gauss(array(0.5), edges=array(0, 1, 2), scale=0.5)
+    np.testing.assert_allclose(half, [[0.8127305706, 0.1872694294]], rtol=2e-7)
     edge = jaxloss.hl_gauss(array(1.0), edges=array(0, 1, 2), scale=1.0)
     np.testing.assert_allclose(edge, [[0.5, 0.5]], rtol=2 * FLOAT32)
 
@@ -174,7 +174,9 @@ def test_the_slope_of_hl_gauss_is_a_difference_of_means():
         float(q / total * (means(*part) / q - mean) / scale**2)
         for q, part in zip(mass, parts, strict=True)
     ]
-    found = jax.jacobian(lambda y: jaxloss.hl_gauss(y, edges=edges, scale=0.75))(0.3)
+    found = jax.jacobian(
+        lambda y: jaxloss.hl_gauss(y, edges=array(*edges), scale=0.75)
+    )(0.3)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
