@@ -176,7 +176,7 @@ def angular_margin(
     Example:
       >>> x, w = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
       >>> jaxloss.angular_margin(x, w, jnp.array([0]), scale=10.0)
-      Array([[1.4316459, 8.       ]], dtype=float32)
+      Array([[1.4300909, 8.       ]], dtype=float32)
     """
     loss = "angular_margin"
     x, w = _checks.floating(loss, embeddings=embeddings, prototypes=prototypes)

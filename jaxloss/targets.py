@@ -300,8 +300,8 @@ def sinkhorn_assign(
     Example:
       >>> scores = jnp.array([[0.9, 0.8], [0.9, 0.5]])
       >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
-      Array([[0.18285938, 0.81714064],
-             [0.81802434, 0.18197562]], dtype=float32)
+      Array([[0.20286152, 0.7971385 ],
+             [0.83637434, 0.16362563]], dtype=float32)
     """
     name = "sinkhorn_assign"
     (scores,) = _checks.floating(name, scores=scores)

@@ -14,7 +14,7 @@ WORDS = {
     **dict(zip(_SIGNS.split(), "ℓΔΩ∅∂∑∏∈∉≤≥≠→·×±∓", strict=True)),
     **{"langle": "⟨", "rangle": "⟩", "|": "‖", "mid": "|", "{": "{", "}": "}"},
     **dict.fromkeys((",", ";", ":", " "), " "),
-    **dict.fromkeys(("left", "right", "big", "Big", "!"), ""),
+    **dict.fromkeys(("left", "right", "big", "Big", "Bigl", "Bigr", "!"), ""),
     **dict.fromkeys(("quad", "qquad"), "\n"),
 }
 """What a command without arguments stands for; a wide space begins a line."""
@@ -116,6 +116,8 @@ def _command(tokens: _Tokens, name: str) -> str:
     if name == "sqrt":
         radicand = _argument(tokens).strip()
         return f"√{radicand if len(radicand) == 1 else f'({radicand})'}"
+    if name == "bar":
+        return f"{_argument(tokens).strip()}\N{COMBINING MACRON}"
     if name == "begin":
         return _cases(tokens)
     if name in FUNCTIONS:

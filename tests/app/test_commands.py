@@ -310,6 +310,8 @@ FORMULAS = [
     ),
     (r"\sqrt p + \sqrt{1 - p}", "√p + √(1 − p)"),
     (r"\Omega^*(s) = \pi_{\text{old}}", "Ω*(s) = π_old"),
+    (r"\Bigl(x_i - \bar x\Bigr)^2", "(xᵢ − x̄)²"),
+    (r"\arctan \frac{w}{h}", "arctan(w/h)"),
 ]
 
 

@@ -126,6 +126,7 @@ def ordinary(spec):
 def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
     unbounded = {"smooth", "temperature", "epsilon_high", "redundancy", "t", "target"}
+    unbounded.add("base")
     settings = [{}] + [
         {name: spec.params[name] * end}
         for name in unbounded & {*spec.params}
