@@ -115,10 +115,11 @@ def koleo(embeddings: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array
 
     Returns:
       Per-example losses >= `-log(2)` `(..., batch)`: inf for an example that has a
-      duplicate, 0 for one that is masked or alone.  The neighbour is found by one
-      matmul, and its distance d recomputed from the difference of the two directions.
-      If R is the largest distance of a direction from their mean, another row may be
-      taken that is farther by a few eps of `R^2 / d`.
+      duplicate (as two zero vectors are), 0 for one that is masked or alone.  The
+      neighbour is found by one matmul, and its distance d recomputed from the
+      difference of the two directions.  If R is the largest distance of a direction
+      from their mean, another row may be taken that is farther by a few eps of
+      `R^2 / d`.
 
     Raises:
       TypeError: If `embeddings` are not floating, or `where` not boolean.
