@@ -150,6 +150,7 @@ def test_the_perceptual_recipe_takes_noise_off(tmp_path):
 def test_digits_are_told_apart_without_labels(tmp_path):
     """Of 597 held-out digits, by the nearest of ten of each: with both losses more
     often than by the pixels, and no component collapses; a squared error alone does."""
+    pytest.importorskip("sklearn")
     path = tmp_path / "two_views.py"
     sizes = {"SEEDS": (3, 1), "BATCH": (256, 128)}
     found = example("two_views", path, **sizes)["found"]
