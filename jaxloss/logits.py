@@ -145,16 +145,18 @@ def angular_margin(
         weights of the last layer, transposed.
       labels: Class ids `(...)`.  The row of an id that is no class is NaN, and has
         gradient 0, so that `jaxloss.mean(..., where=)` can drop it.
-      scale: s > 0, published as 64, and as 30 for small images.
+      scale: s > 0: 64 in ArcFace and CosFace, 30 in AM-softmax.
       margin: m2, in radians: 0.5 in ArcFace, 0 in the others.
       angle_factor: m1 > 0: 1.35 to 4 in SphereFace, 1 in the others.
       cosine_margin: m3: 0.35 in CosFace, 0 in the others.  This and the other numbers
         are one for all, or one for each label, such as `margins[labels]`.
 
     Returns:
-      Logits `(..., classes)`, at least float32.  The label's falls all the way from
-      theta = 0 to pi.  Up to psi = pi it is the published one.  Beyond, cos(psi) would
-      rise again and push away the examples that are most wrong; it is continued.
+      Logits `(..., classes)`, at least float32; their rounding error is that of a
+      cosine, a few eps, times the scale.  The logit of the label falls all the way from
+      theta = 0 to pi.  Up to psi = pi it is the published one.  Beyond, where cos(psi)
+      rises again, the code of ArcFace jumps and other libraries fold back, which pushes
+      the worst examples away; here it is continued, as in SphereFace.
 
     Raises:
       TypeError: If `embeddings` or `prototypes` are not floating, or `labels` are not
@@ -163,11 +165,11 @@ def angular_margin(
         of its interval or does not broadcast.
 
     Gradient:
-      `-s |sin(psi)| m1` in the angle of the label, and through the cosines of the
-      others.  That of an embedding or prototype is orthogonal to it and inversely
-      proportional to its length.  A vector that points along or against its prototype
-      has no direction to turn to, and a zero vector (cosine 0) none at all: the
-      derivatives of theta, of any order, are 0 there.
+      `-s |sin(psi)| m1` with respect to the angle of the label, and `s` with respect to
+      the other cosines.  With respect to an embedding or a prototype, the gradient is
+      orthogonal to it and inversely proportional to its length.  Where the two point
+      the same way or opposite ways, the angle has a kink; its derivatives, of any
+      order, are 0 there.  So are those of a zero vector, whose cosines are 0.
 
     Reference:
       Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
