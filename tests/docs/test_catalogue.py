@@ -127,7 +127,7 @@ def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
     settings = [{}] + [
         {name: spec.params[name] * end}
-        for name in {"smooth", "temperature", "epsilon_high"} & {*spec.params}
+        for name in {"smooth", "temperature", "epsilon_high", "base"} & {*spec.params}
         for end in (1 / FAR, FAR)
     ]
     examples = [draw(spec), *moves(entry, spec, FAR)]
