@@ -123,13 +123,14 @@ def ordinary(spec):
     return np.concatenate([value(spec, args).ravel() for args in examples])
 
 
+UNBOUNDED = frozenset("base epsilon_high redundancy smooth t target temperature".split())
+
+
 def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
-    unbounded = {"smooth", "temperature", "epsilon_high", "redundancy", "t", "target"}
-    unbounded.add("base")
     settings = [{}] + [
         {name: spec.params[name] * end}
-        for name in unbounded & {*spec.params}
+        for name in UNBOUNDED & {*spec.params}
         for end in (1 / FAR, FAR)
     ]
     examples = [draw(spec), *moves(entry, spec, FAR)]
