@@ -123,14 +123,15 @@ def ordinary(spec):
     return np.concatenate([value(spec, args).ravel() for args in examples])
 
 
-UNBOUNDED = frozenset("base epsilon_high redundancy smooth t target temperature".split())
+OPEN = {"base", "epsilon_high", "redundancy", "smooth", "t", "target", "temperature"}
+"""Hyperparameters that may be as large as one likes."""
 
 
 def remote(entry, spec):
     """Values far out: of arguments, and of hyperparameters that are not shares."""
     settings = [{}] + [
         {name: spec.params[name] * end}
-        for name in UNBOUNDED & {*spec.params}
+        for name in OPEN & {*spec.params}
         for end in (1 / FAR, FAR)
     ]
     examples = [draw(spec), *moves(entry, spec, FAR)]
