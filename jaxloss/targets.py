@@ -230,9 +230,9 @@ def hl_gauss(
         or an array that broadcasts to the shape of `values`.
 
     Returns:
-      Distributions `(..., K)`, at least float32, accurate also where the normal has no
-      mass between the edges that its distribution function could show: far beyond them,
-      nearly all is in the last bin.  A row of NaN where a value is NaN.
+      Distributions `(..., K)`, at least float32.  They are accurate far beyond the
+      edges, too, where differences of Phi are 0/0: nearly all mass is in the nearest
+      bin.  A row of NaN where a value is NaN.
 
     Raises:
       TypeError: If an argument is not real.
@@ -300,8 +300,8 @@ def sinkhorn_assign(
     Example:
       >>> scores = jnp.array([[0.9, 0.8], [0.9, 0.5]])
       >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
-      Array([[0.18285938, 0.81714064],
-             [0.81802434, 0.18197562]], dtype=float32)
+      Array([[0.20286147, 0.7971385 ],
+             [0.8363743 , 0.1636257 ]], dtype=float32)
     """
     name = "sinkhorn_assign"
     (scores,) = _checks.floating(name, scores=scores)
