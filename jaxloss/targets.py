@@ -298,10 +298,10 @@ def sinkhorn_assign(
       Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
 
     Example:
-      >>> scores = jnp.array([[0.9, 0.8], [0.9, 0.5]])
+      >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both like the first one
       >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
-      Array([[0.20286147, 0.7971385 ],
-             [0.8363743 , 0.1636257 ]], dtype=float32)
+      Array([[0.5, 0.5],
+             [0.5, 0.5]], dtype=float32)
     """
     name = "sinkhorn_assign"
     (scores,) = _checks.floating(name, scores=scores)
