@@ -299,7 +299,7 @@ def sinkhorn_assign(
 
     Example:
       >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both like the first one
-      >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
+      >>> jaxloss.sinkhorn_assign(scores, temperature=0.1).round(3)
       Array([[0.5, 0.5],
              [0.5, 0.5]], dtype=float32)
     """
