@@ -230,9 +230,9 @@ def hl_gauss(
         or an array that broadcasts to the shape of `values`.
 
     Returns:
-      Distributions `(..., K)`, at least float32, accurate also where the normal has no
-      mass between the edges that its distribution function could show: far beyond them,
-      nearly all is in the last bin.  A row of NaN where a value is NaN.
+      Distributions `(..., K)`, at least float32.  They are accurate far beyond the
+      edges, too, where differences of Phi are 0/0: nearly all mass is in the nearest
+      bin.  A row of NaN where a value is NaN.
 
     Raises:
       TypeError: If an argument is not real.
@@ -298,10 +298,10 @@ def sinkhorn_assign(
       Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
 
     Example:
-      >>> scores = jnp.array([[0.9, 0.8], [0.9, 0.5]])
-      >>> jaxloss.sinkhorn_assign(scores, temperature=0.1)
-      Array([[0.20286152, 0.7971385 ],
-             [0.83637434, 0.16362563]], dtype=float32)
+      >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both like the first one
+      >>> jaxloss.sinkhorn_assign(scores, temperature=0.1).round(3)
+      Array([[0.5, 0.5],
+             [0.5, 0.5]], dtype=float32)
     """
     name = "sinkhorn_assign"
     (scores,) = _checks.floating(name, scores=scores)
