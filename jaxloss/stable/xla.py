@@ -72,13 +72,11 @@ def by_columns(fn: Elementwise, count: int) -> Elementwise:
 
     An accelerator would write out what the columns of the gradient share, each part as
     an array of its own.  Here it computes every column from the arguments again, in the
-    one kernel that writes all of them.  Half precision is widened column by column, or
-    a TPU writes the wide arrays out first.
+    one kernel that writes all of them.
     """
 
     def columns(x: jax.Array) -> tuple[jax.Array, ...]:
-        wide = x.dtype if jnp.finfo(x.dtype).bits > 16 else jnp.float32
-        return tuple(x[..., i].astype(wide) for i in range(count))
+        return tuple(x[..., i] for i in range(count))
 
     def rows(*arrays: jax.Array) -> jax.Array:
         return fn(*(column for x in arrays for column in columns(x)))
@@ -89,7 +87,7 @@ def by_columns(fn: Elementwise, count: int) -> Elementwise:
         for i, t in enumerate(tangents):
             if not isinstance(t, SymbolicZero):
                 along = _gradient_by_columns(rows, fn, columns, i)(*primals)
-                slope += jnp.sum(along * t.astype(value.dtype), axis=-1)
+                slope += jnp.sum(along * t, axis=-1)
         return value, slope
 
     primitive = jax.custom_jvp(lambda *arrays: _sum_of_columns(rows(*arrays), count))
@@ -105,7 +103,7 @@ def _gradient_by_columns(
     def together(*arrays: jax.Array) -> jax.Array:
         before, after = arrays[:moving], arrays[moving + 1 :]
         value, pull = jax.vjp(lambda x: rows(*before, x, *after), arrays[moving])
-        return pull(jnp.ones_like(value))[0].astype(value.dtype)
+        return pull(jnp.ones_like(value))[0]
 
     def one_by_one(*arrays: jax.Array) -> jax.Array:
         count = arrays[moving].shape[-1]

@@ -228,7 +228,7 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 
 def _boxes(loss: str, boxes: ArrayLike, targets: ArrayLike) -> tuple[jax.Array, ...]:
-    boxes, targets = _checks.factors(loss, boxes=boxes, targets=targets)
+    boxes, targets = _checks.floating(loss, boxes=boxes, targets=targets)
     _checks.same_shape(loss, boxes=boxes, targets=targets)
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         _checks.fail(
