@@ -12,7 +12,7 @@ This has two bad consequences, and every function here prevents one of them:
 import functools
 import operator
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,74 @@ def _computed_again(fn: Elementwise, hide: Elementwise) -> Elementwise:
     primitive.defjvp(rule, symbolic_zeros=True)
     # Not the attributes of `fn` too, which may have a rule of its own among them.
     return functools.wraps(fn, updated=())(primitive)
+
+
+def by_columns(fn: Elementwise, count: int) -> Elementwise:
+    """A function of arrays of so many columns, from `fn` of all their columns.
+
+    An accelerator would write out what the columns of the gradient share, each part as
+    an array of its own.  Here it computes every column from the arguments again, in the
+    one kernel that writes all of them.
+    """
+
+    def columns(x: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(x[..., i] for i in range(count))
+
+    def rows(*arrays: jax.Array) -> jax.Array:
+        return fn(*(column for x in arrays for column in columns(x)))
+
+    def rule(primals, tangents):
+        value = primitive(*primals)
+        slope = jnp.zeros_like(value)
+        for i, t in enumerate(tangents):
+            if not isinstance(t, SymbolicZero):
+                along = _gradient_by_columns(rows, fn, columns, i)(*primals)
+                slope += jnp.sum(along * t, axis=-1)
+        return value, slope
+
+    primitive = jax.custom_jvp(lambda *arrays: _sum_of_columns(rows(*arrays), count))
+    primitive.defjvp(rule, symbolic_zeros=True)
+    return functools.wraps(fn, updated=())(primitive)
+
+
+def _gradient_by_columns(
+    rows: Elementwise, fn: Elementwise, columns: Callable[..., Any], moving: int
+) -> Elementwise:
+    """The gradient of `rows` by one of its arrays."""
+
+    def together(*arrays: jax.Array) -> jax.Array:
+        before, after = arrays[:moving], arrays[moving + 1 :]
+        value, pull = jax.vjp(lambda x: rows(*before, x, *after), arrays[moving])
+        return pull(jnp.ones_like(value))[0]
+
+    def one_by_one(*arrays: jax.Array) -> jax.Array:
+        count = arrays[moving].shape[-1]
+        found = []
+        for at in range(moving * count, (moving + 1) * count):
+            hide = functools.partial(hidden, variant=at + 1)
+            again = [hide(column) for x in arrays for column in columns(x)]
+            along = lambda x, at=at, again=again: fn(*again[:at], x, *again[at + 1 :])
+            _, slope = jax.jvp(along, (again[at],), (jnp.ones_like(again[at]),))
+            found.append(slope)
+        return jnp.stack(found, axis=-1)
+
+    return lambda *arrays: lax.platform_dependent(
+        *arrays, cpu=together, default=one_by_one
+    )
+
+
+def _sum_of_columns(x: jax.Array, count: int) -> jax.Array:
+    """Returns `x`, on a TPU as the sums of so many columns, all but one of them 0.
+
+    Otherwise it is laid out as one row of numbers, and the columns that it is computed
+    from are first copied into this layout.
+    """
+
+    def of_columns(x: jax.Array) -> jax.Array:
+        column = lax.broadcasted_iota(jnp.int32, (*x.shape, count), x.ndim)
+        return jnp.sum(jnp.where(column == 0, x[..., None], 0), axis=-1)
+
+    return lax.platform_dependent(x, tpu=of_columns, default=_same)
 
 
 def _same(x: Arrays) -> Arrays:

@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 import jaxloss
+from jaxloss.claims.vision import boxes
 from jaxloss.testing import tolerance
 
 EPS = tolerance(np.float32)
@@ -113,3 +114,21 @@ def test_huber_and_log_cosh():
     want = np.where(np.abs(r) < 0.01, r**2 / 2 - r**4 / 12, far)
     np.testing.assert_allclose(found, want, 8 * EPS)
     np.testing.assert_allclose(slope, np.tanh(r), 8 * EPS)
+
+
+@pytest.mark.parametrize("claim", boxes.CLAIMS, ids=lambda claim: claim.fn.__name__)
+def test_boxes(claim):
+    """Elsewhere each corner of the gradient is computed by itself."""
+    (spec,) = claim.settings
+    p, t = spec.sample(np.random.default_rng(0), (16,))
+    p, t = p.astype(np.float32), t.astype(np.float32)
+    total = lambda p, t: (jnp.sum(losses := claim.fn(p, t)), losses)
+    (_, found), slopes = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(p, t)
+    np.testing.assert_allclose(found, spec.reference(p, t), 8 * EPS)
+    for slope, want in zip(slopes, spec.gradient(p, t), strict=True):
+        # Corners differ in size; the terms of each cancel in part.
+        size = np.abs(want).max(axis=-1, keepdims=True)
+        assert (np.abs(slope - want) <= 16 * EPS * size).all()
+    alone = jnp.zeros_like(p).at[:, 2].set(1)  # forward mode, of one corner
+    _, along = jax.jvp(lambda p: claim.fn(p, t), (p,), (alone,))
+    np.testing.assert_allclose(along, slopes[0][:, 2], 8 * EPS, 8 * EPS)

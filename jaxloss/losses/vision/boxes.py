@@ -4,6 +4,7 @@ A box is its corners `x1 y1 x2 y2`.  All four losses are one minus the intersect
 union (IoU) plus a penalty that still has a slope where the boxes do not meet.
 """
 
+import functools
 import math
 
 import jax
@@ -66,7 +67,7 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.iou(boxes, targets)
       Array([8.571429e-01, 1.953087e-05], dtype=float32)
     """
-    return _missed(*_corners_of("iou", boxes, targets))
+    return _missed(*_boxes("iou", boxes, targets))
 
 
 @_jit.kernel()
@@ -117,7 +118,7 @@ def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.giou(boxes, targets)
       Array([1.0793651, 1.5      ], dtype=float32)
     """
-    return _with_gap(*_corners_of("giou", boxes, targets))
+    return _with_gap(*_boxes("giou", boxes, targets))
 
 
 @_jit.kernel()
@@ -169,7 +170,7 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.diou(boxes, targets)
       Array([0.96825397, 1.5294118 ], dtype=float32)
     """
-    return _with_distance(*_corners_of("diou", boxes, targets))
+    return _with_distance(*_boxes("diou", boxes, targets))
 
 
 @_jit.kernel()
@@ -223,31 +224,31 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       >>> jaxloss.ciou(boxes, targets)
       Array(1.1662354, dtype=float32)
     """
-    return _with_aspect(*_corners_of("ciou", boxes, targets))
+    return _with_aspect(*_boxes("ciou", boxes, targets))
 
 
-def _corners_of(
-    loss: str, boxes: ArrayLike, targets: ArrayLike
-) -> tuple[jax.Array, ...]:
-    """The corners of the boxes, then those of the targets, one array each."""
+def _boxes(loss: str, boxes: ArrayLike, targets: ArrayLike) -> tuple[jax.Array, ...]:
     boxes, targets = _checks.floating(loss, boxes=boxes, targets=targets)
     _checks.same_shape(loss, boxes=boxes, targets=targets)
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         _checks.fail(
             loss, "boxes", f"shape {boxes.shape}", "(..., 4), the corners x1 y1 x2 y2"
         )
-    return tuple(b[..., i] for b in (boxes, targets) for i in range(4))
+    return boxes, targets
 
 
-# Each loss in one piece, of which XLA writes no part out for the gradient.
+_of_corners = functools.partial(xla.by_columns, count=4)
 
 
-@xla.rematerialised_unless_cpu
+# Each loss of the corners of both boxes, one array each.
+
+
+@_of_corners
 def _missed(*corners: jax.Array) -> jax.Array:
     return _iou(corners[:4], corners[4:])
 
 
-@xla.rematerialised_unless_cpu
+@_of_corners
 def _with_gap(*corners: jax.Array) -> jax.Array:
     box, target = corners[:4], corners[4:]
     both, around = _corners.parts(box, target)
@@ -258,13 +259,13 @@ def _with_gap(*corners: jax.Array) -> jax.Array:
     return _iou(box, target) + jnp.where(apart, 1, penalty)
 
 
-@xla.rematerialised_unless_cpu
+@_of_corners
 def _with_distance(*corners: jax.Array) -> jax.Array:
     box, target = corners[:4], corners[4:]
     return _iou(box, target) + _corners.centre_distance(box, target)
 
 
-@xla.rematerialised_unless_cpu
+@_of_corners
 def _with_aspect(*corners: jax.Array) -> jax.Array:
     box, target = corners[:4], corners[4:]
     share = _iou(box, target)
