@@ -233,7 +233,7 @@ def _ctc(words: str, labels: list[int], **settings: Any) -> Case:
     return Case(words, np.zeros((1, 2, 3)), (np.array([labels]),), settings)
 
 
-_SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
+_SIGNS = np.array([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
 _HALF = _SIGNS * [0, 1]
 _DEVIATIONS = [
     Case("uncorrelated components", _SIGNS),
