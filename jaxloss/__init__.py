@@ -86,9 +86,9 @@ from jaxloss.losses.embedding.tuples import (
     triplet as triplet,
     triplet_margin as triplet_margin,
 )
+from jaxloss.losses.language.policy import grpo as grpo
 from jaxloss.losses.language.preference import (
     dpo as dpo,
-    grpo as grpo,
     ipo as ipo,
     kto as kto,
     orpo as orpo,
