@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxloss
@@ -108,6 +109,7 @@ FRAMES = (
     Arg("zeros", (8, 32)),
     Arg("zeros", (8, 6)),
 )
+CUTPOINTS = np.array([-1.5, -0.5, 0.5, 1.5], np.float32)
 SMOOTHING = 0.1
 TEMPERATURE = {"temperature": 0.07}
 AXES = tuple(range(1, len(IMAGES) - 1))
@@ -122,6 +124,11 @@ def _smoothed(logits: jax.Array, ids: jax.Array) -> jax.Array:
 def _overlap(loss: Function, activation: Function, smooth: float) -> Function:
     """A loss of masks, of the probabilities of each class of each image."""
     return lambda x, y: loss(activation(x), y, axis=AXES, smooth=smooth)
+
+
+def _cut(loss: Function) -> Function:
+    """A loss of scores and classes between four cutpoints."""
+    return lambda x, ids: loss(x, ids, CUTPOINTS)
 
 
 def _penalty(loss: Function) -> Function:
@@ -296,7 +303,20 @@ ALONE = [
     EagerCase("nll", (LOG_ROWS, IDS)),
     *(
         EagerCase(name, BY_ID)
-        for name in ("coral", "softmax_focal", "squared_emd", "weston_watkins_hinge")
+        for name in (
+            "coral",
+            "corn",
+            "softmax_focal",
+            "squared_emd",
+            "weston_watkins_hinge",
+        )
+    ),
+    *(
+        EagerCase(name, (REALS, Arg("ids", EACH, "int32", below=5)), ours=_cut(loss))
+        for name, loss in (
+            ("cumulative_logit", jaxloss.cumulative_logit),
+            ("cumulative_probit", jaxloss.cumulative_probit),
+        )
     ),
     EagerCase("entmax15", BY_DISTRIBUTION),
     EagerCase("gaussian_kl", (Arg("normal", ROWS), Arg("normal", ROWS))),

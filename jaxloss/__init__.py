@@ -55,6 +55,9 @@ from jaxloss.losses.classification.large_margin import (
 )
 from jaxloss.losses.classification.ordinal import (
     coral as coral,
+    corn as corn,
+    cumulative_logit as cumulative_logit,
+    cumulative_probit as cumulative_probit,
     squared_emd as squared_emd,
 )
 from jaxloss.losses.distributions.divergence import (
