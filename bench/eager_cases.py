@@ -338,6 +338,8 @@ ALONE = [
     EagerCase("triplet", (DISTANCES, DISTANCES)),
     *(EagerCase(name, (ANSWERS,) * 4) for name in ("dpo", "ipo")),
     EagerCase("grpo", (*(Arg("negative", WIDE),) * 2, Arg("normal", WIDE[:1]))),
+    EagerCase("ppo_clip", (ANSWERS, ANSWERS, REALS)),
+    EagerCase("kl_estimate", (ANSWERS, ANSWERS)),
     EagerCase(
         "kto",
         (ANSWERS, ANSWERS, Arg("bits", EACH, "bool")),

@@ -89,7 +89,11 @@ from jaxloss.losses.embedding.tuples import (
     triplet as triplet,
     triplet_margin as triplet_margin,
 )
-from jaxloss.losses.language.policy import grpo as grpo
+from jaxloss.losses.language.policy import (
+    grpo as grpo,
+    kl_estimate as kl_estimate,
+    ppo_clip as ppo_clip,
+)
 from jaxloss.losses.language.preference import (
     dpo as dpo,
     ipo as ipo,

@@ -5,12 +5,137 @@ import numpy as np
 
 import jaxloss
 from jaxloss.claims import domains
-from jaxloss.claims.common import exact_rows, refused, scale, shift
+from jaxloss.claims.common import (
+    exact,
+    exact_rows,
+    refused,
+    refused_pairs,
+    scale,
+    shift,
+)
 from jaxloss.testing import LossSpec
+from jaxloss.testing.accuracy import Case, decades, line, pairs
 from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
 ONES = np.ones(3)
+
+# --- tokens --------------------------------------------------------------------------
+
+
+def tokens(rng, shape):
+    """Some clipped either way, some masked; an advantage of either sign."""
+    old = -0.25 - np.abs(rng.normal(size=shape))
+    new = np.minimum(old + 0.4 * rng.normal(size=shape), 0.0)
+    return new, old, rng.normal(size=shape), rng.random(shape) < 0.8
+
+
+def of_token(new, old, a, epsilon_low, epsilon_high):
+    """The ratio, its bound on the side of the advantage, and whether it is clipped."""
+    ratio, bound = mp.exp(new - old), 1 + epsilon_high if a > 0 else 1 - epsilon_low
+    clipped = ratio >= bound if a > 0 else ratio <= bound
+    return ratio, bound, clipped or not a
+
+
+@exact
+def ppo_clip_of(new, old, a, where, **epsilons):
+    ratio, bound, clipped = of_token(new, old, a, **epsilons)
+    return -a * (bound if clipped else ratio) * where
+
+
+@exact
+def ppo_clip_slopes(new, old, a, where, **epsilons):
+    ratio, bound, clipped = of_token(new, old, a, **epsilons)
+    slope = 0 if clipped else -a * ratio * where
+    return slope, -slope, -(bound if clipped else ratio) * where
+
+
+def token_edges(dtype):
+    """Ratios of every size, clipped or not, of every advantage; masked or not."""
+    changes = [0.0, 1e-6, -1e-6, 0.3, -0.3, 7.0, -7.0, 60.0, -60.0]
+    advantages = [0.0, 1e-6, -1e-6, 1.0, -1.0, 1e3, -1e3]
+    change, a = (x.ravel() for x in np.meshgrid(changes, advantages))
+    old = np.full_like(change, -2.0)
+    return [(old + change, old, a, np.full(a.shape, keep)) for keep in (True, False)]
+
+
+def ppo_clip(low, high):
+    name, x = "ppo_clip", ONES
+    return LossSpec(
+        name=f"{name}(epsilon_low={low}, epsilon_high={high})",
+        fn=jaxloss.ppo_clip,
+        params={"epsilon_low": low, "epsilon_high": high},
+        sample=tokens,
+        keywords=("where",),
+        differentiable=(0, 1, 2),
+        reference=ppo_clip_of,
+        gradient=ppo_clip_slopes,
+        smooth=False,
+        symmetries=(shift(0, 1), scale(1, 2)),
+        extremes=token_edges,
+        bad_calls=(
+            refused(name, "log_probs", x.astype(int), x, x, error=TypeError),
+            refused(name, "old_log_probs", x, x[:2], x),
+            refused(name, "old_log_probs", x, x.astype(int), x, error=TypeError),
+            refused(name, "advantages", x, x, x[:2]),
+            refused(name, "advantages", x, x, np.ones((3, 1))),
+            refused(name, "advantages", x, x, "good", error=TypeError),
+            refused(name, "where", x, x, x, where=x, error=TypeError),
+            refused(name, "where", x, x, x, where=np.ones((3, 1), bool)),
+            refused(name, "epsilon_low", x, x, x, epsilon_low=1.5),
+            refused(name, "epsilon_high", x, x, x, epsilon_high=-0.1),
+        ),
+    )
+
+
+@exact
+def kl_estimate_of(own, reference):
+    return mp.expm1(reference - own) - (reference - own)
+
+
+@exact
+def kl_estimate_slopes(own, reference):
+    return -mp.expm1(reference - own), mp.expm1(reference - own)
+
+
+def kl_estimate():
+    edges = lambda dtype: [
+        (np.array([-2.0] * 8), -2 - np.array([0, 1e-6, -1e-6, 0.3, -0.9, 2, 60, -60]))
+    ]
+    return LossSpec(
+        name="kl_estimate",
+        fn=jaxloss.kl_estimate,
+        sample=lambda rng, shape: tuple(-np.abs(rng.normal(size=(2, *shape)))),
+        differentiable=(0, 1),
+        reference=kl_estimate_of,
+        gradient=kl_estimate_slopes,
+        curvature=exact(lambda own, reference: mp.exp(reference - own)),
+        convex=True,
+        minimiser=lambda reference: reference,
+        symmetries=(shift(0, 1),),
+        extremes=edges,
+        bad_calls=refused_pairs("kl_estimate", "log_probs", "reference_log_probs"),
+    )
+
+
+CHANGES = np.concatenate([line(-80, 80, 33), decades(1e-18, 1e-2, 9)])
+OLD = np.full(len(CHANGES), -0.5, np.float32)
+
+
+def clipped_cases():
+    """By the log-ratio: of the kinks, only the sides."""
+    change, a = pairs(line(-2, 2, 17), np.array([-3.0, -0.1, 0.1, 2.0]))
+    old = np.full(len(change), -0.5, np.float32)
+    narrow, wide = (np.full(len(change), x, np.float32) for x in (0.2, 0.28))
+    yield Case(
+        columns=(change - 0.5, old, a, old < 0, narrow, wide),
+        names=("where", "epsilon_low", "epsilon_high"),
+        fixed=(1, 3, 4, 5),
+        conditioned=(True, True, True),
+        bounds=(1, 1, 1),
+        halves=False,
+    )
+
 
 # --- groups --------------------------------------------------------------------------
 
@@ -123,6 +248,42 @@ def grpo(low, high):
 # --- claims --------------------------------------------------------------------------
 
 CLAIMS = [
+    Claim(
+        fn=jaxloss.ppo_clip,
+        domains={
+            "log_probs": domains.LOG_PROBS,
+            "old_log_probs": domains.LOG_PROBS,
+            "advantages": domains.REAL,
+        },
+        settings=(ppo_clip(0.2, 0.28),),
+        accuracy=(*clipped_cases(),),
+        line=Line(
+            "log-ratio to the old model",
+            (-1, 1),
+            lambda x, a: (x, 0 * x, jnp.full_like(x, a)),
+            (("advantage 1", 1.0), ("advantage −1", -1.0)),
+        ),
+        drawn=({},),
+    ),
+    Claim(
+        fn=jaxloss.kl_estimate,
+        domains={
+            "log_probs": domains.LOG_PROBS,
+            "reference_log_probs": domains.LOG_PROBS,
+        },
+        settings=(kl_estimate(),),
+        accuracy=(
+            Case(
+                columns=(OLD, CHANGES),
+                argument=1,
+                fixed=(0,),
+                conditioned=(True, True, True),
+                bounds=(2, 2, 1),
+                halves=False,
+            ),
+        ),
+        line=Line("log-ratio to the reference", (-3, 3), lambda x, _: (x, 0 * x)),
+    ),
     Claim(
         fn=jaxloss.grpo,
         domains={

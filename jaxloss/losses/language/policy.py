@@ -9,6 +9,85 @@ from jaxloss.losses.language import _group
 
 
 @_jit.kernel(epsilon_low="[0, 1]", epsilon_high="[0, inf)")
+def ppo_clip(
+    log_probs: ArrayLike,
+    old_log_probs: ArrayLike,
+    advantages: ArrayLike,
+    *,
+    epsilon_low: float | jax.Array = 0.2,
+    epsilon_high: float | jax.Array = 0.2,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Clipped surrogate of proximal policy optimisation (PPO).
+
+    Also called: PPO, PPO loss, clipped surrogate, proximal policy optimization, DAPO,
+    clipped_surrogate_pg_loss.
+
+    .. math::
+       \ell = -\min\!\left(\rho A,\;
+       \text{clip}(\rho, 1 - \epsilon_l, 1 + \epsilon_h) A\right), \qquad
+       \rho = \frac{\pi}{\pi_{\text{old}}}
+
+    Args:
+      log_probs: Floating array of any shape; log-probabilities of the tokens or actions
+        that were taken.
+      old_log_probs: Same shape; under the policy that took them.
+      advantages: Array of the same shape, A: how much better than expected it turned
+        out.  Broadcast the advantage of an answer to its tokens.
+      epsilon_low: The ratio is clipped below at 1 - epsilon_low; in [0, 1].
+      epsilon_high: The ratio is clipped above at 1 + epsilon_high; >= 0, 0.28 in DAPO.
+      where: Boolean mask of the same shape, default all true; a masked token, such as
+        one of the prompt, has loss 0, whatever the arguments are there.
+
+    Returns:
+      Losses of the same shape, of either sign; 0 where the advantage is 0, even if the
+      ratio overflows.
+
+    Raises:
+      TypeError: If the log-probabilities are not floating, `advantages` not real,
+        `where` not boolean, or an epsilon not a number.
+      ValueError: If the shapes differ, or an epsilon is a Python number outside of its
+        range.
+
+    Gradient:
+      `-A rho` with respect to `log_probs`, but 0 where `rho > 1 + epsilon_high` and A >
+      0, or `rho < 1 - epsilon_low` and A < 0; also 0 at these kinks.  With respect to
+      `advantages`, minus the ratio that counts.
+
+    Use:
+      task: preference
+      activation: log-softmax
+      range: (-inf, inf)
+      robust: no
+      convex: no
+      when: A policy is improved on what it has sampled, and the advantages come from a
+        critic or a baseline of your own.
+      not when: Advantages are rewards compared in a group of answers: use `grpo`.
+
+    Reference:
+      Schulman et al., "Proximal Policy Optimization Algorithms", 2017.
+
+    Example:
+      >>> ratios, advantages = jnp.array([1.5, 1.5, 0.5]), jnp.array([1.0, -1.0, -1.0])
+      >>> jaxloss.ppo_clip(jnp.log(ratios), jnp.zeros(3), advantages)
+      Array([-1.2,  1.5,  0.8], dtype=float32)
+    """
+    name = "ppo_clip"
+    given = {"log_probs": log_probs, "old_log_probs": old_log_probs}
+    new, old = _checks.floating(name, **given)
+    (a,) = _checks.real(name, new, advantages=advantages)
+    _checks.same_shape(name, log_probs=new, old_log_probs=old)
+    _checks.same_shape(name, log_probs=new, advantages=a)
+    low = _checks.parameter(name, new, epsilon_low=epsilon_low)
+    high = _checks.parameter(name, new, epsilon_high=epsilon_high)
+    if where is not None:
+        (where,) = _checks.boolean(name, where=where)
+        _checks.same_shape(name, log_probs=new, where=where)
+        new, old, a = (jnp.where(where, x, 0) for x in (new, old, a))
+    return _group.surrogate(new, old, a, low, high)
+
+
+@_jit.kernel(epsilon_low="[0, 1]", epsilon_high="[0, inf)")
 def grpo(
     log_probs: ArrayLike,
     old_log_probs: ArrayLike,
@@ -20,7 +99,7 @@ def grpo(
 ) -> jax.Array:
     r"""Clipped surrogate of PPO with advantages relative to a group (GRPO).
 
-    Also called: GRPO, PPO, clipped surrogate, DAPO, group relative policy optimization.
+    Also called: GRPO, group relative policy optimization.
 
     .. math::
        \ell_{it} = -\min\!\left(\rho_{it} A_i,\;
@@ -65,7 +144,7 @@ def grpo(
       convex: no
       when: Several answers to each prompt are drawn from the model and scored by a
         reward.
-      not when: There are only fixed pairs of answers: use `dpo`.
+      not when: Advantages come from a critic or another baseline: use `ppo_clip`.
 
     Reference:
       Shao et al., "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
@@ -90,11 +169,64 @@ def grpo(
     _checks.has_shape(name, new.shape[:-1], "one reward per answer", rewards=rewards)
     low = _checks.parameter(name, new, epsilon_low=epsilon_low)
     high = _checks.parameter(name, new, epsilon_high=epsilon_high)
+    given = jnp.ones(new.shape[:-1], bool)
     if where is not None:
         (where,) = _checks.boolean(name, where=where)
         _checks.same_shape(name, log_probs=new, where=where)
-        new, old = jnp.where(where, new, 0), jnp.where(where, old, 0)
-    else:
-        where = jnp.ones(new.shape, bool)
-    advantages = _group.advantages(rewards, jnp.any(where, axis=-1))
-    return jnp.where(where, _group.surrogate(new - old, advantages, low, high), 0)
+        given = jnp.any(where, axis=-1)
+    a = jnp.broadcast_to(_group.advantages(rewards, given)[..., None], new.shape)
+    return ppo_clip(new, old, a, epsilon_low=low, epsilon_high=high, where=where)
+
+
+@_jit.kernel()
+def kl_estimate(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Array:
+    r"""Estimate of the divergence from a reference, of sampled tokens (k3).
+
+    Also called: k3, KL penalty, KL estimator, per_token_kl.
+
+    .. math:: \ell = e^d - 1 - d, \qquad d = \log \pi_0 - \log \pi
+
+    Of tokens drawn from the policy it is on average KL(pi || pi_0), as is k1 = -d; but
+    it is never negative, and varies less.  Near agreement it is k2 = d^2 / 2.
+
+    Args:
+      log_probs: Floating array of any shape; log-probabilities of the sampled tokens.
+      reference_log_probs: Same shape; under the reference, which is not trained.
+
+    Returns:
+      Losses >= 0 of the same shape, in nats; 0 where the two agree, and accurate near
+      it.
+
+    Raises:
+      TypeError: If an argument is not floating.
+      ValueError: If the shapes differ.
+
+    Gradient:
+      `1 - exp(d)` with respect to `log_probs`, the opposite with respect to the
+      reference.  Over tokens drawn from the policy its mean is the gradient of KL(pi_0
+      || pi); that of `0.5 * d**2` is the gradient of KL(pi || pi_0).  Convex, smooth.
+
+    Use:
+      task: preference
+      activation: log-softmax
+      range: [0, inf)
+      robust: no
+      convex: yes
+      when: A policy should stay near a reference, as a penalty beside `grpo` or
+        `ppo_clip`.
+      not when: The logits of all tokens are there: `kl_divergence` has no variance.
+
+    Reference:
+      Schulman, "Approximating KL Divergence", 2020; Shao et al., "DeepSeekMath: Pushing
+      the Limits of Mathematical Reasoning in Open Language Models", 2024.
+
+    Example:
+      >>> jaxloss.kl_estimate(jnp.array([-1.0, -1e-4]), jnp.array([-1.0, 0.0]))
+      Array([0.0000000e+00, 5.0001665e-09], dtype=float32)
+    """
+    name = "kl_estimate"
+    own, reference = _checks.floating(
+        name, log_probs=log_probs, reference_log_probs=reference_log_probs
+    )
+    _checks.same_shape(name, log_probs=own, reference_log_probs=reference)
+    return _group.excess(reference - own)

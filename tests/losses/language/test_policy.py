@@ -1,5 +1,7 @@
 """Policy-gradient losses: what they are for the answers of a group."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,78 @@ from jaxloss import reduce
 from jaxloss.testing import tolerance
 
 FLOAT64 = tolerance(np.float64)
+
+# --- tokens --------------------------------------------------------------------------
+
+
+def test_ppo_clip_by_hand():
+    """A ratio of 1.5: clipped at 1.2 if it should grow, and not if it should fall."""
+    change, a = jnp.full(2, np.log(1.5)), jnp.array([1.0, -1.0])
+    run = jax.value_and_grad(lambda new: jnp.sum(jaxloss.ppo_clip(new, 0 * new, a)))
+    losses = jaxloss.ppo_clip(change, jnp.zeros(2), a)
+    np.testing.assert_allclose(losses, [-1.2, 1.5], rtol=4 * FLOAT64)
+    np.testing.assert_allclose(run(change)[1], [0, 1.5], rtol=4 * FLOAT64)
+
+
+def test_no_advantage_costs_nothing():
+    """Even of a ratio that overflows: loss and gradient are 0."""
+    run = jax.value_and_grad(jaxloss.ppo_clip)
+    value, slope = run(jnp.array(1e4), jnp.array(-1e4), jnp.array(0.0))
+    assert value == 0
+    assert slope == 0
+
+
+def test_masked_tokens_may_hold_anything():
+    """A NaN or an infinity in any argument: the loss and all gradients are 0 there."""
+    where = jnp.array([True, False, False])
+    new, old, a = (jnp.array([x, jnp.nan, jnp.inf]) for x in (-1.0, -1.1, 2.0))
+    total = lambda *args: jnp.sum(jaxloss.ppo_clip(*args, where=where))
+    value, slopes = jax.value_and_grad(total, (0, 1, 2))(new, old, a)
+    np.testing.assert_allclose(value, -2 * np.exp(0.1), rtol=8 * FLOAT64)
+    for slope in slopes:
+        np.testing.assert_array_equal(slope[1:], 0)
+
+
+def test_kl_estimate_by_hand():
+    """d = log 2: 1 - log 2; and d = 1e-4, where a difference loses all but 3 digits."""
+    d = jnp.array([np.log(2), 1e-4])
+    losses = jaxloss.kl_estimate(-d, jnp.zeros(2))
+    small = sum(1e-4**n / math.factorial(n) for n in range(2, 8))
+    want = [1 - np.log(2), small]
+    np.testing.assert_allclose(losses, want, rtol=8 * FLOAT64)
+    np.testing.assert_allclose(losses, [0.3068528194, 5.000166671e-9], rtol=1e-9)
+
+
+def policies(seed=0):
+    """Logits of a policy and of its reference, over five tokens."""
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.asarray(rng.normal(size=5)) for _ in range(2))
+
+
+def test_kl_estimate_has_no_bias():
+    """Its mean over the tokens of the policy is the divergence from the reference."""
+    own, reference = map(jax.nn.log_softmax, policies())
+    mean = jnp.sum(jnp.exp(own) * jaxloss.kl_estimate(own, reference))
+    want = jnp.sum(jnp.exp(own) * (own - reference))
+    np.testing.assert_allclose(mean, want, rtol=16 * FLOAT64)
+
+
+def test_the_gradient_of_an_estimate_is_that_of_another_divergence():
+    """Over the tokens of the policy, held fixed: k3 follows KL(reference || policy),
+    and half of the squared log-ratio KL(policy || reference)."""
+    logits, other = policies()
+    reference = jax.nn.log_softmax(other)
+    drawn = jax.nn.softmax(logits)
+    k3 = lambda own: jaxloss.kl_estimate(own, reference)
+    k2 = lambda own: 0.5 * jnp.square(own - reference)
+    backward = lambda own: jnp.sum(jnp.exp(reference) * (reference - own))
+    forward = lambda own: jnp.sum(jnp.exp(own) * (own - reference))
+    for estimate, divergence in ((k3, backward), (k2, forward)):
+        mean = lambda x, f=estimate: jnp.sum(drawn * f(jax.nn.log_softmax(x)))
+        true = lambda x, f=divergence: f(jax.nn.log_softmax(x))
+        slopes = jax.grad(mean)(logits), jax.grad(true)(logits)
+        np.testing.assert_allclose(*slopes, atol=16 * FLOAT64)
+
 
 # --- groups --------------------------------------------------------------------------
 
@@ -29,6 +103,20 @@ def test_grpo_on_policy_is_the_policy_gradient():
     advantages = (r - r.mean(1, keepdims=True)) / r.std(1, keepdims=True)
     np.testing.assert_allclose(slope, -np.repeat(advantages[..., None], 3, -1))
     np.testing.assert_allclose(value, 0, atol=64 * FLOAT64)
+
+
+def test_grpo_is_ppo_with_advantages_of_the_group():
+    """Of rewards less their mean, divided by their deviation; value and gradient."""
+    old, rewards = group()
+    new = old + jnp.asarray(np.random.default_rng(1).normal(size=old.shape))
+    where = jnp.asarray(np.random.default_rng(2).random(old.shape) < 0.9)
+    where = where.at[..., 0].set(True)
+    a = (rewards - rewards.mean(1, keepdims=True)) / rewards.std(1, keepdims=True)
+    a = jnp.broadcast_to(a[..., None], old.shape)
+    ours = lambda new: jnp.sum(jaxloss.ppo_clip(new, old, a, where=where))
+    theirs = lambda new: jnp.sum(jaxloss.grpo(new, old, rewards, where=where))
+    for x, y in zip(*(jax.value_and_grad(f)(new) for f in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=64 * FLOAT64, atol=64 * FLOAT64)
 
 
 def test_grpo_clips_as_ppo():
