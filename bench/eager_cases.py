@@ -318,6 +318,11 @@ ALONE = [
             ("cumulative_probit", jaxloss.cumulative_probit),
         )
     ),
+    EagerCase(
+        "knowledge_distillation",
+        (Arg("normal", ROWS), Arg("normal", ROWS)),
+        options={"temperature": 2.0},
+    ),
     EagerCase("entmax15", BY_DISTRIBUTION),
     EagerCase("gaussian_kl", (Arg("normal", ROWS), Arg("normal", ROWS))),
     EagerCase("jensen_shannon", DIVERGENCE),

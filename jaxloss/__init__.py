@@ -33,6 +33,9 @@ from jaxloss.losses.classification.cross_entropy import (
     softmax_cross_entropy_with_z as softmax_cross_entropy_with_z,
     z_loss as z_loss,
 )
+from jaxloss.losses.classification.distillation import (
+    knowledge_distillation as knowledge_distillation,
+)
 from jaxloss.losses.classification.fenchel import (
     entmax15 as entmax15,
     fenchel_young as fenchel_young,
