@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxloss
@@ -108,6 +109,7 @@ FRAMES = (
     Arg("zeros", (8, 32)),
     Arg("zeros", (8, 6)),
 )
+CUTPOINTS = np.array([-1.5, -0.5, 0.5, 1.5], np.float32)
 SMOOTHING = 0.1
 TEMPERATURE = {"temperature": 0.07}
 AXES = tuple(range(1, len(IMAGES) - 1))
@@ -122,6 +124,11 @@ def _smoothed(logits: jax.Array, ids: jax.Array) -> jax.Array:
 def _overlap(loss: Function, activation: Function, smooth: float) -> Function:
     """A loss of masks, of the probabilities of each class of each image."""
     return lambda x, y: loss(activation(x), y, axis=AXES, smooth=smooth)
+
+
+def _cut(loss: Function) -> Function:
+    """A loss of scores and classes between four cutpoints."""
+    return lambda x, ids: loss(x, ids, CUTPOINTS)
 
 
 def _penalty(loss: Function) -> Function:
@@ -296,7 +303,25 @@ ALONE = [
     EagerCase("nll", (LOG_ROWS, IDS)),
     *(
         EagerCase(name, BY_ID)
-        for name in ("coral", "softmax_focal", "squared_emd", "weston_watkins_hinge")
+        for name in (
+            "coral",
+            "corn",
+            "softmax_focal",
+            "squared_emd",
+            "weston_watkins_hinge",
+        )
+    ),
+    *(
+        EagerCase(name, (REALS, Arg("ids", EACH, "int32", below=5)), ours=_cut(loss))
+        for name, loss in (
+            ("cumulative_logit", jaxloss.cumulative_logit),
+            ("cumulative_probit", jaxloss.cumulative_probit),
+        )
+    ),
+    EagerCase(
+        "knowledge_distillation",
+        (Arg("normal", ROWS), Arg("normal", ROWS)),
+        options={"temperature": 2.0},
     ),
     EagerCase("entmax15", BY_DISTRIBUTION),
     EagerCase("gaussian_kl", (Arg("normal", ROWS), Arg("normal", ROWS))),
@@ -324,6 +349,8 @@ ALONE = [
     EagerCase("triplet", (DISTANCES, DISTANCES)),
     *(EagerCase(name, (ANSWERS,) * 4) for name in ("dpo", "ipo")),
     EagerCase("grpo", (*(Arg("negative", WIDE),) * 2, Arg("normal", WIDE[:1]))),
+    EagerCase("ppo_clip", (ANSWERS, ANSWERS, REALS)),
+    EagerCase("kl_estimate", (ANSWERS, ANSWERS)),
     EagerCase(
         "kto",
         (ANSWERS, ANSWERS, Arg("bits", EACH, "bool")),

@@ -1,4 +1,4 @@
-"""The polynomials of `jaxloss.stable.scalars`, derived: `python -m bench.minimax`.
+"""The polynomials of `jaxloss`, derived: `python -m bench.minimax`.
 
 Each is the best of its degree: among all polynomials its largest error is the least
 (minimax), where an error counts relative to the function that the polynomial serves.
@@ -15,6 +15,7 @@ from typing import Any
 
 import mpmath as mp
 
+from jaxloss.losses.classification import _normal
 from jaxloss.stable import scalars
 
 DIGITS = 40
@@ -134,6 +135,36 @@ def _extremes(found: Sequence[Any]) -> list[int]:
     return extremes
 
 
+# --- Chebyshev series ----------------------------------------------------------------
+#
+# Of two functions whose best polynomials would not do in float64: a series serves any
+# precision, with so many of its terms.
+
+
+def _mills(x):
+    """The upper tail of the normal distribution over its density."""
+    return mp.sqrt(mp.pi / 2) * mp.erfc(x / mp.sqrt(2)) * mp.exp(x * x / 2)
+
+
+SERIES = {
+    "_RATIO": lambda x: (1 + x) * _mills(x),
+    "_REST": lambda x: (1 + x) ** 2 * (1 - x * _mills(x)),
+}
+NODES = 60
+
+
+def series(of: Callable[[Any], Any], count: int) -> list[Any]:
+    """The first coefficients in (x - 4) / (x + 4), from values at Chebyshev's nodes."""
+    with mp.workdps(2 * DIGITS):
+        angles = [mp.pi * (2 * k + 1) / (2 * NODES) for k in range(NODES)]
+        values = [of(4 * (1 + mp.cos(a)) / (1 - mp.cos(a))) for a in angles]
+        terms = (
+            mp.fsum(v * mp.cos(n * a) for v, a in zip(values, angles, strict=True))
+            for n in range(count)
+        )
+        return [term * (2 if n else 1) / NODES for n, term in enumerate(terms)]
+
+
 def main() -> None:
     for name, fit in FITS.items():
         source = getattr(scalars, name)
@@ -141,6 +172,9 @@ def main() -> None:
         least, found = (largest(fit, c) / ULP for c in (coefficients, source))
         print(f"{name}: {mp.nstr(least, 3)} ulp, in the source {mp.nstr(found, 3)}")
         print(*(f"    {float(c)!r}," for c in coefficients), sep="\n")
+    for name, of in SERIES.items():
+        coefficients = series(of, len(getattr(_normal, name)))
+        print(f"{name}:", *(f"    {float(c)!r}," for c in coefficients), sep="\n")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ from jaxloss.losses.classification.cross_entropy import (
     softmax_cross_entropy_with_z as softmax_cross_entropy_with_z,
     z_loss as z_loss,
 )
+from jaxloss.losses.classification.distillation import (
+    knowledge_distillation as knowledge_distillation,
+)
 from jaxloss.losses.classification.fenchel import (
     entmax15 as entmax15,
     fenchel_young as fenchel_young,
@@ -56,6 +59,9 @@ from jaxloss.losses.classification.large_margin import (
 )
 from jaxloss.losses.classification.ordinal import (
     coral as coral,
+    corn as corn,
+    cumulative_logit as cumulative_logit,
+    cumulative_probit as cumulative_probit,
     squared_emd as squared_emd,
 )
 from jaxloss.losses.distributions.divergence import (
@@ -101,9 +107,13 @@ from jaxloss.losses.embedding.tuples import (
     triplet as triplet,
     triplet_margin as triplet_margin,
 )
+from jaxloss.losses.language.policy import (
+    grpo as grpo,
+    kl_estimate as kl_estimate,
+    ppo_clip as ppo_clip,
+)
 from jaxloss.losses.language.preference import (
     dpo as dpo,
-    grpo as grpo,
     ipo as ipo,
     kto as kto,
     orpo as orpo,

@@ -139,7 +139,7 @@ def entries() -> tuple[Entry, ...]:
     Example:
       >>> from jaxloss import catalogue
       >>> [e.name for e in catalogue.entries() if "ordinal" in e.tasks]
-      ['coral', 'squared_emd']
+      ['coral', 'corn', 'cumulative_logit', 'cumulative_probit', 'squared_emd']
     """
     tasks = [*TASKS]
     found = [_read(fn) for fn in _public().values() if _is_loss(fn)]

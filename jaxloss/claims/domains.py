@@ -67,6 +67,19 @@ DISTRIBUTIONS = all_of(
 )
 
 
+def _increasing(argument: Argument) -> Complaint | None:
+    steps = np.diff(argument.x, axis=-1)
+    if np.all(steps > 0):
+        return None
+    has = f"a step of {steps[~(steps > 0)][0]:.6g} from one to the next"
+    return Complaint(
+        has, "cutpoints that increase, such as `jnp.cumsum` of exponentials"
+    )
+
+
+INCREASING = all_of(REAL, _increasing)
+
+
 def classes(scores: str, *, more: int = 0, mask: str = "where") -> Domain:
     """Class ids of the argument `scores`, or weights >= 0 of its shape.
 

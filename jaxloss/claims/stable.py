@@ -53,6 +53,13 @@ SCALARS = [
         np.concatenate([REALS, NEAR_ONE]),
         (2, 2, 2),
     ),
+    scalar(
+        stable.expm1_excess,
+        lambda x: mp.expm1(x) - x,
+        np.concatenate([REALS, NEAR_ONE, np.linspace(-4, 4, 57)]),
+        (3, 2, 2),
+        floor=FLUSH,
+    ),
     scalar(stable.sigmoid, sigmoid, REALS, (3, 4, 7)),
     scalar(
         stable.sigmoid_slope,

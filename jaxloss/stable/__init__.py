@@ -29,6 +29,7 @@ from jaxloss.stable.distributions import (
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_slope as softmax_slope,
 )
+from jaxloss.stable.excess import expm1_excess as expm1_excess
 from jaxloss.stable.labelled import (
     has_class as has_class,
     softmax_nll as softmax_nll,

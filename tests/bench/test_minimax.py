@@ -6,6 +6,7 @@ import mpmath as mp
 import pytest
 
 from bench import minimax
+from jaxloss.losses.classification import _normal
 from jaxloss.stable import scalars
 
 
@@ -43,3 +44,12 @@ def test_log1p_needs_four():
     """With three coefficients, two ulps would be lost."""
     fit = minimax.FITS["_ATANH_4"]
     assert minimax.largest(fit, minimax.best(fit, 3)) > 2 * minimax.ULP
+
+
+@pytest.mark.parametrize("name", minimax.SERIES)
+def test_series_are_those_of_the_source(name):
+    """To the last digit of float64, and the next term would not be seen."""
+    source = getattr(_normal, name)
+    *derived, more = minimax.series(minimax.SERIES[name], len(source) + 1)
+    assert [float(c) for c in derived] == source
+    assert abs(more) < 2.0**-54

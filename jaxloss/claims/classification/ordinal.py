@@ -60,23 +60,45 @@ def threshold_forecast(rng):
     return (np.tile(np.log(above / below), (5, 1)), np.arange(5)), q
 
 
-def coral():
+# --- thresholds, one after another ---------------------------------------------------
+
+
+@common.exact_rows(1, 0)
+def corn_reference(x, y):
+    counted = [(k, v) for k, v in enumerate(x) if k <= y]
+    return mp.fsum(softplus(-v) if y > k else softplus(v) for k, v in counted)
+
+
+@common.exact_rows(1, 0)
+def corn_gradient(x, y):
+    slope = lambda k, v: -sigmoid(-v) if y > k else sigmoid(v)
+    return [slope(k, v) if k <= y else mp.mpf(0) for k, v in enumerate(x)]
+
+
+@common.exact_rows(1, 0)
+def corn_curvature(x, y):
+    slopes = [sigmoid(v) * sigmoid(-v) * (k <= y) for k, v in enumerate(x)]
+    return [[s * (i == j) for j in range(len(x))] for i, s in enumerate(slopes)]
+
+
+def chain_forecast(rng):
+    """The log-odds of a class above each, of those that are not below; every class."""
+    q = rng.dirichlet(np.ones(5))
+    above = np.cumsum(q[::-1])[-2::-1]
+    return (np.tile(np.log(above / q[:-1]), (5, 1)), np.arange(5)), q
+
+
+def in_thresholds(name, **claims):
+    """A loss of K - 1 logits and one of K classes."""
     x, ids = np.ones((3, 4)), np.zeros(3, int)
-    refused = functools.partial(common.refused, "coral")
+    refused = functools.partial(common.refused, name)
     return LossSpec(
-        name="coral",
-        fn=jaxloss.coral,
+        name=name,
+        fn=getattr(jaxloss, name),
         sample=thresholds_and_ids,
         event_ndim=1,
-        reference=coral_reference,
-        gradient=coral_gradient,
-        curvature=coral_curvature,
         convex=True,
         minimiser=lambda y: np.where(y[..., None] > np.arange(4), 800.0, -800.0),
-        proper=threshold_forecast,
-        symmetries=(
-            Symmetry("the other direction", lambda rng, x, y: (-x[..., ::-1], 4 - y)),
-        ),
         extremes=threshold_edges,
         bad_calls=(
             refused("labels", x, ids[:2]),
@@ -87,7 +109,37 @@ def coral():
             refused("axis", np.ones(()), np.zeros((), int)),
             refused("axis", x, ids, axis=2),
         ),
+        **claims,
     )
+
+
+def coral():
+    return in_thresholds(
+        "coral",
+        reference=coral_reference,
+        gradient=coral_gradient,
+        curvature=coral_curvature,
+        proper=threshold_forecast,
+        symmetries=(
+            Symmetry("the other direction", lambda rng, x, y: (-x[..., ::-1], 4 - y)),
+        ),
+    )
+
+
+def corn():
+    return in_thresholds(
+        "corn",
+        reference=corn_reference,
+        gradient=corn_gradient,
+        curvature=corn_curvature,
+        proper=chain_forecast,
+        symmetries=(Symmetry("other logits after the label", after_the_label),),
+    )
+
+
+def after_the_label(rng, x, y):
+    later = np.arange(x.shape[-1]) > y[..., None]
+    return np.where(later, x + rng.normal(size=x.shape), x), y
 
 
 # --- distributions -----------------------------------------------------------------
@@ -194,6 +246,21 @@ CLAIMS = [
             "score, thresholds at −2, 0, 2",
             (-6, 6),
             lambda x, k: (x + common.vector(2, 0, -2), k),
+            IN_ORDER,
+        ),
+    ),
+    Claim(
+        fn=jaxloss.corn,
+        domains={
+            "logits": domains.LOG_ODDS,
+            "labels": domains.classes("logits", more=1),
+        },
+        settings=(corn(),),
+        accuracy=(Case(columns=(X[:, :3], IDS), fixed=(1,), bounds=(1, 2, 2)),),
+        line=Line(
+            "logits 0 and 1, of 2 classes below and 2 above",
+            (-6, 6),
+            lambda x, k: (common.vector(x, x, 0), k),
             IN_ORDER,
         ),
     ),

@@ -1,7 +1,5 @@
 """Divergences of a predicted distribution from a target distribution."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -9,7 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.distributions import _jensen_shannon
-from jaxloss.stable import xla
+from jaxloss.stable import excess, xla
 
 
 @_jit.kernel("axis")
@@ -319,7 +317,7 @@ def gaussian_kl(
     )
     _checks.same_shape(name, means=means, log_variances=log_variances)
     axis = _checks.row_axis(name, axis, "component", means=means)
-    terms = _half_square(means) + 0.5 * _excess(log_variances)
+    terms = _half_square(means) + 0.5 * stable.expm1_excess(log_variances)
     return jnp.sum(terms, axis=axis)
 
 
@@ -434,9 +432,9 @@ def _bregman_term_with_log(log_q: jax.Array, log_t: jax.Array) -> jax.Array:
 def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
     """`t (exp(x) - 1 - x)` for x = log q - log t; q where t is 0."""
     near = (x > -1) & (x < 2) & (t != 0)
-    # As in `_excess`: where q = inf, x no longer counts.
+    # As in `stable.expm1_excess`: where q = inf, x no longer counts.
     far = q - t * (1 + jnp.minimum(x, 1e3))
-    return jnp.where(near, t * _excess_near(jnp.where(near, x, 0)), far)
+    return jnp.where(near, t * excess.series(jnp.where(near, x, 0)), far)
 
 
 # --- (mu^2 + e^v - 1 - v) / 2 ----------------------------------------------------
@@ -445,19 +443,3 @@ def _excess_of(x: jax.Array, q: jax.Array, t: jax.Array) -> jax.Array:
 @stable.slopes(lambda x: x)
 def _half_square(x: jax.Array) -> jax.Array:
     return 0.5 * x * x  # in this order: finite as far as the result is
-
-
-@stable.slopes(stable.expm1)
-def _excess(x: jax.Array) -> jax.Array:
-    """`exp(x) - 1 - x` >= 0, by its Taylor series where the subtraction cancels."""
-    near = (x > -1) & (x < 2)
-    series = _excess_near(jnp.where(near, x, 0))
-    # Beyond every exp that is finite, x no longer counts: inf - inf would be NaN.
-    return jnp.where(near, series, jnp.exp(x) - (1 + jnp.minimum(x, 1e3)))
-
-
-def _excess_near(x: jax.Array) -> jax.Array:
-    """`exp(x) - 1 - x` for -1 < x < 2."""
-    terms = 14 if x.dtype == jnp.float32 else 23
-    series = stable.polynomial(x, [1 / math.factorial(k + 2) for k in range(terms)])
-    return x * x * series

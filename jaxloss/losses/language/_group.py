@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxloss import stable
+from jaxloss.stable import xla
 
 
 def advantages(rewards: jax.Array, given: jax.Array) -> jax.Array:
@@ -23,14 +24,18 @@ def advantages(rewards: jax.Array, given: jax.Array) -> jax.Array:
     return stable.unit(jnp.where(given, below - mean, 0)) * stable.sqrt(count)
 
 
+@xla.rematerialised_unless_cpu
 def surrogate(
-    change: jax.Array, advantages: jax.Array, low: jax.Array, high: jax.Array
+    new: jax.Array, old: jax.Array, a: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-    """`-min(rho A, clip(rho) A)`, with rho = exp(change)."""
-    a = jnp.broadcast_to(advantages[..., None], change.shape)
+    """`-min(rho a, clip(rho) a)`, with rho = exp(new - old)."""
+    change = new - old
     bound = jnp.where(a > 0, 1 + high, 1 - low)
     beyond = jnp.where(a > 0, change >= jnp.log1p(high), change <= jnp.log1p(-low))
     beyond = beyond | (a == 0)
     # In the exponent, too: where a ratio does not count it may overflow.
     ratio = jnp.exp(jnp.where(beyond, 0, change))
     return -a * jnp.where(beyond, bound, ratio)
+
+
+excess = xla.rematerialised_unless_cpu(stable.expm1_excess)

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 import jaxloss
 from jaxloss import stable, targets
+from jaxloss.losses.classification import _normal
 from jaxloss.testing import tolerance
 
 FLOAT64 = tolerance(np.float64)
@@ -57,7 +59,7 @@ def test_the_number_of_positive_logits_is_the_class():
     np.testing.assert_allclose(cost, 50 * np.arange(5), atol=1e-20)
 
 
-@pytest.mark.parametrize("loss", [jaxloss.coral, jaxloss.squared_emd])
+@pytest.mark.parametrize("loss", [jaxloss.coral, jaxloss.corn, jaxloss.squared_emd])
 def test_an_id_that_is_no_class_gives_nan(loss):
     """In loss and gradient of that example alone; under a mask it is harmless."""
     x, ids = jnp.ones((4, 3)), jnp.array([-1, 2, 4, 2])
@@ -70,6 +72,162 @@ def test_an_id_that_is_no_class_gives_nan(loss):
     # Three thresholds have four classes, three logits three.
     last = loss(x[:1], jnp.array([3]))
     assert jnp.isnan(last[0]) == (loss is jaxloss.squared_emd)
+
+
+# --- thresholds, one after another ---------------------------------------------------
+
+
+def test_corn_of_zeros():
+    """Each decision that is asked costs log 2; the last one is not asked twice."""
+    losses = jaxloss.corn(jnp.zeros((3, 2)), jnp.arange(3))
+    np.testing.assert_allclose(losses, np.log(2) * np.array([1, 2, 2]), rtol=FLOAT64)
+
+
+def test_corn_is_a_negative_log_likelihood():
+    """Of the classes whose probabilities of being exceeded are cumulative products."""
+    x = jnp.asarray(3 * np.random.default_rng(0).normal(size=4))
+    above = jnp.cumprod(stable.sigmoid(x))
+    p = -jnp.diff(jnp.concatenate([jnp.ones(1), above, jnp.zeros(1)]))
+    losses = jaxloss.corn(jnp.tile(x, (5, 1)), jnp.arange(5))
+    np.testing.assert_allclose(losses, -jnp.log(p), rtol=64 * FLOAT64)
+
+
+def test_a_decision_after_the_label_is_not_asked():
+    """Even a NaN there reaches neither the loss nor the gradient."""
+    x = jnp.array([1.0, jnp.nan, jnp.inf])
+    value, slope = jax.value_and_grad(jaxloss.corn)(x, jnp.array(0))
+    np.testing.assert_allclose(value, np.log1p(np.e), rtol=4 * FLOAT64)
+    np.testing.assert_array_equal(slope[1:], 0)
+
+
+# --- one score between cutpoints -----------------------------------------------------
+
+CUMULATIVE = (jaxloss.cumulative_logit, jaxloss.cumulative_probit)
+links = pytest.mark.parametrize("loss", CUMULATIVE, ids=lambda loss: loss.__name__)
+
+
+def test_proportional_odds_by_hand():
+    """Of cutpoints at odds 1/3 and 3; and 61.1 nats from a class."""
+    cuts = jnp.log(jnp.array([1 / 3, 3.0]))
+    scores, ids = jnp.array([0.0, 0.0, 0.0, 60.0]), jnp.array([0, 1, 2, 0])
+    losses = jaxloss.cumulative_logit(scores, ids, cuts)
+    want = [np.log(4), np.log(2), np.log(4), 60 + np.log(3)]
+    np.testing.assert_allclose(losses, want, rtol=4 * FLOAT64)
+    np.testing.assert_allclose(losses[3], 61.09861229, rtol=1e-9)
+
+
+def test_one_cutpoint_is_a_binary_loss():
+    """Of the score less the cutpoint."""
+    x, y = jnp.array([2.0, -1.0, 0.3]), jnp.array([0, 1, 1])
+    losses = jaxloss.cumulative_logit(x, y, jnp.array([0.5]))
+    want = jaxloss.sigmoid_cross_entropy(x - 0.5, y)
+    np.testing.assert_allclose(losses, want, rtol=4 * FLOAT64)
+
+
+@links
+def test_the_classes_of_a_score_share_one(loss):
+    """Their probabilities sum to 1, wherever the score is."""
+    cuts = jnp.array([-1.0, 0.2, 0.3, 4.0])
+    for x in (-9.0, -1.5, 0.25, 2.0, 12.0):
+        losses = loss(jnp.full(5, x), jnp.arange(5), cuts)
+        np.testing.assert_allclose(jnp.exp(-losses).sum(), 1, rtol=16 * FLOAT64)
+
+
+@links
+def test_cutpoints_may_be_shared_or_not(loss):
+    """One row for all scores, or the same row for each; its gradient is the sum."""
+    rng = np.random.default_rng(0)
+    x, ids = jnp.asarray(rng.normal(size=(2, 5))), jnp.asarray(rng.integers(4, size=10))
+    ids, cuts = ids.reshape(2, 5), jnp.array([-1.0, 0.2, 0.9])
+    total = lambda cuts: jnp.sum(loss(x, ids, cuts))
+    value, slope = jax.value_and_grad(total)(cuts)
+    each, slopes = jax.value_and_grad(total)(jnp.broadcast_to(cuts, (2, 5, 3)))
+    np.testing.assert_allclose(each, value, rtol=4 * FLOAT64)
+    np.testing.assert_allclose(slopes.sum((0, 1)), slope, rtol=64 * FLOAT64)
+
+
+@links
+def test_cutpoints_that_do_not_increase_show(loss):
+    """Every loss is NaN, and so is its gradient; a mask takes both away."""
+    x, ids = jnp.zeros(3), jnp.array([0, 1, 2])
+    for cuts in ([1.0, 1.0], [2.0, 1.0], [0.0, jnp.nan]):
+        losses = lambda x, cuts=cuts: loss(x, ids, jnp.array(cuts))
+        run = lambda x, keep, of=losses: jnp.sum(jnp.where(keep, of(x), 0))
+        assert jnp.isnan(jax.grad(run)(x, jnp.ones(3, bool))).all()
+        np.testing.assert_array_equal(jax.grad(run)(x, jnp.zeros(3, bool)), 0)
+
+
+@links
+def test_a_label_beyond_the_cutpoints_is_no_class(loss):
+    """Two cutpoints have three classes."""
+    losses = loss(jnp.zeros(5), jnp.arange(-1, 4), jnp.array([-1.0, 1.0]))
+    np.testing.assert_array_equal(jnp.isnan(losses), [1, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probit_is_half_a_square_far_out(dtype):
+    """At a score of 1e4, by Mills' ratio: Q(a) = phi(a) / a (1 - a^-2 + ...)."""
+    x, ids = jnp.array([1e4, -1e4, 1e4], dtype), jnp.array([1, 1, 0])
+    cuts = jnp.array([-1.0, 1.0], dtype)
+    run = jax.value_and_grad(lambda x: jnp.sum(jaxloss.cumulative_probit(x, ids, cuts)))
+    losses, (_, slopes) = jaxloss.cumulative_probit(x, ids, cuts), run(x)
+    a = np.array([1e4 - 1, 1e4 - 1, 1e4 + 1])
+    want = a**2 / 2 + np.log(2 * np.pi) / 2 + np.log(a) + a**-2.0
+    np.testing.assert_allclose(losses, want, rtol=tolerance(dtype, 4))
+    steep = (a + 1 / a) * np.array([1, -1, 1])
+    np.testing.assert_allclose(slopes, steep, rtol=tolerance(dtype, 4))
+
+
+def test_probit_further_out():
+    """Wherever its square is finite in float32."""
+    run = jax.value_and_grad(jaxloss.cumulative_probit)
+    for x, y in ((np.float32(1e18), 0), (np.float32(-1e18), 1)):
+        value, slope = run(x, jnp.array(y), jnp.zeros(1, np.float32))
+        eps = tolerance(np.float32, 4)
+        np.testing.assert_allclose(value, float(x) ** 2 / 2, rtol=eps)
+        np.testing.assert_allclose(slope, x, rtol=eps)
+
+
+def test_the_coefficients_of_mills_ratio():
+    """Both series of Chebyshev polynomials, by mpmath, wherever the tail begins."""
+    x = np.concatenate([[0.0, 1e-9], np.geomspace(1e-3, 1e9, 25)])
+    for dtype in (np.float32, np.float64):
+        tail = _normal._tail(jnp.asarray(x, dtype))
+        for at, ratio, rest in zip(tail.x, tail.ratio, tail.rest, strict=True):
+            with mpmath.workdps(60):
+                v = mpmath.mpf(float(at))
+                # Q / phi = the integral of exp(-x s - s^2 / 2) over s > 0.
+                mills = mpmath.sqrt(mpmath.pi / 2) * mpmath.erfc(v / mpmath.sqrt(2))
+                mills *= mpmath.exp(v * v / 2)
+                want = float((1 + v) * mills), float((1 + v) ** 2 * (1 - v * mills))
+            np.testing.assert_allclose([ratio, rest], want, rtol=tolerance(dtype, 4))
+
+
+def test_probit_in_the_middle():
+    """One cutpoint at the score halves the distribution; two at +-1 hold 68.3 %."""
+    half = jaxloss.cumulative_probit(jnp.zeros(2), jnp.arange(2), jnp.zeros(1))
+    np.testing.assert_allclose(half, np.log(2), rtol=4 * FLOAT64)
+    cuts = jnp.array([-1.0, 1.0])
+    inner = jaxloss.cumulative_probit(jnp.zeros(()), jnp.array(1), cuts)
+    np.testing.assert_allclose(jnp.exp(-inner), 0.682689492137086, rtol=1e-14)
+
+
+@links
+def test_a_narrow_class_keeps_its_digits(loss):
+    """Of width 1e-6 it has the density times the width, in float32 too; its slope in
+    the score is that of the density."""
+    center, width = np.float32(0.75), np.float32(2**-20)
+    cuts = jnp.array([center - width / 2, center + width / 2], np.float32)
+    x, ids = jnp.zeros((), np.float32), jnp.array(1)
+    value, slope = jax.value_and_grad(loss)(x, ids, cuts)
+    e = np.exp(-0.75)
+    density, steep = {
+        "cumulative_logit": (e / (1 + e) ** 2, (e - 1) / (1 + e)),
+        "cumulative_probit": (np.exp(-(0.75**2) / 2) / np.sqrt(2 * np.pi), -0.75),
+    }[loss.__name__]
+    eps = tolerance(np.float32, 4)
+    np.testing.assert_allclose(value, -np.log(density * width), rtol=eps)
+    np.testing.assert_allclose(slope, steep, rtol=eps)
 
 
 # --- distributions -----------------------------------------------------------------
@@ -153,7 +311,7 @@ def test_classes_may_lie_along_any_axis():
     """`axis` says where; ids and one-hot distributions agree."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
     ids = jnp.array([0, 2, 1, 1])
-    for loss in (jaxloss.coral, jaxloss.squared_emd):
+    for loss in (jaxloss.coral, jaxloss.corn, jaxloss.squared_emd):
         np.testing.assert_allclose(loss(x.T, ids, axis=0), loss(x, ids), rtol=FLOAT64)
     np.testing.assert_allclose(
         jaxloss.squared_emd(x, jnp.eye(3)[ids]),
