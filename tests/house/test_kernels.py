@@ -30,6 +30,8 @@ CALLS = {
     "adjust_logits": lambda f: f(X, PRIORS, strength=0.5),
     "batch_hard_triplet": lambda f: f(X, GROUPS, margin=0.5),
     "clip": lambda f: f(X, P, temperature=0.1),
+    "cox_ph": lambda f: f(ROW, ROW, MASK),
+    "cox_ph_breslow": lambda f: f(ROW, ROW, MASK),
     "ctc": lambda f: f(FRAMES, TOKENS),
     "ctc_forward": lambda f: f(FRAMES, TOKENS),
     "elastic_net": lambda f: f({"w": X, "b": ROW}, l1_ratio=0.3),
