@@ -258,20 +258,33 @@ def _gap(a: jax.Array, a_rest: jax.Array, b: jax.Array, b_rest: jax.Array) -> ja
     return (a - b) + lax.stop_gradient(a_rest - b_rest)
 
 
+# JAX 0.10 forgets the rules of functions inside of a loop, where forward mode is over
+# reverse mode, and differentiates what they compute.  So that must be right where the
+# two are equal, too, at which the derivative of `abs` is 0.
+
+
+def _negative(gap: jax.Array) -> jax.Array:
+    return jnp.where(gap >= 0, -gap, gap)
+
+
 def _sum(
     a: jax.Array, a_rest: jax.Array, b: jax.Array, b_rest: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     gap = _gap(a, a_rest, b, b_rest)
-    rest = jnp.where(gap >= 0, a_rest, b_rest)
-    more = stable.log1p_exp(-jnp.abs(gap))
-    return stable.compensated_sum(jnp.maximum(a, b), rest, more, jnp.zeros_like(more))
+    more = stable.log1p_exp(_negative(gap))
+    larger, rest = (jnp.where(gap >= 0, *x) for x in ((a, b), (a_rest, b_rest)))
+    return stable.compensated_sum(larger, rest, more, jnp.zeros_like(more))
+
+
+@stable.slopes(stable.sigmoid_slope)
+def _share(gap: jax.Array) -> jax.Array:
+    """The sigmoid."""
+    e = jnp.exp(_negative(gap))
+    return jnp.where(gap >= 0, 1, e) / (1 + e)
 
 
 @stable.slopes(
-    lambda *logs: stable.sigmoid(_gap(*logs)),
-    None,
-    lambda *logs: stable.sigmoid(-_gap(*logs)),
-    None,
+    lambda *logs: _share(_gap(*logs)), None, lambda *logs: _share(-_gap(*logs)), None
 )
 def _value(
     a: jax.Array, a_rest: jax.Array, b: jax.Array, b_rest: jax.Array

@@ -98,7 +98,7 @@ CLAIMS = [
                 fixed=(1,),
                 rowwise=True,
                 conditioned=(True, True, True),
-                bounds=(4, 4, 6),
+                bounds=(1, 2, 2),
                 halves=False,  # a law has the value and the gradient in all dtypes
             ),
         ),

@@ -254,7 +254,7 @@ def _mean_denominator(
 
 @_jit.kernel(ids="bins")
 def discrete_hazard(logits: ArrayLike, bins: ArrayLike, events: ArrayLike) -> jax.Array:
-    r"""Negative log-likelihood of discrete times, from a hazard for each period.
+    r"""Negative log-likelihood of discrete times, by a hazard of each period.
 
     Also called: logistic hazard, nnet-survival, nll_logistic_hazard, LogisticHazard,
     discrete-time survival loss, person-period logistic regression.
@@ -319,7 +319,7 @@ def discrete_hazard(logits: ArrayLike, bins: ArrayLike, events: ArrayLike) -> ja
 def discrete_time_nll(
     logits: ArrayLike, bins: ArrayLike, events: ArrayLike
 ) -> jax.Array:
-    r"""Negative log-likelihood of discrete times, from a distribution over them.
+    r"""Negative log-likelihood of discrete times, by a distribution over them.
 
     Also called: PMF loss, nll_pmf, DeepHit likelihood, N-MTLR likelihood, censored
     cross entropy.
