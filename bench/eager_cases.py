@@ -97,6 +97,8 @@ LOG_ROWS = Arg("log_distributions", ROWS)
 DIVERGENCE = (LOG_ROWS, Arg("distributions", ROWS))
 VECTORS = Arg("normal", WIDE)
 BOXES = Arg("boxes", (64, 4))
+STUDY = (512,)
+SUBJECTS = (Arg("normal", STUDY), Arg("positive", STUDY), Arg("bits", STUDY, "bool"))
 VIEWS = (VECTORS, Arg("views", WIDE[:1], "int32"))
 DISTANCES = Arg("positive", EACH)
 ANSWERS = Arg("negative", EACH)
@@ -345,6 +347,19 @@ ALONE = [
     EagerCase("uniformity", (VECTORS,), scalar=("jaxloss",)),
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
     *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
+    *(EagerCase(name, SUBJECTS) for name in ("cox_ph", "cox_ph_breslow")),
+    EagerCase("list_mle", (VECTORS, Arg("counts", WIDE))),
+    *(
+        EagerCase(
+            name,
+            (
+                Arg("normal", ROWS),
+                Arg("ids", EACH, "int32", below=ROWS[-1] - 1),
+                Arg("bits", EACH, "bool"),
+            ),
+        )
+        for name in ("discrete_hazard", "discrete_time_nll")
+    ),
     EagerCase("cosine_embedding", (VECTORS, VECTORS, Arg("signs", WIDE[:1]))),
     EagerCase("triplet", (DISTANCES, DISTANCES)),
     *(EagerCase(name, (ANSWERS,) * 4) for name in ("dpo", "ipo")),

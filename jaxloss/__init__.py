@@ -124,6 +124,7 @@ from jaxloss.losses.ranking.lists import (
     listwise_softmax as listwise_softmax,
     margin_ranking as margin_ranking,
 )
+from jaxloss.losses.ranking.plackett_luce import list_mle as list_mle
 from jaxloss.losses.regression.pointwise import (
     absolute_error as absolute_error,
     absolute_percentage_error as absolute_percentage_error,
@@ -145,6 +146,12 @@ from jaxloss.losses.regularization import (
     entropy as entropy,
     l1 as l1,
     l2 as l2,
+)
+from jaxloss.losses.survival.hazards import (
+    cox_ph as cox_ph,
+    cox_ph_breslow as cox_ph_breslow,
+    discrete_hazard as discrete_hazard,
+    discrete_time_nll as discrete_time_nll,
 )
 from jaxloss.losses.vision.boxes import (
     ciou as ciou,

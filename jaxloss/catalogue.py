@@ -41,6 +41,7 @@ TASKS = {
     "segmentation": "a mask of an image",
     "detection": "a box in an image",
     "sequence": "a sequence without an alignment",
+    "survival": "a time until an event, perhaps not observed",
     "embedding": "an embedding: similar examples near each other",
     "ranking": "an order of items",
     "preference": "which answer of a language model is better",

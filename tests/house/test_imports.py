@@ -20,7 +20,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 GROUND = {"_checks", "_jit", "stable"}
 BLOCKS = {
-    *("_classes", "_pairs", "_whole_batch"),
+    *("_classes", "_pairs", "_risk_sets", "_whole_batch"),
     *("margins", "targets", "logits", "reduce"),
 }
 FAMILIES = {

@@ -34,6 +34,8 @@ CALLS = {
     "circle": lambda f: f(X, GROUPS, gamma=8.0),
     "clip": lambda f: f(X, P, temperature=0.1),
     "covariance_penalty": lambda f: f(X),
+    "cox_ph": lambda f: f(ROW, ROW, MASK),
+    "cox_ph_breslow": lambda f: f(ROW, ROW, MASK),
     "ctc": lambda f: f(FRAMES, TOKENS),
     "ctc_forward": lambda f: f(FRAMES, TOKENS),
     "elastic_net": lambda f: f({"w": X, "b": ROW}, l1_ratio=0.3),

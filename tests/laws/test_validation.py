@@ -67,7 +67,7 @@ def test_samples_and_extremes_are_in_their_domains(spec):
 def test_every_loss_has_the_domains_of_its_arguments(subtests):
     """Of its data, from the claim; of its numbers, from the intervals it checks."""
     claims = {claim.fn: claim for claim in OF_LOSSES}
-    without = ("where", "label_where", "desirable", "max_fun")  # of no number
+    without = ("where", "label_where", "desirable", "events", "max_fun")  # no number
     for entry in catalogue.entries():
         with subtests.test(entry.name):
             known = claims[entry.function].domains
