@@ -161,6 +161,7 @@ def koleo(embeddings: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array
     neighbours = jnp.take_along_axis(u, _nearest(u, valid, others), axis=-2)
     has_one = jnp.any(others, axis=-1)
     distances = jnp.where(has_one, stable.norm(u - neighbours), 1)
+    # The slope of this logarithm is 0 at 0: duplicates have no NaN.
     return -stable.log_probabilities(distances)
 
 
