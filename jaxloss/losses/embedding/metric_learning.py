@@ -15,7 +15,7 @@ from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.stable import xla
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(ids="labels", alpha="(0, inf)", beta="(0, inf)", base="(-inf, inf)")
 def multi_similarity(
     embeddings: ArrayLike,
@@ -104,7 +104,7 @@ def multi_similarity(
     return stable.softplus(pull) / alpha + stable.softplus(push) / beta
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(ids="labels", gamma="(0, inf)", margin="(-inf, inf)")
 def circle(
     embeddings: ArrayLike,
@@ -198,7 +198,7 @@ def circle(
     return stable.softplus(pull + push)
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel("squared", ids="labels", margin="[0, inf)")
 def semi_hard_triplet(
     embeddings: ArrayLike,
