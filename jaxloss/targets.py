@@ -320,7 +320,7 @@ def sinkhorn_assign(
     tau = _checks.parameter(name, jnp.zeros((), scores.dtype), temperature=temperature)
     if scores.size == 0:
         return scores
-    x = lax.stop_gradient(xla.no_fma(scores / tau))
+    x = lax.stop_gradient(scores / tau)
 
     def divided(_: int, by: jax.Array) -> jax.Array:
         """The logarithms of the sums of prototypes, of `x` divided by the last ones."""
