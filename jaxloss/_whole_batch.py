@@ -16,6 +16,9 @@ from jaxloss import _checks
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
+BY_JIT = "jit of sharded arrays, not shard_map"
+"""The remedy of a loss that has no form for `shard_map`."""
+
 _cut: contextvars.ContextVar[bool] = contextvars.ContextVar("cut", default=False)
 _axis: contextvars.ContextVar[Hashable] = contextvars.ContextVar("axis", default=None)
 

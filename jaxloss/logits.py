@@ -134,9 +134,9 @@ def angular_margin(
        z_y = s \left( (-1)^k \cos \psi - 2k - m_3 \right), \qquad
        \psi = m_1 \theta_y + m_2, \quad k = \lfloor \psi / \pi \rfloor
 
-    Their `softmax_cross_entropy` is the loss of ArcFace (`margin` m2), of SphereFace
-    (`angle_factor` m1) and of CosFace (`cosine_margin` m3).  The label has to win by a
-    margin, so embeddings of one class become more alike than those of two classes.
+    The `softmax_cross_entropy` of these logits is the loss of ArcFace (`margin` m2), of
+    SphereFace (`angle_factor` m1) and of CosFace (`cosine_margin` m3).  The label must
+    win by a margin, so embeddings of one class become more alike than those of two.
     Predict with the cosines: the class of the most similar prototype.
 
     Args:

@@ -160,6 +160,9 @@ def ordinal_levels(labels: ArrayLike, *, num_classes: int) -> jax.Array:
 def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
     r"""Numbers as distributions over the two nearest of K fixed numbers.
 
+    Also called: two-hot encoding, scalar to support, targets of distribution focal
+    loss.
+
     .. math::
        p_k = \frac{s_{k+1} - y}{s_{k+1} - s_k}, \quad
        p_{k+1} = \frac{y - s_k}{s_{k+1} - s_k} \qquad \text{for } s_k \le y \le s_{k+1}
@@ -183,7 +186,7 @@ def two_hot(values: ArrayLike, *, support: ArrayLike) -> jax.Array:
     Gradient:
       With respect to a value, `-1 / (s_{k+1} - s_k)` of the lower number and the
       opposite of the upper one; at a number of the support those of the interval above
-      it.  0 beyond the support.
+      it.  0 at its last number and beyond the support.
 
     Reference:
       Schrittwieser et al., "Mastering Atari, Go, Chess and Shogi by Planning with a
@@ -214,6 +217,8 @@ def hl_gauss(
     values: ArrayLike, *, edges: ArrayLike, scale: float | jax.Array
 ) -> jax.Array:
     r"""Numbers as distributions over K bins: the masses of a normal in them.
+
+    Also called: HL-Gauss, histogram loss targets, Gaussian label smoothing of bins.
 
     .. math::
        p_k = \frac{\Phi((e_{k+1} - y) / \sigma) - \Phi((e_k - y) / \sigma)}
@@ -268,15 +273,18 @@ def sinkhorn_assign(
 ) -> jax.Array:
     r"""Assigns a batch to prototypes, evenly: the labels of SwAV.
 
+    Also called: Sinkhorn-Knopp, distributed_sinkhorn, SwAV codes.
+
     .. math::
        P = \operatorname{diag}(a)\, e^{S / \tau} \operatorname{diag}(b), \qquad
        \sum_j P_{ij} = 1, \quad \sum_i P_{ij} \to n / K
 
     Each iteration divides first each prototype, then each example by its sum.  Without
-    it, a network that gives all examples to one prototype would have no loss.
+    this balance, a network that gives all examples to one prototype would have no loss.
 
     Args:
-      scores: Floating array `(..., batch, K)`, such as cosines; -inf excludes a pair.
+      scores: Floating array `(..., batch, K)`, such as cosines; -inf excludes a pair,
+        and a row of -inf, such as padding, takes no mass from the others.
       temperature: Temperature tau > 0, a scalar, published as 0.05.
       iterations: Number of iterations, at least 1.
 
@@ -294,7 +302,8 @@ def sinkhorn_assign(
       0: these labels are constants of the loss, as published.
 
     Reference:
-      Cuturi, "Sinkhorn Distances", NIPS 2013; Caron et al., "Unsupervised Learning of
+      Cuturi, "Sinkhorn Distances: Lightspeed Computation of Optimal
+      Transport", NIPS 2013; Caron et al., "Unsupervised Learning of
       Visual Features by Contrasting Cluster Assignments", NeurIPS 2020.
 
     Example:
@@ -432,8 +441,7 @@ def _values_and_bins(
     name: str, values: ArrayLike, **bins: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
     """Both in one dtype, with one more axis than the values for the distributions."""
-    (values,) = _checks.widened(name, values=values)
-    (given,) = _checks.real(name, values, **bins)
+    values, given = _checks.widened(name, values=values, **bins)
     if given.ndim != 1:
         _checks.fail(name, next(iter(bins)), f"shape {given.shape}", "one axis")
     return values[..., None], given.reshape((1,) * values.ndim + given.shape)

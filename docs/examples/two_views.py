@@ -5,7 +5,7 @@ give both the same embedding.  The squared error of the two alone is least if al
 have one embedding, which is what it finds (collapse).  Both losses prevent that by what
 the components of the embeddings are over a batch.
 
-How good an embedding is shows the nearest neighbour of each held-out image: how often
+The nearest neighbour of each held-out image shows how good an embedding is: how often
 it is the same digit, if all other images have labels, and if ten of each digit have.
 """
 

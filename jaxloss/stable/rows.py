@@ -17,6 +17,7 @@ from jaxloss.stable.slopes import slopes
 
 def row(x: jax.Array) -> tuple[jax.Array, ...]:
     """(largest, ties, d, rounding error of d, exp(d), rest) along the last axis."""
+    x = xla.no_fma_unless_tpu(x)  # or the largest of products is no tie with itself
     largest = jnp.max(x, axis=-1, keepdims=True)
     dead = largest == -jnp.inf  # not ~isfinite: a +inf or NaN logit must give NaN
     finite = jnp.where(dead, 0, largest)

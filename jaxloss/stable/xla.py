@@ -291,6 +291,11 @@ def no_fma(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(x), 2 * x, x)
 
 
+def no_fma_unless_tpu(x: jax.Array) -> jax.Array:
+    """`no_fma`, but for a TPU: there XLA would write out what it reads twice."""
+    return lax.platform_dependent(x, tpu=_same, default=no_fma)
+
+
 def nan_unless(known: jax.Array, like: jax.Array) -> jax.Array:
     """0, or NaN where not `known`, in the dtype of `like`: to be added to a result.
 

@@ -40,6 +40,8 @@ def law(*needs: str) -> Callable:
 
 def applicable(spec: LossSpec) -> list[Callable[[LossSpec], None]]:
     """The laws whose claims the spec makes, without those it is exempt from."""
+    unknown = {*spec.exempt} - {fn.__name__ for fn in LAWS}
+    assert not unknown, f"{spec.name} is exempt from {unknown}, which are no laws"
     return [
         fn
         for fn, needs in LAWS.items()

@@ -31,6 +31,13 @@ def own_logit(x, **settings: Any):
     return jaxloss.angular_margin(x, AXES, FIRST, **{"scale": 1.0, **settings})[..., 0]
 
 
+def continued(psi):
+    """`(-1)^k cos(psi) - 2k` for k half turns; pi itself is not beyond the first."""
+    turns = psi / math.pi
+    k = math.ceil(turns) - 1 if turns > 0 else math.floor(turns)
+    return (-1) ** k * math.cos(psi) - 2 * k
+
+
 def loss(x, prototypes: Any = AXES, labels: Any = FIRST, **settings: Any):
     logits = jaxloss.angular_margin(x, prototypes, labels, **settings)
     return jaxloss.softmax_cross_entropy(logits, labels)
@@ -163,7 +170,8 @@ def test_nothing_is_nan_at_a_prototype_or_opposite_to_it(dtype):
         own, found = everything(jnp.array([1, -1], dtype), settings)
     assert all(jnp.isfinite(part).all() for part in jax.tree.leaves(found))
     for s, logits in zip(SETTINGS, own, strict=True):
-        ends = [own_logit(at_angle(theta), **s) for theta in (0, math.pi)]
+        psi = [s["angle_factor"] * theta + s["margin"] for theta in (0, math.pi)]
+        ends = [continued(x) - s["cosine_margin"] for x in psi]
         np.testing.assert_allclose(
             logits, ends, rtol=0, atol=20 * float(jnp.finfo(dtype).eps)
         )

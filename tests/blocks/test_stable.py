@@ -233,6 +233,27 @@ def test_products_are_rounded_before_they_are_subtracted():
     assert jnp.array_equal(together, apart)
 
 
+@pytest.mark.parametrize("level", [0, 3])
+def test_the_largest_of_fused_products_is_the_largest(level):
+    """Each kernel may round `a c + b` in its own way: the largest is still one of them,
+    and all add up to 1, as without a product."""
+    rng = np.random.default_rng(0)
+    a, c = (jnp.asarray(5 * rng.normal(size=(64, 10)), jnp.float32) for _ in range(2))
+    b = jnp.asarray(rng.normal(size=(64, 1)), jnp.float32)
+    logits = lambda a, c, b: a * c + jnp.broadcast_to(b, a.shape)
+    family = stable.softmax, stable.log_softmax
+    both = jax.jit(lambda *rows: [f(logits(*rows)) for f in family])
+    options = {"xla_backend_optimization_level": level}
+    found = both.lower(a, c, b).compile(compiler_options=options)(a, c, b)
+    z = logits(*(np.asarray(x, float) for x in (a, c, b)))
+    shifted = z - z.max(axis=1, keepdims=True)
+    p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    # Logits of up to 200 are rounded by 100 eps, and p by as much of it.
+    bound = 128 * tolerance(np.float32)
+    for x, want in zip(found, (p, np.log(p)), strict=True):
+        np.testing.assert_allclose(x, want, rtol=bound, atol=bound)
+
+
 def test_identical_directions_cancel():
     """The directions of equal vectors are equal under jit, to the last bit."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(50, 7)), jnp.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 
 import jaxloss
-from jaxloss.claims import common
+from jaxloss.claims import common, domains
 from jaxloss.testing import LossSpec, Symmetry
 from jaxloss.testing.accuracy import Case, derivative
 from jaxloss.testing.claim import Claim, Line
@@ -289,6 +289,8 @@ def at(x, _):
 
 LINE = Line("shift of a box over its target", (-4.0, 4.0), at)
 
+CORNERS = {"boxes": domains.REAL, "targets": domains.REAL}
+
 OF_DERIVATIVES = "gradient_matches_differences", "second_order_is_finite"
 NOT_ITS_GRADIENT = "alpha is a constant in the gradient, as published"
 
@@ -298,18 +300,21 @@ CLAIMS = [
         settings=(of_boxes(jaxloss.iou, iou, 0),),
         accuracy=tuple(cases((3, 4, 2))),
         line=LINE,
+        domains=CORNERS,
     ),
     Claim(
         fn=jaxloss.giou,
         settings=(of_boxes(jaxloss.giou, giou, 1),),
         accuracy=tuple(cases((3, 4, 2))),
         line=LINE,
+        domains=CORNERS,
     ),
     Claim(
         fn=jaxloss.diou,
         settings=(of_boxes(jaxloss.diou, diou, 2),),
         accuracy=tuple(cases((3, 4, 2))),
         line=LINE,
+        domains=CORNERS,
     ),
     Claim(
         fn=jaxloss.ciou,
@@ -324,5 +329,6 @@ CLAIMS = [
         ),
         accuracy=tuple(cases((3, 4, 2), first=frozen(1), second=frozen(2))),
         line=LINE,
+        domains=CORNERS,
     ),
 ]

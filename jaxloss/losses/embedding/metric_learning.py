@@ -15,7 +15,7 @@ from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.stable import xla
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(ids="labels", alpha="(0, inf)", beta="(0, inf)", base="(-inf, inf)")
 def multi_similarity(
     embeddings: ArrayLike,
@@ -37,8 +37,8 @@ def multi_similarity(
        \qquad s_{ij} = \cos(x_i, x_j)
 
     The positives P of an anchor are the other rows with its label; its negatives N are
-    all rows with another label.  The published method also leaves out easy pairs: those
-    with small weights.
+    all rows with another label.  The published method first leaves out easy pairs, by
+    comparison with the hardest pair of the other kind.
 
     Args:
       embeddings: Floating array `(..., batch, components)`, normalised or not; all rows
@@ -104,7 +104,7 @@ def multi_similarity(
     return stable.softplus(pull) / alpha + stable.softplus(push) / beta
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(ids="labels", gamma="(0, inf)", margin="(-inf, inf)")
 def circle(
     embeddings: ArrayLike,
@@ -198,7 +198,7 @@ def circle(
     return stable.softplus(pull + push)
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel("squared", ids="labels", margin="[0, inf)")
 def semi_hard_triplet(
     embeddings: ArrayLike,
@@ -439,6 +439,7 @@ def _from_near_to_far(
     uint = jnp.uint32 if ranks.dtype == jnp.float32 else jnp.uint64
     bits = lax.bitcast_convert_type(ranks, uint) << uint(1)
     none = uint(jnp.iinfo(uint).max)
+    bits = jnp.minimum(bits, none - uint(3))  # a GPU's NaN has all of its bits set
     key = jnp.where(positive, bits | uint(1), jnp.where(negative, bits, none))
     column = lax.broadcasted_iota(jnp.int32, ranks.shape, ranks.ndim - 1)
     key, column, d = lax.sort((key, column, distances), num_keys=1)

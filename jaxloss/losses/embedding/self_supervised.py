@@ -12,10 +12,8 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 
-_ON_DEVICES = "jit of sharded arrays, not shard_map"
 
-
-@_whole_batch.require("first", _ON_DEVICES)
+@_whole_batch.require("first", _whole_batch.BY_JIT)
 @_jit.kernel(redundancy="[0, inf)")
 def barlow_twins(
     first: ArrayLike,
@@ -99,7 +97,7 @@ def barlow_twins(
     return jnp.square(gap) + weight * _total_of_others(_pairs.cosines(u, v))
 
 
-@_whole_batch.require("embeddings", _ON_DEVICES)
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(target="[0, inf)")
 def variance_hinge(
     embeddings: ArrayLike,
@@ -170,7 +168,7 @@ def variance_hinge(
     return jnp.where(degrees > 0, jax.nn.relu(target - std), 0)
 
 
-@_whole_batch.require("embeddings", _ON_DEVICES)
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel()
 def covariance_penalty(
     embeddings: ArrayLike, *, where: ArrayLike | None = None

@@ -15,7 +15,7 @@ from jaxloss import _checks, _jit, _pairs, _whole_batch, stable
 from jaxloss.stable import xla
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel(t="(0, inf)")
 def uniformity(
     embeddings: ArrayLike,
@@ -92,7 +92,7 @@ def uniformity(
     )
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel()
 def koleo(embeddings: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""KoLeo regulariser: minus the log distance to the nearest other example.
@@ -161,6 +161,7 @@ def koleo(embeddings: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array
     neighbours = jnp.take_along_axis(u, _nearest(u, valid, others), axis=-2)
     has_one = jnp.any(others, axis=-1)
     distances = jnp.where(has_one, stable.norm(u - neighbours), 1)
+    # The slope of this logarithm is 0 at 0: duplicates have no NaN.
     return -stable.log_probabilities(distances)
 
 

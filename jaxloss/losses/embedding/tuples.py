@@ -203,7 +203,7 @@ def triplet_margin(
     return jax.nn.relu(gap + margin)
 
 
-@_whole_batch.require("embeddings", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("embeddings", _whole_batch.BY_JIT)
 @_jit.kernel("squared", ids="labels", margin="[0, inf)")
 def batch_hard_triplet(
     embeddings: ArrayLike,

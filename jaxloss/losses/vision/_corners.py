@@ -87,7 +87,8 @@ def parts(box: Box, target: Box) -> tuple[tuple[Parts, Parts], tuple[Around, Aro
 def reciprocal(length: jax.Array) -> jax.Array:
     """1 over it, as a constant; 0 for 0."""
     length = lax.stop_gradient(length)
-    some = length != 0
+    # That of a subnormal may be infinite.
+    some = length >= float(jnp.finfo(length.dtype).tiny)
     return jnp.where(some, 1 / jnp.where(some, length, 1), 0)
 
 

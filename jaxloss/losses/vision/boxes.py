@@ -29,7 +29,7 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Args:
       boxes: Floating array `(..., 4)` of corners x1, y1, x2, y2, in any unit.  A box
-        with x2 < x1 is empty, at x1, and likewise in y.
+        with x2 < x1 counts as empty: x2 is taken as x1, and likewise in y.
       targets: Floating array of the same shape.
 
     Returns:
@@ -46,7 +46,9 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       target, with respect to x2: `I h / U^2` where that side is outside of the target,
       `-h_I (A_t + e h) / U^2` where it is inside, with h_I the height of what both
       cover, and 0 where the boxes do not meet.  Where two sides agree or touch it is
-      the mean of both slopes, so identical boxes are at rest.  Not convex.
+      the mean of both slopes, so identical boxes have gradient 0.  With respect to x1,
+      minus the slope of an x2 that is as far outside or inside; in y likewise, with
+      widths for heights; in `targets` with the boxes exchanged.  Not convex.
 
     Use:
       task: detection
@@ -55,11 +57,11 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       robust: yes
       convex: no
       when: Boxes overlap their targets already, and IoU is what is reported.
-      not when: Many boxes miss their targets, where the gradient is 0: `giou`.
+      not when: Many boxes miss their targets, where the gradient is 0: use `giou`.
 
     Reference:
       Yu et al., "UnitBox: An Advanced Object Detection Network", ACM MM 2016 (with
-      -log IoU, which is `-jnp.log1p(-jaxloss.iou(boxes, targets))`).
+      -log IoU, which is `-jnp.log1p(-jaxloss.iou(boxes, targets))` of boxes that meet).
 
     Example:
       >>> boxes = jnp.array([[0.0, 0.0, 2.0, 2.0], [1000.0, 1000.0, 1050.001, 1050.0]])
@@ -72,7 +74,7 @@ def iou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 @_jit.kernel()
 def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
-    r"""Generalised IoU loss: the IoU loss, and the share of the gap between.
+    r"""Generalised IoU loss: IoU, and the empty share of the enclosing box.
 
     Also called: GIoU, generalized IoU loss, generalized_box_iou_loss, GIoULoss.
 
@@ -82,7 +84,7 @@ def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Args:
       boxes: Floating array `(..., 4)` of corners x1, y1, x2, y2, in any unit.  A box
-        with x2 < x1 is empty, at x1, and likewise in y.
+        with x2 < x1 counts as empty: x2 is taken as x1, and likewise in y.
       targets: Floating array of the same shape.
 
     Returns:
@@ -96,7 +98,8 @@ def giou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
     Gradient:
       That of `iou`, and `(U h_C / C - h) / C` with respect to x2 where that side is the
       outer one, h_C the height of the enclosing box, and `-(h - h_I) / C` where it is
-      the inner one; boxes that do not meet attract each other.  Not convex.
+      the inner one; the other corners as in `iou`.  Boxes that do not meet attract each
+      other.  Not convex.
 
     Use:
       task: detection
@@ -134,7 +137,7 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Args:
       boxes: Floating array `(..., 4)` of corners x1, y1, x2, y2, in any unit.  A box
-        with x2 < x1 is empty, at x1, and likewise in y.
+        with x2 < x1 counts as empty: x2 is taken as x1, and likewise in y.
       targets: Floating array of the same shape.
 
     Returns:
@@ -148,8 +151,8 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
     Gradient:
       That of `iou`, and `(d - 2 w_C rho^2 / c^2) / c^2` with respect to x2 where that
       side is the outer one, `d / c^2` where it is the inner one, with d the signed
-      distance of the centres along x and w_C the width of the enclosing box.  Not
-      convex.
+      distance of the centres along x, ours less theirs, and w_C the width of the
+      enclosing box; the other corners as in `iou`.  Not convex.
 
     Use:
       task: detection
@@ -158,7 +161,7 @@ def diou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       robust: yes
       convex: no
       when: Boxes should move to their targets directly, not grow over them first.
-      not when: Aspect ratios matter more than centres: `ciou`.
+      not when: Aspect ratios matter more than centres: use `ciou`.
 
     Reference:
       Zheng et al., "Distance-IoU Loss: Faster and Better Learning for Bounding Box
@@ -213,11 +216,13 @@ def ciou(boxes: ArrayLike, targets: ArrayLike) -> jax.Array:
       robust: no
       convex: no
       when: Boxes of very different aspect ratios are regressed, as YOLO does.
-      not when: A line search or a second-order method needs the true gradient: `diou`.
+      not when: A line search or a second-order method needs the true gradient: use
+        `diou`.
 
     Reference:
-      Zheng et al., "Enhancing Geometric Factors in Model Learning and Inference for
-      Object Detection and Instance Segmentation", IEEE Trans. Cybernetics, 2021.
+      Zheng et al., "Distance-IoU Loss: Faster and Better Learning for Bounding Box
+      Regression", AAAI 2020 (eq. 8 to 11).  Their code also replaces 1 / (w^2 + h^2) by
+      1 in the gradient; other versions set alpha to 0 below an IoU of 1/2.
 
     Example:
       >>> boxes, targets = jnp.array([0.0, 0.0, 4.0, 1.0]), jnp.array([0.0, 0.0, 1, 4])

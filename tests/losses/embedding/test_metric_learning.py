@@ -128,6 +128,17 @@ def test_a_steep_circle_does_not_overflow(gamma):
     assert (jnp.abs(slope).max(axis=-1) > 0).all()
 
 
+def test_second_derivatives_of_circle_are_finite():
+    """At one point, at zero, and masked: no law says so of the published gradient."""
+    x = jnp.array([[1.0, 2.0], [0.0, 0.0], [-3.0, 1.0], [1e20, 1e20]], jnp.float32)
+    rows = jnp.stack([jnp.ones_like(x), jnp.zeros_like(x), x])
+    ids, where = jnp.array([0, 0, 1, 1]), jnp.array([True, True, True, False])
+    for kept in (None, where):
+        total = lambda x, kept=kept: jaxloss.circle(x, ids, where=kept).sum()
+        found = jax.jit(jax.vmap(jax.hessian(total)))(rows)
+        assert jnp.isfinite(found).all()
+
+
 def test_perfect_groups_cost_next_to_nothing():
     """Equal in pairs, at right angles else: exponentials of -alpha / 2 and -beta / 2,
     and of -gamma m^2, twice."""
@@ -249,6 +260,15 @@ def test_a_row_that_is_no_number_shows(loss):
     for sign in (1, -1):
         bad = x.at[4, 2].set(jnp.copysign(jnp.nan, sign))
         assert jnp.isnan(loss(bad, labels)).all()
+
+
+def test_the_nan_of_a_gpu_shows():
+    """It has all bits of a NaN, where that of a processor has one."""
+    x, labels = draw()
+    nan = np.uint32(0x7FFFFFFF).view(np.float32)
+    x = jnp.asarray(x, jnp.float32).at[2].set(nan)
+    found = jaxloss.semi_hard_triplet(x, labels)
+    assert jnp.isnan(found).all()
 
 
 @losses

@@ -49,7 +49,9 @@ def test_published_digits_of_the_complete_loss():
     """v = .4734588734 and alpha = .3558231306 of the L."""
     np.testing.assert_allclose(V, 0.4734588734, rtol=1e-9)
     np.testing.assert_allclose(V / (6 / 7 + V), 0.3558231306, rtol=1e-9)
-    np.testing.assert_allclose(WORKED["an L"][1][3], 1.166235476, rtol=1e-9)
+    with jax.enable_x64(True):
+        pair = (jnp.array([0.0, 0, 4, 1]), jnp.array([0.0, 0, 1, 4]))
+        np.testing.assert_allclose(jaxloss.ciou(*pair), 1.166235476, rtol=1e-9)
 
 
 def test_a_box_that_is_wider_by_a_thousandth():
@@ -144,6 +146,19 @@ def test_a_step_brings_boxes_that_do_not_meet_nearer(loss):
     gap = lambda b: jnp.sum(jnp.square(t[:2] - b[2:]))
     assert gap(nearer) < gap(p)
     assert (jax.grad(jaxloss.iou)(p, t) == 0).all()
+
+
+def test_a_step_of_giou_brings_any_boxes_nearer():
+    """Boxes beside each other and boxes apart along both axes, of many shapes."""
+    p, t = random_boxes(0), random_boxes(1) + jnp.array([[40.0, 5.0, 40.0, 5.0]])
+
+    def gap(p):
+        between = jnp.maximum(t[:, :2] - p[:, 2:], p[:, :2] - t[:, 2:])
+        return jnp.sum(jnp.square(jnp.maximum(between, 0)), axis=-1)
+
+    slope = jax.grad(lambda p: jaxloss.giou(p, t).sum())(p)
+    assert (gap(p) > 0).all()
+    assert (gap(p - slope) < gap(p)).all()
 
 
 def test_half_precision_is_widened():
