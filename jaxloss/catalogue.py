@@ -123,7 +123,10 @@ class Entry:
     def signature(self) -> str:
         """Name, arguments and defaults, without types."""
         given = inspect.signature(self.function)
-        bare = [p.replace(annotation=p.empty) for p in given.parameters.values()]
+        bare = [
+            p.replace(annotation=p.empty, default=_as_written(p.default))
+            for p in given.parameters.values()
+        ]
         return f"{self.name}{inspect.Signature(bare)}"
 
     def interval(self, classes: float = math.inf) -> Interval:
@@ -398,6 +401,19 @@ def _is_hyperparameter(p: inspect.Parameter) -> bool:
     """By keyword, and neither a mask nor an axis."""
     axis, mask = p.name.endswith("axis"), p.annotation == ArrayLike | None
     return p.kind is p.KEYWORD_ONLY and not axis and not mask
+
+
+class _Written(str):
+    """A default as the source has it."""
+
+    __repr__ = str.__str__
+
+
+def _as_written(default: Any) -> Any:
+    """A function by its module and name, and not by its address."""
+    if not inspect.isfunction(default):
+        return default
+    return _Written(f"{default.__module__.rpartition('.')[2]}.{default.__name__}")
 
 
 def _related(fn: Callable[..., Any]) -> tuple[str, ...]:
