@@ -122,12 +122,15 @@ class Entry:
     @property
     def signature(self) -> str:
         """Name, arguments and defaults, without types."""
-        given = inspect.signature(self.function)
-        bare = [
-            p.replace(annotation=p.empty, default=_as_written(p.default))
-            for p in given.parameters.values()
-        ]
-        return f"{self.name}{inspect.Signature(bare)}"
+        return f"{self.name}{inspect.Signature(self.parameters)}"
+
+    @property
+    def parameters(self) -> tuple[inspect.Parameter, ...]:
+        """The arguments without types, with the defaults as the source has them."""
+        given = inspect.signature(self.function).parameters.values()
+        return tuple(
+            p.replace(annotation=p.empty, default=_as_written(p.default)) for p in given
+        )
 
     def interval(self, classes: float = math.inf) -> Interval:
         """`range` as numbers, for K `classes`."""

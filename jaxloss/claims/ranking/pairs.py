@@ -1,5 +1,6 @@
 """What is claimed of the loss of all pairs of a list."""
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
@@ -105,7 +106,7 @@ BAD_CALLS = (
     refuse("weights", ONES, ONES, weights=ONES),
     refuse("weights", ONES, ONES, weights=np.ones((3, 4, 4)) + 0j, error=TypeError),
     refuse("margin_fn", ONES, ONES, margin_fn="hinge", error=TypeError),
-    refuse("margin_fn", ONES, ONES, margin_fn=np.sum),
+    refuse("margin_fn", ONES, ONES, margin_fn=jnp.sum),
 )
 PLAIN = LossSpec(
     name=NAME,
@@ -120,7 +121,7 @@ PLAIN = LossSpec(
         Symmetry("other grades in the same order", monotone),
     ),
     extremes=list_edges,
-    bad_calls=BAD_CALLS[:-1],
+    bad_calls=BAD_CALLS,
     **formulas(FORMULAS["logistic"], weighted=False),
 )
 WEIGHTED = LossSpec(
@@ -137,7 +138,6 @@ WEIGHTED = LossSpec(
         Symmetry("a permutation", moved_with_pairs),
     ),
     extremes=weighted_edges,
-    bad_calls=(),
     **formulas(FORMULAS["hinge"], weighted=True),
 )
 
