@@ -52,9 +52,7 @@ def weights(s, y, where=None, k=None):
 def summed(s, y, where=None, k=None):
     """One number of all weights, in which no two count equally."""
     found, n = weights(s, y, where, k), len(s)
-    return mp.fsum(
-        (1 + i * n + j) * found[i][j] for i in range(n) for j in range(n)
-    )
+    return mp.fsum((1 + i * n + j) * found[i][j] for i in range(n) for j in range(n))
 
 
 def constant(s, *_, **__):

@@ -42,9 +42,7 @@ def formulas(phi, *, weighted):
         return [mp.fsum(terms_of) for terms_of in terms(s, y, weights, where)]
 
     def size(s, y, weights=None, where=None):
-        return [
-            mp.fsum(map(abs, terms_of)) for terms_of in terms(s, y, weights, where)
-        ]
+        return [mp.fsum(map(abs, terms_of)) for terms_of in terms(s, y, weights, where)]
 
     def lifted(formula):
         if weighted:

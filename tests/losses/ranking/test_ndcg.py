@@ -202,9 +202,7 @@ def test_masked_items_are_in_no_rank():
 def test_one_temperature_for_each_list():
     s, y = jnp.stack([SCORES, SCORES]), jnp.stack([RELEVANCE, RELEVANCE])
     found = jaxloss.approx_ndcg(s, y, temperature=jnp.array([1.0, 0.5]))
-    rows = [
-        jaxloss.approx_ndcg(SCORES, RELEVANCE, temperature=t) for t in (1.0, 0.5)
-    ]
+    rows = [jaxloss.approx_ndcg(SCORES, RELEVANCE, temperature=t) for t in (1.0, 0.5)]
     np.testing.assert_allclose(found, rows, rtol=1e-14)
     along = jaxloss.approx_ndcg(s.T, y.T, temperature=jnp.array([1.0, 0.5]), axis=0)
     np.testing.assert_allclose(along, rows, rtol=1e-14)
