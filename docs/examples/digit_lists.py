@@ -68,9 +68,8 @@ def lambda_rank(scores, grades):
 
 def ndcg(scores, grades):
     """NDCG@10 of each list, by sorting."""
-    discounts = jnp.where(
-        jnp.arange(ITEMS) < TOP, 1 / jnp.log2(2.0 + jnp.arange(ITEMS)), 0
-    )
+    ranks = 1.0 + jnp.arange(ITEMS)
+    discounts = jnp.where(ranks <= TOP, 1 / jnp.log2(1 + ranks), 0)
     gains = 2.0**grades - 1
     ranked = jnp.take_along_axis(gains, jnp.argsort(-scores, axis=1), axis=1)
     return ranked @ discounts / (-jnp.sort(-gains, axis=1) @ discounts)

@@ -101,7 +101,7 @@ def test_weights_of_masked_items():
     ],
 )
 def test_worked_losses(relevance, temperature, expected):
-    """By the formula as it is published, and to the digits that were computed by hand."""
+    """By the formula as it is published, and to the digits that are known."""
     s, gains = np.asarray(SCORES, float), 2.0 ** np.array(relevance) - 1
     sigmoids = 1 / (1 + np.exp(-(s - s[:, None]) / temperature))
     ranks = 1 + sigmoids.sum(axis=1) - 0.5
