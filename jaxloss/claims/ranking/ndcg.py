@@ -119,16 +119,12 @@ def soft_ranks(s, items, temperature):
 
 
 def loss(s, y, where=None, temperature=None):
-    """`1 - NDCG`: 60 digits lose none that float64 could show, except of losses below
-    1e-40."""
+    """`1 - NDCG`, in as many digits as show the smallest float64."""
     items = present(s, where)
-    best = ideal(y, items)
-    if best == 0:
-        return mp.mpf(0)
-    ranks = soft_ranks(s, items, temperature)
     with mp.workdps(400):
-        ranks, best = soft_ranks(s, items, temperature), ideal(y, items)
-        return 1 - mp.fsum(gain(y[i]) * discount(ranks[i]) for i in items) / best
+        best, ranks = ideal(y, items), soft_ranks(s, items, temperature)
+        reached = mp.fsum(gain(y[i]) * discount(ranks[i]) for i in items)
+        return 1 - reached / best if best else mp.mpf(0)
 
 
 def slopes_in_ranks(s, y, where, temperature):

@@ -19,7 +19,7 @@ def ndcg(scores, relevance, k=None):
     """Of hard ranks, by sorting."""
     gains = 2.0 ** np.asarray(relevance, float) - 1
     discounts = 1 / np.log2(2 + np.arange(len(gains)))
-    discounts[k:] = 0
+    discounts[len(gains) if k is None else k :] = 0
     order = np.argsort(-np.asarray(scores), kind="stable")
     return gains[order] @ discounts / (np.sort(gains)[::-1] @ discounts)
 
