@@ -96,6 +96,7 @@ BY_DISTRIBUTION = (Arg("normal", ROWS), Arg("distributions", ROWS))
 LOG_ROWS = Arg("log_distributions", ROWS)
 DIVERGENCE = (LOG_ROWS, Arg("distributions", ROWS))
 VECTORS = Arg("normal", WIDE)
+LISTS = (VECTORS, Arg("counts", WIDE))
 BOXES = Arg("boxes", (64, 4))
 STUDY = (512,)
 SUBJECTS = (Arg("normal", STUDY), Arg("positive", STUDY), Arg("bits", STUDY, "bool"))
@@ -348,7 +349,8 @@ ALONE = [
     EagerCase("contrastive", (DISTANCES, Arg("bits", EACH))),
     *(EagerCase(name, (BOXES, BOXES)) for name in ("iou", "giou", "diou", "ciou")),
     *(EagerCase(name, SUBJECTS) for name in ("cox_ph", "cox_ph_breslow")),
-    EagerCase("list_mle", (VECTORS, Arg("counts", WIDE))),
+    *(EagerCase(name, LISTS) for name in ("list_mle", "pairwise_ranking")),
+    EagerCase("approx_ndcg", LISTS, options={"temperature": 1.0}),
     *(
         EagerCase(
             name,

@@ -149,10 +149,9 @@ def cheat_sheet() -> str:
 
 def _call(entry: catalogue.Entry) -> str:
     """The call as it is typed; the axis has a default mostly, and is left out then."""
-    given = inspect.signature(entry.function).parameters.values()
     shown = [
         p.name if p.default is p.empty else f"{p.name}={p.default!r}"
-        for p in given
+        for p in entry.parameters
         if not (p.default is not p.empty and p.name in ("axis", "where"))
     ]
     return f"{entry.name}({', '.join(shown)})"

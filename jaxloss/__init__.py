@@ -124,6 +124,11 @@ from jaxloss.losses.ranking.lists import (
     listwise_softmax as listwise_softmax,
     margin_ranking as margin_ranking,
 )
+from jaxloss.losses.ranking.ndcg import (
+    approx_ndcg as approx_ndcg,
+    ndcg_weights as ndcg_weights,
+)
+from jaxloss.losses.ranking.pairs import pairwise_ranking as pairwise_ranking
 from jaxloss.losses.ranking.plackett_luce import list_mle as list_mle
 from jaxloss.losses.regression.pointwise import (
     absolute_error as absolute_error,

@@ -122,9 +122,15 @@ class Entry:
     @property
     def signature(self) -> str:
         """Name, arguments and defaults, without types."""
-        given = inspect.signature(self.function)
-        bare = [p.replace(annotation=p.empty) for p in given.parameters.values()]
-        return f"{self.name}{inspect.Signature(bare)}"
+        return f"{self.name}{inspect.Signature(self.parameters)}"
+
+    @property
+    def parameters(self) -> tuple[inspect.Parameter, ...]:
+        """The arguments without types, with the defaults as the source has them."""
+        given = inspect.signature(self.function).parameters.values()
+        return tuple(
+            p.replace(annotation=p.empty, default=_as_written(p.default)) for p in given
+        )
 
     def interval(self, classes: float = math.inf) -> Interval:
         """`range` as numbers, for K `classes`."""
@@ -398,6 +404,19 @@ def _is_hyperparameter(p: inspect.Parameter) -> bool:
     """By keyword, and neither a mask nor an axis."""
     axis, mask = p.name.endswith("axis"), p.annotation == ArrayLike | None
     return p.kind is p.KEYWORD_ONLY and not axis and not mask
+
+
+class _Written(str):
+    """A default as the source has it."""
+
+    __repr__ = str.__str__
+
+
+def _as_written(default: Any) -> Any:
+    """A function by its module and name, and not by its address."""
+    if not inspect.isfunction(default):
+        return default
+    return _Written(f"{default.__module__.rpartition('.')[2]}.{default.__name__}")
 
 
 def _related(fn: Callable[..., Any]) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ CALLS = {
     "mean_nonzero": lambda f: f(X),
     "mixup": lambda f: f(KEY, X, P, alpha=0.3),
     "multi_similarity": lambda f: f(X, GROUPS, beta=10.0),
+    "ndcg_weights": lambda f: f(X, P, k=2),
     "nt_xent": lambda f: f(X, GROUPS, temperature=0.1),
     "ordinal_levels": lambda f: f(IDS, num_classes=3),
     "pair_masks": lambda f: f(GROUPS),
@@ -278,6 +279,11 @@ OF_NOTHING = {
         lambda: jaxloss.kernels.clip(EMPTY, EMPTY, temperature=1.0),
         lambda: jaxloss.koleo(EMPTY),
         lambda: jaxloss.uniformity(EMPTY),
+    ],
+    "item": [
+        lambda: jaxloss.pairwise_ranking(EMPTY, EMPTY),
+        lambda: jaxloss.ndcg_weights(EMPTY, EMPTY),
+        lambda: jaxloss.approx_ndcg(EMPTY, EMPTY, temperature=1.0),
     ],
 }
 

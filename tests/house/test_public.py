@@ -27,7 +27,7 @@ WITHOUT_GRADIENT = (WITHOUT_SPEC[0], *TRANSFORMS, "landscape", "reduce")
 
 # Nothing to choose: what they return is no loss, or another form of one.
 WITHOUT_USE = ("expected_calibration_error", "fit_temperature", "ctc_forward")
-WITHOUT_USE += ("softmax_cross_entropy_with_z",)
+WITHOUT_USE += ("softmax_cross_entropy_with_z", "ndcg_weights")
 
 SECTIONS = [
     "Args:",
