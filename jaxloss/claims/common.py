@@ -255,3 +255,9 @@ def refused_pairs(loss: str, first: str, second: str) -> tuple[BadCall, ...]:
         refused(loss, first, np.ones(3, int), ones, error=TypeError),
         refused(loss, first, "three", ones, error=TypeError),
     )
+
+
+# --- laws that do not apply -----------------------------------------------------------
+
+# Of a gradient that is, as published, not the derivative of the value.
+OF_DERIVATIVES = "gradient_matches_differences", "second_order_is_finite"

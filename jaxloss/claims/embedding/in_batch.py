@@ -323,16 +323,16 @@ def batches_of_four():
     return x[:, :2], x[:, 2:], np.array([t for _, t in found]), np.ones((7, 4))
 
 
-def case(name, fn, formula, argument=0):
+def case(name, fn, formula, columns, bounds, argument=0):
     return Case(
         name=name,
         fn=fn,
         formula=formula,
-        columns=batches_of_four(),
+        columns=columns,
         argument=argument,
         rowwise=True,
         conditioned=(True, True, True),
-        bounds=(2, 2, 3),
+        bounds=bounds,
         halves=False,  # a law has the value and the gradient in all dtypes
     )
 
@@ -342,13 +342,15 @@ def cases_of_groups(fn, of, ids, **arguments):
     members = grouped(ids, [True] * 4)
     formula = formula_of_four(of, by_anchor, members, pairs=False)
     batch = of_group(fn, ids)
-    return tuple(case(name, batch, formula, i) for name, i in arguments.items())
+    of_four = batch, formula, batches_of_four(), (2, 2, 3)
+    return tuple(case(name, *of_four, argument=i) for name, i in arguments.items())
 
 
 def case_of_pairs(fn, of, directions, **params):
     members = coupled([True, True])
     formula = formula_of_four(of, directions, members, pairs=True)
-    return (case(fn.__name__, of_two_pairs(fn, **params), formula),)
+    batch = of_two_pairs(fn, **params)
+    return (case(fn.__name__, batch, formula, batches_of_four(), (2, 2, 3)),)
 
 
 # --- lines ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from jaxloss.claims.embedding.in_batch import (
     OfBatch,
     batches,
     batches_of_four,
+    case,
     edges,
     four_rows,
     group_of_four,
@@ -301,19 +302,6 @@ def circles(first, rest, gamma, units, fixed):
     return weighted(jaxloss.circle(x, ids, gamma=gamma[:, None], margin=0.25))
 
 
-def case(name, fn, formula, columns, bounds):
-    return Case(
-        name=name,
-        fn=fn,
-        formula=formula,
-        columns=columns,
-        rowwise=True,
-        conditioned=(True, True, True),
-        bounds=bounds,
-        halves=False,  # a law has the value and the gradient in all dtypes
-    )
-
-
 def columns_of_four(scales):
     first, rest, _, units = batches_of_four()
     return first, rest, np.array(scales), units
@@ -354,7 +342,6 @@ def semi_hard_cases():
 
 # --- claims --------------------------------------------------------------------------
 
-OF_DERIVATIVES = "gradient_matches_differences", "second_order_is_finite"
 NOT_ITS_GRADIENT = "the weights are constants in the gradient, as published"
 
 CLAIMS = [
@@ -392,7 +379,7 @@ CLAIMS = [
                 20,
                 ("gamma",),
                 params={"gamma": 8.0, "margin": 0.25},
-                exempt=dict.fromkeys(OF_DERIVATIVES, NOT_ITS_GRADIENT),
+                exempt=dict.fromkeys(common.OF_DERIVATIVES, NOT_ITS_GRADIENT),
             ),
         ),
         accuracy=(

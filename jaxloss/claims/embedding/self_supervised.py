@@ -14,9 +14,8 @@ from jaxloss.claims.embedding.formulas import (
     turned,
     unit,
 )
-from jaxloss.claims.embedding.in_batch import HALF_TURN, OfBatch, weighted
+from jaxloss.claims.embedding.in_batch import HALF_TURN, OfBatch, case, weighted
 from jaxloss.testing import Symmetry
-from jaxloss.testing.accuracy import Case
 from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
@@ -399,20 +398,6 @@ def of_hinges(first, rest, target):
 
 def of_penalties(first, rest):
     return weighted(jaxloss.covariance_penalty(batch(first, rest)))
-
-
-def case(name, fn, formula, columns, bounds, argument=0):
-    return Case(
-        name=name,
-        fn=fn,
-        formula=formula,
-        columns=columns,
-        argument=argument,
-        rowwise=True,
-        conditioned=(True, True, True),
-        bounds=bounds,
-        halves=False,  # a law has the value and the gradient in all dtypes
-    )
 
 
 TWINS = of_twins, formula_of_twins, columns_of_views()

@@ -22,12 +22,12 @@ from jaxloss.claims.embedding.in_batch import (
     at_angle,
     at_angles,
     batch_of_four,
+    case,
     edge_rows,
     four_rows,
     lengths,
 )
 from jaxloss.testing import LossSpec, Symmetry
-from jaxloss.testing.accuracy import Case
 from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
 
@@ -294,20 +294,6 @@ def evaluate_uniformity(first, rest, units, t):
 def evaluate_koleo(first, rest, units):
     losses = jaxloss.koleo(batch_of_four(first, rest))
     return weighted_mean(losses, jnp.ones(losses.shape, bool))
-
-
-def case(name, fn, formula, columns, bounds, argument=0):
-    return Case(
-        name=name,
-        fn=fn,
-        formula=formula,
-        columns=columns,
-        argument=argument,
-        rowwise=True,
-        conditioned=(True, True, True),
-        bounds=bounds,
-        halves=False,  # a law has the value and the gradient in all dtypes
-    )
 
 
 OF_FOUR = batches_of_four()
