@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from jaxloss.claims import CLAIMS, SPECS
-from jaxloss.testing import applicable, evidence, programs, ulps
+from jaxloss.testing import applicable, evidence, laws, programs, ulps
 
 BRIEF = os.environ.get("JAXLOSS_CHECKS") == "brief"
 FIRST = [claim.settings[0] for claim in CLAIMS if claim.settings]
 LAWS = [(spec, law) for spec in (FIRST if BRIEF else SPECS) for law in applicable(spec)]
+EXEMPT = [(s, law) for s in SPECS for law in laws.LAWS if law.__name__ in s.exempt]
 ACCURACY = [case for claim in CLAIMS for case in claim.accuracy]
 MOST = 4
 
@@ -27,6 +28,15 @@ def _told(claim):
 def test_law(spec, law):
     """The loss obeys the law."""
     law(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "law"), EXEMPT, ids=[f"{spec.name}-{law.__name__}" for spec, law in EXEMPT]
+)
+def test_exemption_is_needed(spec, law):
+    """A law that a loss is exempt from does not hold for it."""
+    with pytest.raises(AssertionError):
+        law(spec)
 
 
 @pytest.mark.parametrize("case", ACCURACY, ids=[case.name for case in ACCURACY])
@@ -58,10 +68,10 @@ def test_laws_are_arithmetic(name):
     """A law reads what the programs of the loss returned: once it has that, it compiles
     nothing, unless it is about calls."""
     spec = next(spec for spec in FIRST if spec.fn.__name__ == name)
-    laws = applicable(spec)
-    for law in laws:
+    applying = applicable(spec)
+    for law in applying:
         law(spec)
-    for law in laws:
+    for law in applying:
         with evidence.compile_events() as events:
             law(spec)
         compiled = [event for event in events if event.startswith("backend_compile")]
