@@ -86,10 +86,10 @@ def knowledge_distillation(
     s, t = (jnp.moveaxis(x, axis, -1) for x in (s, t))
     heat = _checks.parameter(name, s[..., 0], temperature=temperature)
     heat = jnp.broadcast_to(heat, s.shape[:-1])
-    tops = tuple(lax.stop_gradient(jnp.max(x, -1, keepdims=True)) for x in (s, t))
-    nothing = (tops[0] == -jnp.inf) | (tops[1] == -jnp.inf)
-    s, t, *tops = (jnp.where(nothing, 0, x) for x in (s, t, *tops))
-    return _divergence(s, t, tuple(tops), heat)
+    top_s, top_t = (lax.stop_gradient(jnp.max(x, -1, keepdims=True)) for x in (s, t))
+    nothing = (top_s == -jnp.inf) | (top_t == -jnp.inf)
+    s, t, top_s, top_t = (jnp.where(nothing, 0, x) for x in (s, t, top_s, top_t))
+    return _divergence(s, t, (top_s, top_t), heat)
 
 
 # --- two softmaxes at one temperature ------------------------------------------------
@@ -110,7 +110,8 @@ def _compared(
     """
 
     def again(variant: int) -> tuple[jax.Array, ...]:
-        return _entries(*(xla.hidden(x, variant) for x in (s, t)), tops, heat)
+        hide = functools.partial(xla.hidden, variant=variant)
+        return _entries(hide(s), hide(t), tops, heat)
 
     total = functools.partial(jnp.sum, axis=-1, keepdims=True)
     sum_s, sum_t, gained = total(again(3)[1]), total(again(4)[2]), total(again(5)[3])
