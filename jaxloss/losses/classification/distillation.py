@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, stable
 from jaxloss.stable import excess, xla
 
-Tops = tuple[jax.Array, jax.Array]
+_Tops = tuple[jax.Array, jax.Array]
 """The largest logit of each row, of the student and of the teacher."""
 
 
@@ -65,7 +65,7 @@ def knowledge_distillation(
       task: distribution, multi-class
       activation: none (logits)
       range: [0, inf]
-      robust: yes
+      robust: yes (in the student's logits)
       convex: yes
       when: A smaller network should learn from the logits of a larger one.
       not when: The teacher gives probabilities: use `kl_divergence`.
@@ -101,7 +101,7 @@ def knowledge_distillation(
 
 
 def _compared(
-    s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array, variant: int = 1
+    s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array, variant: int = 1
 ) -> tuple[jax.Array, ...]:
     """`log p_s - log p_t`, p_s, p_t.
 
@@ -125,7 +125,7 @@ def _compared(
 
 
 def _entries(
-    s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array
+    s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array
 ) -> tuple[jax.Array, ...]:
     """`(s - t) / T` up to a constant, both softmaxes but for their sums, and what the
     student's is larger by."""
@@ -143,14 +143,14 @@ def _entries(
     return step, e_s, e_t, jnp.where(near, grown, e_s - e_t)
 
 
-def _difference(s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array) -> jax.Array:
+def _difference(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`(s - t) / T`, shifted so that it does not grow with either; s / T without t."""
     apart = s - jnp.where(t == -jnp.inf, 0, t)
     return (apart - (tops[0] - tops[1])) / heat[..., None]
 
 
 @jax.custom_jvp
-def _divergence(s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array) -> jax.Array:
+def _divergence(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T^2 KL(p_t || p_s)` along the last axis."""
     d, p_s, p_t = _compared(s, t, tops, heat)
     near = (d > -1) & (d < 2) & (p_t != 0)
@@ -181,7 +181,7 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def _in_student(s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array) -> jax.Array:
+def _in_student(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T (p_s - p_t)`."""
     d, p_s, p_t = _compared(s, t, tops, heat, variant=2)
     near = jnp.abs(d) < 1
@@ -201,7 +201,7 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def _in_teacher(s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array) -> jax.Array:
+def _in_teacher(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T p_t (log p_t - log p_s - KL)`."""
     p_t = stable.softmax(t / heat[..., None])
     return heat[..., None] * p_t * _surplus(s, t, tops, heat)
@@ -222,7 +222,7 @@ def _(primals, tangents):
     return slope, moved + slope * (warmer / heat)[..., None]
 
 
-def _surplus(s: jax.Array, t: jax.Array, tops: Tops, heat: jax.Array) -> jax.Array:
+def _surplus(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`log p_t - log p_s - KL`, and 0 where p_t is.
 
     KL is the mean of the former two.  Against the likeliest class, whose probability

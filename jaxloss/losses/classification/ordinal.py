@@ -184,7 +184,7 @@ def cumulative_logit(
       task: ordinal
       activation: none
       range: [0, inf)
-      robust: yes
+      robust: yes (in the scores)
       convex: yes
       when: One score orders the examples, and its effect on the odds should be
         readable, as in proportional-odds regression.
