@@ -240,6 +240,11 @@ OUTSIDE = {
         (-ONES, np.array([0.5, -1.0])),
         "`rejected_log_probs` has the value 0.5 at [0]; expected log-probabilities, at",
     ),
+    "cutpoints that fall": (
+        functools.partial(validate, jaxloss.cumulative_logit),
+        (TWO, IDS, np.array([1.0, -1.0])),
+        "`cutpoints` has a step of -2 from one to the next; expected cutpoints that",
+    ),
     "a hyperparameter that is an array": (
         functools.partial(validate, jaxloss.huber, delta=jnp.array(-1.0)),
         (ONES, ONES),

@@ -55,8 +55,9 @@ def token_edges(dtype):
     changes = [0.0, 1e-6, -1e-6, 0.3, -0.3, 7.0, -7.0, 60.0, -60.0]
     advantages = [0.0, 1e-6, -1e-6, 1.0, -1.0, 1e3, -1e3]
     change, a = (x.ravel() for x in np.meshgrid(changes, advantages))
-    old = np.full_like(change, -2.0)
-    return [(old + change, old, a, np.full(a.shape, keep)) for keep in (True, False)]
+    new = -2 + np.minimum(change, 0)
+    old = new - change
+    return [(new, old, a, np.full(a.shape, keep)) for keep in (True, False)]
 
 
 def ppo_clip(low, high):
@@ -99,9 +100,8 @@ def kl_estimate_slopes(own, reference):
 
 
 def kl_estimate():
-    edges = lambda dtype: [
-        (np.array([-2.0] * 8), -2 - np.array([0, 1e-6, -1e-6, 0.3, -0.9, 2, 60, -60]))
-    ]
+    change = np.array([0, 1e-6, -1e-6, 0.3, -0.9, 2, 60, -60])
+    own = -2 + np.minimum(change, 0)
     return LossSpec(
         name="kl_estimate",
         fn=jaxloss.kl_estimate,
@@ -113,7 +113,7 @@ def kl_estimate():
         convex=True,
         minimiser=lambda reference: reference,
         symmetries=(shift(0, 1),),
-        extremes=edges,
+        extremes=lambda dtype: [(own, own - change)],
         bad_calls=refused_pairs("kl_estimate", "log_probs", "reference_log_probs"),
     )
 

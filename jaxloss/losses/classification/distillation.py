@@ -12,6 +12,9 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, stable
 from jaxloss.stable import excess, xla
 
+_Tops = tuple[jax.Array, jax.Array]
+"""The largest logit of each row, of the student and of the teacher."""
+
 
 @_jit.kernel("axis", temperature="(0, inf)")
 def knowledge_distillation(
@@ -62,7 +65,7 @@ def knowledge_distillation(
       task: distribution, multi-class
       activation: none (logits)
       range: [0, inf]
-      robust: yes
+      robust: yes (in the student's logits)
       convex: yes
       when: A smaller network should learn from the logits of a larger one.
       not when: The teacher gives probabilities: use `kl_divergence`.
@@ -83,9 +86,10 @@ def knowledge_distillation(
     s, t = (jnp.moveaxis(x, axis, -1) for x in (s, t))
     heat = _checks.parameter(name, s[..., 0], temperature=temperature)
     heat = jnp.broadcast_to(heat, s.shape[:-1])
-    nothing = (jnp.max(s, -1) == -jnp.inf) | (jnp.max(t, -1) == -jnp.inf)
-    s, t = (jnp.where(nothing[..., None], 0, x) for x in (s, t))
-    return _divergence(s, t, heat)
+    top_s, top_t = (lax.stop_gradient(jnp.max(x, -1, keepdims=True)) for x in (s, t))
+    nothing = (top_s == -jnp.inf) | (top_t == -jnp.inf)
+    s, t, top_s, top_t = (jnp.where(nothing, 0, x) for x in (s, t, top_s, top_t))
+    return _divergence(s, t, (top_s, top_t), heat)
 
 
 # --- two softmaxes at one temperature ------------------------------------------------
@@ -97,31 +101,34 @@ def knowledge_distillation(
 
 
 def _compared(
-    s: jax.Array, t: jax.Array, heat: jax.Array, variant: int = 1
+    s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array, variant: int = 1
 ) -> tuple[jax.Array, ...]:
     """`log p_s - log p_t`, p_s, p_t.
 
-    Of another variant an accelerator computes the entries again, of the same sums.
+    For each sum, and of each variant, an accelerator computes the entries again.  So it
+    reads both arrays three times: for the largest logits, the sums, and the result.
     """
-    tops = tuple(jnp.max(x, axis=-1, keepdims=True) for x in (s, t))
-    step, e_s, e_t = _entries(s, t, tops, heat)
-    near = (jnp.abs(step) < 1) & (t != -jnp.inf)
-    grown = e_t * stable.expm1(jnp.where(near, step, 0))
-    sum_s, sum_t = (jnp.sum(x, axis=-1, keepdims=True) for x in (e_s, e_t))
-    growth = jnp.sum(jnp.where(near, grown, e_s - e_t), -1, keepdims=True) / sum_t
+
+    def again(variant: int) -> tuple[jax.Array, ...]:
+        hide = functools.partial(xla.hidden, variant=variant)
+        return _entries(hide(s), hide(t), tops, heat)
+
+    total = functools.partial(jnp.sum, axis=-1, keepdims=True)
+    sum_s, sum_t, gained = total(again(3)[1]), total(again(4)[2]), total(again(5)[3])
+    growth = gained / sum_t
     small = jnp.abs(growth) < 0.5
-    total = jnp.where(
+    log_growth = jnp.where(
         small, stable.log1p(jnp.where(small, growth, 0)), jnp.log(sum_s / sum_t)
     )
-    s, t = (xla.hidden(x, variant) for x in (s, t))
-    step, e_s, e_t = _entries(s, t, tops, heat)
-    return step - total, e_s / sum_s, e_t / sum_t
+    step, e_s, e_t, _ = again(variant)
+    return step - log_growth, e_s / sum_s, e_t / sum_t
 
 
 def _entries(
-    s: jax.Array, t: jax.Array, tops: tuple[jax.Array, ...], heat: jax.Array
+    s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """`(s - t) / T` up to a constant, and both softmaxes but for their sums."""
+    """`(s - t) / T` up to a constant, both softmaxes but for their sums, and what the
+    student's is larger by."""
     e_s, e_t = (
         jnp.exp((x - top) / heat[..., None])
         for x, top in zip((s, t), tops, strict=True)
@@ -130,21 +137,22 @@ def _entries(
     excluded = (s == -jnp.inf) & (t != -jnp.inf)
     tiny = float(jnp.finfo(s.dtype).tiny)
     e_t = jnp.where(excluded, jnp.maximum(e_t, tiny), e_t)
-    return _difference(s, t, tops, heat), e_s, e_t
+    step = _difference(s, t, tops, heat)
+    near = (jnp.abs(step) < 1) & (t != -jnp.inf)
+    grown = e_t * stable.expm1(jnp.where(near, step, 0))
+    return step, e_s, e_t, jnp.where(near, grown, e_s - e_t)
 
 
-def _difference(
-    s: jax.Array, t: jax.Array, tops: tuple[jax.Array, ...], heat: jax.Array
-) -> jax.Array:
+def _difference(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`(s - t) / T`, shifted so that it does not grow with either; s / T without t."""
     apart = s - jnp.where(t == -jnp.inf, 0, t)
     return (apart - (tops[0] - tops[1])) / heat[..., None]
 
 
 @jax.custom_jvp
-def _divergence(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
+def _divergence(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T^2 KL(p_t || p_s)` along the last axis."""
-    d, p_s, p_t = _compared(s, t, heat)
+    d, p_s, p_t = _compared(s, t, tops, heat)
     near = (d > -1) & (d < 2) & (p_t != 0)
     close = p_t * excess.series(jnp.where(near, d, 0))
     far = p_s - jnp.where(p_t == 0, 0, p_t * (1 + jnp.where(p_t == 0, 0, d)))
@@ -153,26 +161,29 @@ def _divergence(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
 
 @functools.partial(_divergence.defjvp, symbolic_zeros=True)
 def _(primals, tangents):
-    s, t, heat = primals
-    in_s, in_t, in_heat = (not isinstance(x, SymbolicZero) for x in tangents)
+    s, t, _, heat = primals
+    by_s, by_t, _, warmer = tangents
+    in_s, in_t, in_heat = (
+        not isinstance(x, SymbolicZero) for x in (by_s, by_t, warmer)
+    )
     value, moving = _divergence(*primals), []
     for slope, x, tangent, moves in (
-        (_in_student, s, tangents[0], in_s),
-        (_in_teacher, t, tangents[1], in_t),
+        (_in_student, s, by_s, in_s),
+        (_in_teacher, t, by_t, in_t),
     ):
         if moves or in_heat:
             step = jnp.zeros_like(x) if not moves else tangent
-            step = _over_heat(x, step, heat, tangents[2]) if in_heat else step
+            step = _over_heat(x, step, heat, warmer) if in_heat else step
             moving.append(jnp.sum(slope(*primals) * step, axis=-1))
     if in_heat:
-        moving.append(2 * value * (tangents[2] / heat))
+        moving.append(2 * value * (warmer / heat))
     return value, functools.reduce(operator.add, moving, jnp.zeros_like(value))
 
 
 @jax.custom_jvp
-def _in_student(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
+def _in_student(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T (p_s - p_t)`."""
-    d, p_s, p_t = _compared(s, t, heat, variant=2)
+    d, p_s, p_t = _compared(s, t, tops, heat, variant=2)
     near = jnp.abs(d) < 1
     close = p_t * stable.expm1(jnp.where(near, d, 0))
     return heat[..., None] * jnp.where(near, close, p_s - p_t)
@@ -180,27 +191,30 @@ def _in_student(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
 
 @_in_student.defjvp
 def _(primals, tangents):
-    s, t, heat = primals
-    slope, warmer = _in_student(*primals), tangents[2]
-    step_s = _over_heat(s, tangents[0], heat, warmer)
-    step_t = _over_heat(t, tangents[1], heat, warmer)
+    s, t, _, heat = primals
+    by_s, by_t, _, warmer = tangents
+    slope = _in_student(*primals)
+    step_s = _over_heat(s, by_s, heat, warmer)
+    step_t = _over_heat(t, by_t, heat, warmer)
     moved = _moved(s, step_s, heat) - _moved(t, step_t, heat)
     return slope, moved + slope * (warmer / heat)[..., None]
 
 
 @jax.custom_jvp
-def _in_teacher(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
+def _in_teacher(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`T p_t (log p_t - log p_s - KL)`."""
-    return heat[..., None] * stable.softmax(t / heat[..., None]) * _surplus(s, t, heat)
+    p_t = stable.softmax(t / heat[..., None])
+    return heat[..., None] * p_t * _surplus(s, t, tops, heat)
 
 
 @_in_teacher.defjvp
 def _(primals, tangents):
-    s, t, heat = primals
-    slope, warmer = _in_teacher(*primals), tangents[2]
-    step_s = _over_heat(s, tangents[0], heat, warmer)
-    step_t = _over_heat(t, tangents[1], heat, warmer)
-    surplus, p_t = _surplus(s, t, heat), stable.softmax(t / heat[..., None])
+    s, t, tops, heat = primals
+    by_s, by_t, _, warmer = tangents
+    slope = _in_teacher(*primals)
+    step_s = _over_heat(s, by_s, heat, warmer)
+    step_t = _over_heat(t, by_t, heat, warmer)
+    surplus, p_t = _surplus(s, t, tops, heat), stable.softmax(t / heat[..., None])
     kl = jnp.sum(slope * step_t, axis=-1, keepdims=True) / heat[..., None]
     moved = _moved(t, step_t, heat) * (1 + surplus) - p_t * kl
     # What the student moves p_s by cancels against what it moves the divergence by.
@@ -208,7 +222,7 @@ def _(primals, tangents):
     return slope, moved + slope * (warmer / heat)[..., None]
 
 
-def _surplus(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
+def _surplus(s: jax.Array, t: jax.Array, tops: _Tops, heat: jax.Array) -> jax.Array:
     """`log p_t - log p_s - KL`, and 0 where p_t is.
 
     KL is the mean of the former two.  Against the likeliest class, whose probability
@@ -216,7 +230,6 @@ def _surplus(s: jax.Array, t: jax.Array, heat: jax.Array) -> jax.Array:
     """
     top = jnp.argmax(t, axis=-1, keepdims=True)
     is_top = lax.broadcasted_iota(top.dtype, t.shape, t.ndim - 1) == top
-    tops = tuple(jnp.max(x, axis=-1, keepdims=True) for x in (s, t))
     p_t, step = stable.softmax(t / heat[..., None]), _difference(s, t, tops, heat)
     base = jnp.sum(jnp.where(is_top, step, 0), axis=-1, keepdims=True)
     counts = (p_t != 0) & ~is_top

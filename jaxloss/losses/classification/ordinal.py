@@ -184,7 +184,7 @@ def cumulative_logit(
       task: ordinal
       activation: none
       range: [0, inf)
-      robust: yes
+      robust: yes (in the scores)
       convex: yes
       when: One score orders the examples, and its effect on the odds should be
         readable, as in proportional-odds regression.
@@ -198,8 +198,8 @@ def cumulative_logit(
       >>> jaxloss.cumulative_logit(jnp.array([0.0, 3.0]), jnp.array([1, 0]), cutpoints)
       Array([0.7719368, 4.01815  ], dtype=float32)
     """
-    end, width, known = _seen("cumulative_logit", scores, labels, cutpoints)
-    return _classes.nan_unless(known, _between_logits(end, width))
+    x, cuts, ids = _checked("cumulative_logit", scores, labels, cutpoints)
+    return _classes.nan_unless(_is_class(cuts, ids), _logit_loss(x, cuts, ids))
 
 
 @_jit.kernel(ids="labels")
@@ -256,8 +256,8 @@ def cumulative_probit(
       >>> jaxloss.cumulative_probit(jnp.array([0.0, 3.0]), jnp.array([1, 0]), cutpoints)
       Array([ 0.38171515, 10.360102  ], dtype=float32)
     """
-    end, width, known = _seen("cumulative_probit", scores, labels, cutpoints)
-    return _classes.nan_unless(known, _between_probits(end, width))
+    x, cuts, ids = _checked("cumulative_probit", scores, labels, cutpoints)
+    return _classes.nan_unless(_is_class(cuts, ids), _probit_loss(x, cuts, ids))
 
 
 @_jit.kernel("axis", ids="labels")
@@ -332,29 +332,6 @@ _softplus = xla.rematerialised_unless_cpu(stable.softplus)
 # --- one score between two cutpoints -------------------------------------------------
 
 
-def _seen(
-    loss: str, scores: ArrayLike, labels: ArrayLike, cutpoints: ArrayLike
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The nearer end of the class, seen from the score; its width; if there is one.
-
-    An error distribution is symmetric, so a class below the score is turned over: its
-    nearer end is `score - high`, positive if the score is above it.
-    """
-    x, ids, cuts = _checked(loss, scores, labels, cutpoints)
-    last = cuts.shape[-1]
-    known = (ids >= 0) & (ids <= last)
-    known = known & jnp.all(cuts[..., 1:] > cuts[..., :-1], axis=-1)
-    low, high = _chosen(cuts, ids - 1), _chosen(cuts, ids)
-    above, below = low - x, x - high
-    is_above = (ids == last) | ((ids > 0) & (above > below))
-    between = known & (ids > 0) & (ids < last)
-    endless = float(jnp.finfo(x.dtype).max) / 2
-    width = jnp.where(between, high - low, endless)
-    # Without a class, any slope that is not 0 will do: it becomes NaN.
-    end = jnp.where(known, jnp.where(is_above, above, below), x)
-    return end, width, known
-
-
 def _checked(
     loss: str, scores: ArrayLike, labels: ArrayLike, cutpoints: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -366,7 +343,31 @@ def _checked(
     if cuts.shape[:-1] not in ((), x.shape):
         expected = f"K - 1 cutpoints for all scores, or for each of {x.shape}"
         _checks.fail(loss, "cutpoints", f"shape {cuts.shape}", expected)
-    return x, ids, cuts
+    # As numbers, which can be `hidden`: a TPU would write out which class each one is.
+    return x, cuts, ids.astype(x.dtype)
+
+
+def _is_class(cuts: jax.Array, ids: jax.Array) -> jax.Array:
+    """Whether the id is one of the classes, and the cutpoints increase."""
+    known = (ids >= 0) & (ids <= cuts.shape[-1])
+    return known & jnp.all(cuts[..., 1:] > cuts[..., :-1], axis=-1)
+
+
+def _seen(x: jax.Array, cuts: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The nearer end of the class, seen from the score, and its width.
+
+    An error distribution is symmetric, so a class below the score is turned over: its
+    nearer end is `score - high`, positive if the score is above it.
+    """
+    last, known = cuts.shape[-1], _is_class(cuts, ids)
+    low, high = _chosen(cuts, ids - 1), _chosen(cuts, ids)
+    above, below = low - x, x - high
+    is_above = (ids == last) | ((ids > 0) & (above > below))
+    between = known & (ids > 0) & (ids < last)
+    endless = float(jnp.finfo(x.dtype).max) / 2
+    width = jnp.where(between, high - low, endless)
+    # Without a class, any slope that is not 0 will do: it becomes NaN.
+    return jnp.where(known, jnp.where(is_above, above, below), x), width
 
 
 def _chosen(cuts: jax.Array, ids: jax.Array) -> jax.Array:
@@ -406,7 +407,6 @@ def _logits_dw(end: jax.Array, width: jax.Array) -> jax.Array:
     return -stable.sigmoid(-end - width) - 1 / stable.expm1(width)
 
 
-@xla.rematerialised_unless_cpu
 @stable.slopes(_logits_da, _logits_dw)
 def _between_logits(end: jax.Array, width: jax.Array) -> jax.Array:
     """`-log(sigmoid(end + width) - sigmoid(end))`, as a sum of terms that are >= 0."""
@@ -414,7 +414,16 @@ def _between_logits(end: jax.Array, width: jax.Array) -> jax.Array:
     return ends - stable.log1mexp(width)
 
 
-_between_probits = xla.rematerialised_unless_cpu(_normal.surprise)
+# From the score on, or an accelerator would write the end of the class to memory.
+@xla.rematerialised_unless_cpu
+def _logit_loss(x: jax.Array, cuts: jax.Array, ids: jax.Array) -> jax.Array:
+    return _between_logits(*_seen(x, cuts, ids))
+
+
+@xla.rematerialised_unless_cpu
+def _probit_loss(x: jax.Array, cuts: jax.Array, ids: jax.Array) -> jax.Array:
+    return _normal.surprise(*_seen(x, cuts, ids))
+
 
 # --- cumulative distributions, between each class and the next -----------------------
 

@@ -86,6 +86,14 @@ def test_a_difference_of_one_bit_is_seen():
     np.testing.assert_allclose(slope, [spread * d, -spread * d], rtol=8 * FLOAT32)
 
 
+def test_it_is_robust_in_the_student():
+    """However wrong the student is, no slope is larger than the temperature."""
+    s, t = jnp.array([1e6, 0.0, -1e6]), jnp.array([0.0, 0.0, 5.0])
+    slope = jax.grad(jaxloss.knowledge_distillation)(s, t, temperature=3.0)
+    p = np.exp([0.0, 0.0, 5 / 3]) / np.exp([0.0, 0.0, 5 / 3]).sum()
+    np.testing.assert_allclose(slope, 3 * (np.array([1, 0, 0]) - p), rtol=8 * FLOAT64)
+
+
 def test_excluded_classes():
     """-inf on both sides counts for nothing, of the teacher alone as probability 0, of
     the student alone as infinite; without a class there is no loss."""

@@ -124,6 +124,14 @@ def test_one_cutpoint_is_a_binary_loss():
     np.testing.assert_allclose(losses, want, rtol=4 * FLOAT64)
 
 
+def test_proportional_odds_are_robust_in_the_scores():
+    """However far a score is, its slope is 1; the probit's grows with the distance."""
+    far, ids, cuts = jnp.array([1e6, -1e6]), jnp.array([0, 2]), jnp.array([-1.0, 1.0])
+    slope = lambda loss: jax.grad(lambda x: jnp.sum(loss(x, ids, cuts)))(far)
+    np.testing.assert_array_equal(slope(jaxloss.cumulative_logit), [1, -1])
+    np.testing.assert_allclose(abs(slope(jaxloss.cumulative_probit)), 1e6, rtol=2e-6)
+
+
 @links
 def test_the_classes_of_a_score_share_one(loss):
     """Their probabilities sum to 1, wherever the score is."""
