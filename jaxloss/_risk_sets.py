@@ -246,8 +246,8 @@ def add(a: Log, b: Log) -> Log:
 
 
 def minus(a: Log, b: Log) -> jax.Array:
-    """`a - b`, and -inf where a is, whatever b is."""
-    empty = a.value == -jnp.inf
+    """`a - b`, and -inf where a is, whatever number b is."""
+    empty = (a.value == -jnp.inf) & ~jnp.isnan(b.value)
     first, second = (jnp.where(empty, 0, x) for x in (a.value, b.value))
     return jnp.where(empty, -jnp.inf, (first - second) + (a.rest - b.rest))
 
