@@ -74,11 +74,13 @@ def by_key(
 
 
 def keys(loss: str, **given: ArrayLike) -> jax.Array:
-    """Boolean, integer or floating keys in the dtype that they have: times of 32 bits
-    are not rounded to float32."""
+    """Boolean, integer or floating keys, of which none is rounded: only half precision
+    is not in the dtype that it had."""
     ((name, x),) = given.items()
-    _checks.real(loss, jnp.empty(()), **given)
-    return lax.stop_gradient(_checks.array(loss, name, x))
+    (x,) = _checks.real(loss, _checks.array(loss, name, x), **given)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        (x,) = _checks.floating(loss, **{name: x})
+    return lax.stop_gradient(x)
 
 
 def descending(key: jax.Array) -> jax.Array:
