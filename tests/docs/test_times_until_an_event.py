@@ -4,6 +4,7 @@ Each formula is a loop in NumPy, as the paper writes it, or a distribution of Sc
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,9 @@ def test_concordance():
 def kaplan_meier(time):
     """The share that has had the event by a time."""
     survived = 1.0
-    for t in np.unique(TIMES[EVENTS & (TIMES <= time)]):
-        survived *= 1 - np.sum(EVENTS & (TIMES == t)) / np.sum(TIMES >= t)
+    for t in np.unique(TIMES[EVENTS]):
+        if t <= time:
+            survived *= 1 - np.sum(EVENTS & (t == TIMES)) / np.sum(t <= TIMES)
     return 1 - survived
 
 
@@ -81,14 +83,14 @@ def subjects():
 
 
 def test_mtlr():
-    """Yu et al. 2011: a sequence of 0s and then 1s has the sum of the logits of its 1s."""
+    """Yu et al. 2011: 0s and then 1s have the sum of the logits of the 1s."""
     scores = np.array([[x[k:].sum() for k in range(K)] + [0] for x in LOGITS])
     p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     same(recipe("mtlr", LOGITS, BINS, EVENTS), likelihood(p))
 
 
 def test_deephit():
-    """Lee et al. 2018, without competing risks: the likelihood, and all known orders."""
+    """Lee et al. 2018, of one risk: the likelihood, and all known orders."""
     x = np.pad(LOGITS, ((0, 0), (0, 1)))
     p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
     order = 0.0
@@ -106,10 +108,11 @@ def test_accelerated_failure_times(name):
     """The density of an event, and the survival of those who are censored."""
     locations, log_scales = HAZARDS, LOGITS[:, 0] / 2
     scale, median = np.exp(log_scales), np.exp(locations)
-    of = {
+    known: dict[str, Any] = {
         "weibull": stats.weibull_min(1 / scale, scale=median),
         "log_normal": stats.lognorm(scale, scale=median),
-    }[name]
+    }
+    of = known[name]
     expected = -np.where(EVENTS, of.logpdf(TIMES), of.logsf(TIMES))
     same(recipe(name, locations, log_scales, TIMES, EVENTS), expected)
 
