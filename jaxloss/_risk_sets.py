@@ -4,7 +4,8 @@ The entries of a row are sorted once.  Each risk set is then a part of the row, 
 entry to the end of its stratum, and all sums come from one scan over the row, whose
 time and memory grow with n and not with n^2.  A set without the entry itself is never a
 difference of two sets: it is the sum of what stands before the entry and of what
-follows it.
+follows it.  `lax.cumlogsumexp` rounds each sum: after 100 000 numbers about 1000, a
+loss is off by thousands of ulp.
 """
 
 import functools

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jaxloss import _risk_sets
 from jaxloss.testing import ulp
@@ -62,6 +63,13 @@ def test_a_row_of_a_hundred_thousand(offset):
     found = np.asarray(jax.jit(losses_of_row)(x), np.float64)
     assert found[-1] == 0
     assert (np.abs(found - true) <= 3 * ulp(true, np.float32)).all()
+
+
+def test_rounded_sums_lose_digits():
+    """What the library function of JAX makes of the same row."""
+    x, true, _ = long_row(1000.0)
+    found = np.asarray(lax.cumlogsumexp(x, reverse=True) - x, np.float64)
+    assert (np.abs(found - true) / ulp(true, np.float32)).max() > 2000
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
