@@ -6,7 +6,6 @@ Each formula is a loop in NumPy, as the paper writes it, or a distribution of Sc
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,13 +30,6 @@ def recipes():
     for block in BLOCK.findall(section):
         exec(compile(block, "recipes.md", "exec"), names)
     return names
-
-
-@pytest.fixture(autouse=True)
-def as_readers_have_it():
-    """Their JAX promotes ranks."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def recipe(name, *args):
