@@ -64,6 +64,7 @@ DRAWS: dict[str, Callable[[np.random.Generator, Arg], np.ndarray]] = {
     "one_hot": lambda rng, arg: np.eye(arg.shape[-1])[
         rng.integers(0, arg.shape[-1], arg.shape[:-1])
     ],
+    "permutation": lambda rng, arg: rng.permutation(arg.shape[0]),
     # Two views of each example, one after the other.
     "views": lambda rng, arg: np.arange(arg.shape[0]) // 2,
 }

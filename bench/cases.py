@@ -321,6 +321,21 @@ def clip(n: int, d: int, target: Target | None = None) -> Case:
     )
 
 
+def cox(n: int) -> Case:
+    return Case(
+        f"Cox N{n}",
+        (
+            Arg("normal", (n,)),
+            Arg("permutation", (n,), "int32"),
+            Arg("bits", (n,), "bool"),
+        ),
+        losses.COX,
+        textbook.cox,
+        sizes={"N": n},
+        block=None,
+    )
+
+
 SEQUENCES = [ctc(16, 256, 128, 32), ctc(8, 512, 1024, 64)]
 PAIRS = [
     clip(8192, 256, Target(time=0.50, temp=0.06)),
@@ -402,4 +417,5 @@ SCALING: list[Case] = [
             (linear(1024, 256, v, repeats=7) for v in _powers(12, 17))),
     *series("CLIP, D128: N", "N", (clip(n, 128) for n in _powers(8, 13))),
     *series("NT-Xent, D64: N", "N", (nt_xent(n, 64) for n in _powers(7, 10))),
+    *series("Cox: N", "N", map(cox, (1024, 4096, 100_000))),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxloss
+from jaxloss import stable
 
 Implementations = dict[str, Callable[..., jax.Array]]
 TEMPERATURE = 0.07
@@ -229,4 +230,19 @@ CTC: Implementations = {
     "jaxloss": _mean_of(jaxloss.ctc),
     "optax": _mean_of(_ctc_by_optax),
     "keras": _mean_of(_ctc_by_keras),
+}
+
+# --- times until an event ------------------------------------------------------------
+
+
+def _by_risk_matrix(h: jax.Array, times: jax.Array, events: jax.Array) -> jax.Array:
+    """As it is usually written, for times without ties."""
+    at_risk = times >= times[:, None]
+    rows = jnp.broadcast_to(h, at_risk.shape)
+    return events * (stable.logsumexp(rows, where=at_risk) - h)
+
+
+COX: Implementations = {
+    "jaxloss": _mean_of(jaxloss.cox_ph),
+    "jaxloss risk matrix": _mean_of(_by_risk_matrix),
 }

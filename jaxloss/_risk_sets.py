@@ -4,7 +4,8 @@ The entries of a row are sorted once.  Each risk set is then a part of the row, 
 entry to the end of its stratum, and all sums come from one scan over the row, whose
 time and memory grow with n and not with n^2.  A set without the entry itself is never a
 difference of two sets: it is the sum of what stands before the entry and of what
-follows it.
+follows it.  `lax.cumlogsumexp` rounds each sum: after 100 000 numbers about 1000, a
+loss is off by thousands of ulp.
 """
 
 import functools
@@ -74,11 +75,13 @@ def by_key(
 
 
 def keys(loss: str, **given: ArrayLike) -> jax.Array:
-    """Boolean, integer or floating keys in the dtype that they have: times of 32 bits
-    are not rounded to float32."""
+    """Boolean, integer or floating keys, of which none is rounded: only half precision
+    is not in the dtype that it had."""
     ((name, x),) = given.items()
-    _checks.real(loss, jnp.empty(()), **given)
-    return lax.stop_gradient(_checks.array(loss, name, x))
+    (x,) = _checks.real(loss, _checks.array(loss, name, x), **given)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        (x,) = _checks.floating(loss, **{name: x})
+    return lax.stop_gradient(x)
 
 
 def descending(key: jax.Array) -> jax.Array:
@@ -246,8 +249,8 @@ def add(a: Log, b: Log) -> Log:
 
 
 def minus(a: Log, b: Log) -> jax.Array:
-    """`a - b`, and -inf where a is, whatever b is."""
-    empty = a.value == -jnp.inf
+    """`a - b`, and -inf where a is, whatever number b is."""
+    empty = (a.value == -jnp.inf) & ~jnp.isnan(b.value)
     first, second = (jnp.where(empty, 0, x) for x in (a.value, b.value))
     return jnp.where(empty, -jnp.inf, (first - second) + (a.rest - b.rest))
 

@@ -1,5 +1,7 @@
 """Formulas of risk sets: what the papers sum over all subjects that are at risk."""
 
+from typing import Any
+
 from jaxloss.claims import common
 from jaxloss.testing.exact import mp
 
@@ -51,7 +53,7 @@ def of_subjects(of, h, times, events, strata=None, where=None):
     return found
 
 
-def of_study(of):
+def of_study(of) -> dict[str, Any]:
     """Value, gradient, and what cancels in each, of the sum over the subjects with the
     weights 1, 2, ..."""
     lift = common.exact_rows(1, 1, 1, 1, 1)

@@ -153,6 +153,7 @@ RIVALS = Line(
 
 @common.exact_rows(1, 0, 0)
 def hazard_reference(x, b, event):
+    b = int(b)
     last = softplus(-x[b]) if event else softplus(x[b])
     return mp.fsum([*map(softplus, x[:b]), last])
 
@@ -172,7 +173,7 @@ def hazard_curvature(x, b, event):
 
 def _outcomes(x, b, event):
     """Classes that are ruled out, and those that are possible."""
-    possible = [b] if event else [*range(b + 1, len(x))]
+    possible = [int(b)] if event else [*range(int(b) + 1, len(x))]
     return [j for j in range(len(x)) if j not in possible], possible
 
 
@@ -296,7 +297,7 @@ CLAIMS = [
         line=RIVALS,
     )
     for fn, of, bounds in (
-        (jaxloss.cox_ph, formulas.efron_of, (4, 4, 8)),
+        (jaxloss.cox_ph, formulas.efron_of, (1, 3, 3)),
         (jaxloss.cox_ph_breslow, formulas.breslow_of, (1, 2, 4)),
     )
 ]
@@ -317,7 +318,7 @@ CLAIMS += [
             ),
         ),
         accuracy=(
-            Case(columns=(X[:, :4], BINS, EVENTS), fixed=(1, 2), bounds=(2, 2, 2)),
+            Case(columns=(X[:, :4], BINS, EVENTS), fixed=(1, 2), bounds=(2, 2, 3)),
         ),
         line=Line(
             "logit of the last period, 0 before",
@@ -345,7 +346,7 @@ CLAIMS += [
                 columns=(X, BINS, EVENTS),
                 fixed=(1, 2),
                 conditioned=(True, True, True),
-                bounds=(4, 4, 6),
+                bounds=(1, 2, 2),
             ),
         ),
         line=Line(

@@ -176,17 +176,17 @@ def _of_events(
     _checks.at_least_1d(name, log_hazards=h)
     times = _risk_sets.keys(name, times=times)
     (events,) = _checks.boolean(name, events=events)
-    ids = None if strata is None else _checks.class_ids(name, strata=strata)
-    given = {"times": times, "events": events, "strata": ids}
+    given = {"log_hazards": h, "times": times, "events": events}
+    if strata is not None:
+        given["strata"] = _checks.class_ids(name, strata=strata)
     if where is not None:
         (given["where"],) = _checks.boolean(name, where=where)
-    given = {k: x for k, x in given.items() if x is not None}
-    _checks.same_shape(name, log_hazards=h, **given)
+    _checks.same_shape(name, **given)
     if where is not None:
         valid = given["where"]
         h, events = jnp.where(valid, h, -jnp.inf), events & valid
         times = jnp.where(valid, times, jnp.zeros_like(times))
-    sets = _risk_sets.by_key(times, ~events, ids)
+    sets = _risk_sets.by_key(times, ~events, given.get("strata"))
     h = _risk_sets.in_order(_risk_sets.nan_where_nan(h, times), sets.places)
     return jnp.where(events, _risk_sets.as_given(losses(h, sets), sets.places), 0)
 

@@ -210,7 +210,7 @@ def periods(seed=0, n=40, classes=6):
 def test_is_a_sum_of_binary_cross_entropies():
     x, bins, events = periods()
     labels = jax.nn.one_hot(bins, x.shape[-1]) * events[:, None]
-    at_risk = jnp.arange(x.shape[-1]) <= bins[:, None]
+    at_risk = jnp.arange(x.shape[-1])[None] <= bins[:, None]
     each = jnp.where(at_risk, jaxloss.sigmoid_cross_entropy(x, labels), 0)
     close(jaxloss.discrete_hazard(x, bins, events), each.sum(axis=-1))
 
