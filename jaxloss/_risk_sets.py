@@ -74,11 +74,14 @@ def by_key(
 
 
 def keys(loss: str, **given: ArrayLike) -> jax.Array:
-    """Boolean, integer or floating keys in the dtype that they have: times of 32 bits
-    are not rounded to float32."""
+    """Boolean, integer or floating keys: integers in the dtype that they have, as those
+    of 32 bits would be rounded in float32; others in at least float32."""
     ((name, x),) = given.items()
     _checks.real(loss, jnp.empty(()), **given)
-    return lax.stop_gradient(_checks.array(loss, name, x))
+    key = _checks.array(loss, name, x)
+    if jnp.issubdtype(key.dtype, jnp.floating):
+        key = key.astype(_checks.wide(key))
+    return lax.stop_gradient(key)
 
 
 def descending(key: jax.Array) -> jax.Array:
