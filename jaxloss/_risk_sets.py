@@ -74,14 +74,13 @@ def by_key(
 
 
 def keys(loss: str, **given: ArrayLike) -> jax.Array:
-    """Boolean, integer or floating keys: integers in the dtype that they have, as those
-    of 32 bits would be rounded in float32; others in at least float32."""
+    """Boolean, integer or floating keys, of which none is rounded: only half precision
+    is not in the dtype that it had."""
     ((name, x),) = given.items()
-    _checks.real(loss, jnp.empty(()), **given)
-    key = _checks.array(loss, name, x)
-    if jnp.issubdtype(key.dtype, jnp.floating):
-        key = key.astype(_checks.wide(key))
-    return lax.stop_gradient(key)
+    (x,) = _checks.real(loss, _checks.array(loss, name, x), **given)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        (x,) = _checks.floating(loss, **{name: x})
+    return lax.stop_gradient(x)
 
 
 def descending(key: jax.Array) -> jax.Array:
@@ -249,8 +248,8 @@ def add(a: Log, b: Log) -> Log:
 
 
 def minus(a: Log, b: Log) -> jax.Array:
-    """`a - b`, and -inf where a is, whatever b is."""
-    empty = a.value == -jnp.inf
+    """`a - b`, and -inf where a is, whatever number b is."""
+    empty = (a.value == -jnp.inf) & ~jnp.isnan(b.value)
     first, second = (jnp.where(empty, 0, x) for x in (a.value, b.value))
     return jnp.where(empty, -jnp.inf, (first - second) + (a.rest - b.rest))
 

@@ -126,7 +126,7 @@ losses = {
     "list_mle": jaxloss.list_mle,
     "pairwise_ranking": jaxloss.pairwise_ranking,
     "LambdaRank": lambda_rank,
-    "approx_ndcg": functools.partial(jaxloss.approx_ndcg, temperature=1.0),
+    "approx_ndcg": functools.partial(jaxloss.approx_ndcg, temperature=0.1),
 }
 found = {"pixels": np.asarray(judge(pixels), float)[None]}
 for name, loss in losses.items():
