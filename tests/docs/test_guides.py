@@ -135,17 +135,19 @@ def test_a_margin_helps_retrieval(tmp_path):
 
 
 def test_losses_of_lists_put_digits_in_order(tmp_path):
-    """Of held-out lists, better than the cosine of the pixels does, by which grades
-    are given; in full, each gains 0.02 of NDCG@10 or more."""
+    """Of held-out lists, by far better than before training: 0.88 and more after 100
+    steps, where untrained networks have an NDCG@10 of 0.4 to 0.6."""
     pytest.importorskip("sklearn")
     path = tmp_path / "digit_lists.py"
-    sizes = {"STEPS": (400, 150), "SEEDS": (4, 1)}
-    found = example("digit_lists", path, **sizes)["found"]
-    (pixels,) = found.pop("pixels")
+    made = example("digit_lists", path, STEPS=(400, 100), SEEDS=(4, 1))
+    found, untrained = made["found"], made["draw"](jax.random.key(0))
+    with jax.enable_x64(False):
+        before = made["judge"](functools.partial(made["score"], untrained))
+    found.pop("pixels")
     names = ["listwise_softmax", "list_mle", "pairwise_ranking", "LambdaRank"]
     assert [*found] == [*names, "approx_ndcg"]
     for name, (score,) in found.items():
-        assert score > pixels, name
+        assert before + 0.2 < score < 1, name
 
 
 def test_the_perceptual_recipe_takes_noise_off(tmp_path):

@@ -158,7 +158,7 @@ CLAIMS = [
                 fixed=(1,),
                 rowwise=True,
                 conditioned=(True, True, True),
-                bounds=(2, 2, 2),
+                bounds=(1, 2, 2),
                 halves=False,  # a law has the value and the gradient in all dtypes
             ),
         ),
