@@ -52,8 +52,8 @@ def relevance(queries, items):
 
 
 def score(params, queries, items):
-    of_queries, of_items = embed(params, images[queries]), embed(params, images[items])
-    return jnp.einsum("qc,qic->qi", of_queries, of_items) / SIZES[-1] ** 0.5
+    x = embed(params, images)
+    return jnp.einsum("qc,qic->qi", x[queries], x[items]) / SIZES[-1] ** 0.5
 
 
 def softmax(scores, grades):

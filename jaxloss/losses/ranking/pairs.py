@@ -91,9 +91,8 @@ def pairwise_ranking(
         return _sum_of_pairs(phi, items, tuple(constants))
     (w,) = _checks.real(name, items.scores, weights=weights)
     _checks.has_shape(name, items.pairs.shape, "one weight per pair", weights=w)
-    better = _signs(items) > 0
-    losses = phi(jnp.where(better, _leads(items), 0), *constants)
-    weighted = _classes.weighted(jnp.where(better, w, 0), losses)
+    signs, leads = _leads(items)
+    weighted = _classes.weighted(jnp.where(signs > 0, w, 0), phi(leads, *constants))
     return jnp.sum(weighted, axis=(-2, -1))
 
 
@@ -104,7 +103,7 @@ def _checked(
     if not callable(margin_fn):
         has = f"type {type(margin_fn).__name__}"
         _checks.wrong_kind(loss, "margin_fn", has, "a function of margins")
-    leads = _leads(items)
+    _, leads = _leads(items)
     of_leads = lambda x: jnp.asarray(margin_fn(x))
     found = jax.eval_shape(of_leads, leads)
     if found.shape != leads.shape:
@@ -113,24 +112,24 @@ def _checked(
     return jax.closure_convert(lambda x: of_leads(x).astype(x.dtype), leads)
 
 
-def _signs(items: _items.Items) -> jax.Array:
-    """Of each pair: 1 if the first item should lead, -1 if the second, 0 if neither."""
-    first, second = _items.rows(items.relevance), _items.columns(items.relevance)
+def _leads(items: _items.Items) -> tuple[jax.Array, jax.Array]:
+    """Of each pair, 1 if the first item should lead, -1 if the second, 0 if neither;
+    and by how much the one that should is ahead."""
+    y, s = items.relevance, items.scores
+    first, second = _items.rows(y), _items.columns(y)
     # Not `>`, by which an item of NaN relevance would silently be in no pair.
-    found = jnp.where(first <= second, jnp.where(second <= first, 0, -1), 1)
-    return jnp.where(items.pairs, found, 0)
-
-
-def _leads(items: _items.Items) -> jax.Array:
-    return _items.rows(items.scores) - _items.columns(items.scores)
+    signs = jnp.where(first <= second, jnp.where(second <= first, 0, -1), 1)
+    signs = jnp.where(items.pairs, signs, 0).astype(s.dtype)
+    ahead = signs * (_items.rows(s) - _items.columns(s))
+    return signs, jnp.where(signs == 0, 0, ahead)
 
 
 def _sum(
     phi: MarginFn, items: _items.Items, constants: Sequence[jax.Array]
 ) -> jax.Array:
-    better = _signs(items) > 0
-    losses = phi(jnp.where(better, _leads(items), 0), *constants)
-    return jnp.sum(jnp.where(better, losses, 0), axis=(-2, -1))
+    signs, leads = _leads(items)
+    losses = phi(leads, *constants)
+    return jnp.sum(jnp.where(signs > 0, losses, 0), axis=(-2, -1))
 
 
 _sum_of_pairs = jax.custom_jvp(_sum, nondiff_argnums=(0,))
@@ -143,8 +142,7 @@ def _(phi, primals, tangents):
     write all pairs to memory."""
     (items, constants), (ditems, dconstants) = primals, tangents
     again = items.hidden()
-    signs = _signs(again).astype(again.scores.dtype)
-    leads = jnp.where(signs == 0, 0, signs * _leads(again))
+    signs, leads = _leads(again)
     losses, pull = jax.vjp(lambda x: phi(x, *constants), leads)
     (slopes,) = pull(jnp.ones_like(losses))
     pulls = jnp.sum(jnp.where(signs == 0, 0, signs * slopes), axis=-1)
