@@ -52,8 +52,8 @@ def relevance(queries, items):
 
 
 def score(params, queries, items):
-    of_queries, of_items = embed(params, images[queries]), embed(params, images[items])
-    return jnp.einsum("qc,qic->qi", of_queries, of_items) / SIZES[-1] ** 0.5
+    x = embed(params, images)
+    return jnp.einsum("qc,qic->qi", x[queries], x[items]) / SIZES[-1] ** 0.5
 
 
 def softmax(scores, grades):
@@ -126,7 +126,7 @@ losses = {
     "list_mle": jaxloss.list_mle,
     "pairwise_ranking": jaxloss.pairwise_ranking,
     "LambdaRank": lambda_rank,
-    "approx_ndcg": functools.partial(jaxloss.approx_ndcg, temperature=1.0),
+    "approx_ndcg": functools.partial(jaxloss.approx_ndcg, temperature=0.1),
 }
 found = {"pixels": np.asarray(judge(pixels), float)[None]}
 for name, loss in losses.items():

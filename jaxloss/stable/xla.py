@@ -162,6 +162,15 @@ def hidden(x: jax.Array, variant: int = 0) -> jax.Array:
     return lax.platform_dependent(x, cpu=_same, default=product)
 
 
+def hidden_bits(x: jax.Array) -> jax.Array:
+    """`hidden`, of integers and booleans: by a number of bits that are all 0."""
+
+    def flipped(x: jax.Array) -> jax.Array:
+        return x ^ lax.optimization_barrier(jnp.zeros((), x.dtype))
+
+    return lax.platform_dependent(x, cpu=_same, default=flipped)
+
+
 def written_on_cpu(value: jax.Array, again: Elementwise, *args: jax.Array) -> jax.Array:
     """`value`; but on other platforms the equal `again(*args)`.
 

@@ -134,6 +134,23 @@ def test_a_margin_helps_retrieval(tmp_path):
     assert (tmp_path / "retrieval.png").stat().st_size > 10_000
 
 
+def test_losses_of_lists_put_digits_in_order(tmp_path):
+    """Of held-out lists, by far better than before training: 0.88 and more after 100
+    steps, where untrained networks have an NDCG@10 of 0.4 to 0.6."""
+    pytest.importorskip("sklearn")
+    path = tmp_path / "digit_lists.py"
+    made = example("digit_lists", path, STEPS=(400, 100), SEEDS=(4, 1))
+    with jax.enable_x64(False):
+        untrained = made["draw"](jax.random.key(0))
+        before = made["judge"](functools.partial(made["score"], untrained))
+    found = made["found"]
+    found.pop("pixels")
+    names = ["listwise_softmax", "list_mle", "pairwise_ranking", "LambdaRank"]
+    assert [*found] == [*names, "approx_ndcg"]
+    for name, (score,) in found.items():
+        assert before + 0.2 < score < 1, name
+
+
 def test_the_perceptual_recipe_takes_noise_off(tmp_path):
     """Both networks, by every measure; and it draws them."""
     path = tmp_path / "perceptual.py"

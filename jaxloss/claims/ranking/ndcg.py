@@ -234,10 +234,10 @@ def cases():
         name="in scores",
         rowwise=True,
         first=by_name(gradient),
-        bounds=(8, 8, 12),
+        bounds=(3, 2, 3),
         **shared,
     )
-    yield Case(name="in temperature", argument=2, bounds=(8, 8, 12), **shared)
+    yield Case(name="in temperature", argument=2, bounds=(3, 2, 1), **shared)
 
 
 LISTS = {"scores": domains.LOG_ODDS, "relevance": domains.NOT_NEGATIVE}

@@ -1,5 +1,7 @@
 """What is claimed of the loss of all pairs of a list."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,7 +19,7 @@ from jaxloss.testing.domain import Argument, Complaint
 from jaxloss.testing.exact import mp
 
 
-def formulas(phi, *, weighted):
+def formulas(phi: Any, *, weighted: bool) -> dict[str, Any]:
     """Value and slopes of the sum over pairs, in mpmath."""
 
     def pairs(s, y, weights, where):
@@ -156,7 +158,7 @@ CLAIMS = [
                 fixed=(1,),
                 rowwise=True,
                 conditioned=(True, True, True),
-                bounds=(2, 2, 2),
+                bounds=(1, 2, 2),
                 halves=False,  # a law has the value and the gradient in all dtypes
             ),
         ),

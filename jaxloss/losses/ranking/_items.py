@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _risk_sets
+from jaxloss.stable import xla
 
 
 class Items(NamedTuple):
@@ -16,7 +17,7 @@ class Items(NamedTuple):
     scores: jax.Array
     """0 of a masked item; NaN where the relevance is."""
     relevance: jax.Array
-    """In the dtype that it has, a constant; 0 of a masked item."""
+    """As keys are, a constant; 0 of a masked item."""
     valid: jax.Array
     """Which items are not masked."""
 
@@ -24,6 +25,16 @@ class Items(NamedTuple):
     def pairs(self) -> jax.Array:
         """Which pairs of items exist."""
         return rows(self.valid) & columns(self.valid)
+
+    def hidden(self) -> "Items":
+        """The same items, of which an accelerator compares all pairs again.
+
+        It would write out what two sums share, an array of pairs.
+        """
+        floating = jnp.issubdtype(self.relevance.dtype, jnp.floating)
+        hide = xla.hidden if floating else xla.hidden_bits
+        of_scores, of_valid = xla.hidden(self.scores), xla.hidden_bits(self.valid)
+        return Items(of_scores, hide(self.relevance), of_valid)
 
 
 def checked(
@@ -60,15 +71,18 @@ def columns(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(x[..., None, :], (*x.shape, n))
 
 
-def precedes(valid: jax.Array, *keys: jax.Array) -> jax.Array:
-    """Whether the second item of each pair stands before the first, `(..., n, n)`.
+def order(valid: jax.Array, *keys: jax.Array) -> jax.Array:
+    """Where the items of each list are, the best first and the masked ones last.
 
-    The larger of the first keys that differ is before; without any, the first given.
+    The larger of the first keys that differ is better; of equal ones, the first given.
     """
-    shape = (*valid.shape, valid.shape[-1])
-    of = lambda axis: lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis)
-    before = of(1) < of(2)
-    for key in reversed(keys):
-        first, second = rows(key), columns(key)
-        before = jnp.where(first == second, before, second > first)
-    return before & rows(valid) & columns(valid)
+    axis = valid.ndim - 1
+    positions = lax.broadcasted_iota(jnp.int32, valid.shape, axis)
+    falling = [lax.stop_gradient(-key) for key in keys]
+    operands = (~valid, *falling, positions)
+    return lax.sort(operands, dimension=axis, num_keys=len(operands))[-1]
+
+
+def ranks(like: jax.Array) -> jax.Array:
+    """1, 2, 3 … along each list."""
+    return 1 + lax.broadcasted_iota(like.dtype, like.shape, like.ndim - 1)

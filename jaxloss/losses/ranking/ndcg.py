@@ -13,8 +13,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, stable
+from jaxloss import _checks, _jit, _risk_sets, stable
 from jaxloss.losses.ranking import _items
+from jaxloss.stable import xla
 
 
 @_jit.kernel("axis", "k")
@@ -74,10 +75,12 @@ def ndcg_weights(
     items = _items.checked(name, scores, relevance, axis, where)
     s = lax.stop_gradient(items.scores)
     y = jnp.where(jnp.isnan(s), s, items.relevance.astype(s.dtype))
-    place = 1 + _count(_items.precedes(items.valid, s), s)
-    ideal = 1 + _count(_items.precedes(items.valid, y), s)
-    best = jnp.sum(_gains(y) * _discounts(ideal, k), axis=-1)[..., None, None]
-    change = _gaps_of_gains(y) * _gaps_of_discounts(place, k)
+    order, ideal = (_items.order(items.valid, key) for key in (s, y))
+    ranks = _items.ranks(s)
+    gains = _gains(_risk_sets.in_order(y, ideal))
+    best = jnp.sum(gains * _discounts(ranks, k), axis=-1)[..., None, None]
+    reached = _risk_sets.as_given(ranks, order)
+    change = _gaps_of_gains(y) * _gaps_of_discounts(reached, k)
     change = jnp.where(items.pairs, change, 0)
     return stable.safe_divide(change, jnp.broadcast_to(best, change.shape))
 
@@ -155,35 +158,21 @@ def approx_ndcg(
     """
     name = "approx_ndcg"
     items = _items.checked(name, scores, relevance, axis, where)
-    s, valid = items.scores, items.valid
+    s, y = items.scores, items.relevance.astype(items.scores.dtype)
     like = jnp.zeros(s.shape[:-1], s.dtype)
     tau = _checks.parameter(name, like, temperature=temperature)
     tau = jnp.broadcast_to(tau, like.shape)
-    y = items.relevance.astype(s.dtype)
     # Of equally relevant items any order is ideal.  That of the scores is near theirs,
     # and so few digits cancel.
-    fixed = lax.stop_gradient(s)
-    before = _items.precedes(valid, y, fixed)
-    ideal = 1 + _count(before, s)
+    ideal = _items.order(items.valid, y, s)
+    s, y, valid = (_risk_sets.in_order(x, ideal) for x in (s, y, items.valid))
     gains = _gains(y)
-    best = jnp.sum(gains * _discounts(ideal, None), axis=-1, keepdims=True)
+    best = jnp.sum(gains * _discounts(_items.ranks(y), None), axis=-1, keepdims=True)
     shares = stable.safe_divide(gains, jnp.broadcast_to(best, gains.shape))
-    other = items.pairs & ~_itself(before.shape)
-    # 1 where the second item should stand before the first, -1 behind it, 0 neither.
-    signs = jnp.where(other, jnp.where(before, 1.0, -1.0), 0).astype(s.dtype)
-    return _lost(s, tau, shares, ideal, signs)
+    return _lost(s, tau, shares, valid)
 
 
 # --- gains and discounts -------------------------------------------------------------
-
-
-def _count(before: jax.Array, like: jax.Array) -> jax.Array:
-    return jnp.sum(before, axis=-1, dtype=like.dtype)
-
-
-def _itself(shape: tuple[int, ...]) -> jax.Array:
-    of = lambda axis: lax.broadcasted_iota(jnp.int32, shape, len(shape) - axis)
-    return of(1) == of(2)
 
 
 def _largest(y: jax.Array) -> jax.Array:
@@ -237,17 +226,25 @@ def _rise(rank: jax.Array) -> jax.Array:
 # --- soft ranks ----------------------------------------------------------------------
 
 
-def _leads(s: jax.Array, tau: jax.Array, signs: jax.Array) -> jax.Array:
+def _signs(s: jax.Array, valid: jax.Array) -> jax.Array:
+    """Where the second item of each pair should stand: 1 before the first, -1 behind
+    it; 0 if they are no pair."""
+    place = _items.ranks(s)
+    first, second = _items.rows(place), _items.columns(place)
+    found = jnp.sign(first - second)
+    return jnp.where(_items.rows(valid) & _items.columns(valid), found, 0)
+
+
+def _leads(s: jax.Array, tau: jax.Array) -> jax.Array:
     """By how many temperatures the second item of each pair is above the first."""
     # Scores of -inf are equal, and no difference overflows.
     largest = float(jnp.finfo(s.dtype).max) / 4
     s = jnp.where(jnp.isinf(s), jnp.copysign(largest, s), s)
-    leads = (_items.columns(s) - _items.rows(s)) / tau[..., None, None]
-    return jnp.where(signs == 0, 0, leads)
+    return (_items.columns(s) - _items.rows(s)) / tau[..., None, None]
 
 
 def _soft_ranks(s: jax.Array, tau: jax.Array, signs: jax.Array) -> jax.Array:
-    above = stable.sigmoid(_leads(s, tau, signs))
+    above = stable.sigmoid(_leads(s, tau))
     return 1 + jnp.sum(jnp.where(signs == 0, 0, above), axis=-1)
 
 
@@ -256,32 +253,30 @@ def _ranks_lost(s: jax.Array, tau: jax.Array, signs: jax.Array) -> jax.Array:
 
     By each item that should be behind it, less each that should be before it.
     """
-    wrong = stable.sigmoid(-signs * _leads(s, tau, signs))
-    return -jnp.sum(signs * wrong, axis=-1)
+    return -jnp.sum(signs * stable.sigmoid(-signs * _leads(s, tau)), axis=-1)
 
 
 @jax.custom_jvp
 def _lost(
-    s: jax.Array,
-    tau: jax.Array,
-    shares: jax.Array,
-    ideal: jax.Array,
-    signs: jax.Array,
+    s: jax.Array, tau: jax.Array, shares: jax.Array, valid: jax.Array
 ) -> jax.Array:
-    """The sum of what the items lose of their discounts, times their shares."""
-    falls = _fall(_ranks_lost(s, tau, signs), ideal, _soft_ranks(s, tau, signs))
-    return jnp.sum(shares * falls, axis=-1)
+    """The sum of what items in the ideal order lose of their discounts, times their
+    shares."""
+    signs = _signs(s, valid)
+    lost, reached = _ranks_lost(s, tau, signs), _soft_ranks(s, tau, signs)
+    return jnp.sum(shares * _fall(lost, _items.ranks(s), reached), axis=-1)
 
 
 def _lost_rule(primals, tangents):
     """By hand, because the slopes of pairs are symmetric: one sum over the columns has
     the gradient.  Autodiff sums over rows and columns, for which a program would write
     all pairs to memory."""
-    s, tau, shares, _, signs = primals
+    s, tau, shares, valid = primals
     ds, dtau, *_ = tangents
-    h = shares * _rise(_soft_ranks(s, tau, signs))
-    leads = _leads(s, tau, signs)
-    slopes = jnp.where(signs == 0, 0, stable.sigmoid_slope(leads))
+    h = shares * _rise(_soft_ranks(s, tau, _signs(s, valid)))
+    s, valid = xla.hidden(s), xla.hidden_bits(valid)
+    leads = _leads(s, tau)
+    slopes = jnp.where(_signs(s, valid) == 0, 0, stable.sigmoid_slope(leads))
     moving = jnp.zeros_like(tau)
     if not isinstance(ds, SymbolicZero):
         pulls = slopes * (_items.columns(h) - _items.rows(h))

@@ -1,6 +1,6 @@
 """A loss of all pairs of items in a list."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,9 @@ from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, margins
 from jaxloss.losses.ranking import _items
+
+MarginFn = Callable[..., jax.Array]
+"""Of leads, and of what the function of the caller closes over."""
 
 
 @_jit.kernel("axis", "margin_fn")
@@ -83,28 +86,68 @@ def pairwise_ranking(
     """
     name = "pairwise_ranking"
     items = _items.checked(name, scores, relevance, axis, where)
-    s, y = items.scores, items.relevance
-    # Not `>`, by which an item of NaN relevance would silently be in no pair.
-    better = ~(_items.rows(y) <= _items.columns(y)) & items.pairs
-    leads = jnp.where(better, _items.rows(s) - _items.columns(s), 0)
-    losses = _of_each(name, margin_fn, leads)
+    phi, constants = _checked(name, margin_fn, items)
     if weights is None:
-        return jnp.sum(jnp.where(better, losses, 0), axis=(-2, -1))
-    (w,) = _checks.real(name, s, weights=weights)
-    _checks.has_shape(name, leads.shape, "one weight per pair", weights=w)
-    weighted = _classes.weighted(jnp.where(better, w, 0), losses)
+        return _sum_of_pairs(phi, items, tuple(constants))
+    (w,) = _checks.real(name, items.scores, weights=weights)
+    _checks.has_shape(name, items.pairs.shape, "one weight per pair", weights=w)
+    signs, leads = _leads(items)
+    weighted = _classes.weighted(jnp.where(signs > 0, w, 0), phi(leads, *constants))
     return jnp.sum(weighted, axis=(-2, -1))
 
 
-def _of_each(
-    loss: str, margin_fn: Callable[[jax.Array], jax.Array], leads: jax.Array
-) -> jax.Array:
-    """What `margin_fn` makes of each lead, in its dtype."""
+def _checked(
+    loss: str, margin_fn: Callable[[jax.Array], jax.Array], items: _items.Items
+) -> tuple[MarginFn, Sequence[jax.Array]]:
+    """`margin_fn` of all leads, in their dtype, and the arrays that it closes over."""
     if not callable(margin_fn):
         has = f"type {type(margin_fn).__name__}"
         _checks.wrong_kind(loss, "margin_fn", has, "a function of margins")
-    found = jnp.asarray(margin_fn(leads))
+    _, leads = _leads(items)
+    of_leads = lambda x: jnp.asarray(margin_fn(x))
+    found = jax.eval_shape(of_leads, leads)
     if found.shape != leads.shape:
         has = f"results of shape {found.shape} for margins of shape {leads.shape}"
         _checks.fail(loss, "margin_fn", has, "one number for each margin")
-    return found.astype(leads.dtype)
+    return jax.closure_convert(lambda x: of_leads(x).astype(x.dtype), leads)
+
+
+def _leads(items: _items.Items) -> tuple[jax.Array, jax.Array]:
+    """Of each pair, 1 if the first item should lead, -1 if the second, 0 if neither;
+    and by how much the one that should is ahead."""
+    y, s = items.relevance, items.scores
+    first, second = _items.rows(y), _items.columns(y)
+    # Not `>`, by which an item of NaN relevance would silently be in no pair.
+    signs = jnp.where(first <= second, jnp.where(second <= first, 0, -1), 1)
+    signs = jnp.where(items.pairs, signs, 0).astype(s.dtype)
+    ahead = signs * (_items.rows(s) - _items.columns(s))
+    return signs, jnp.where(signs == 0, 0, ahead)
+
+
+def _sum(
+    phi: MarginFn, items: _items.Items, constants: Sequence[jax.Array]
+) -> jax.Array:
+    signs, leads = _leads(items)
+    losses = phi(leads, *constants)
+    return jnp.sum(jnp.where(signs > 0, losses, 0), axis=(-2, -1))
+
+
+_sum_of_pairs = jax.custom_jvp(_sum, nondiff_argnums=(0,))
+
+
+@_sum_of_pairs.defjvp
+def _(phi, primals, tangents):
+    """By hand, because a pair pulls both of its items equally: one sum over the columns
+    has the gradient.  Autodiff sums over rows and columns, for which a program would
+    write all pairs to memory."""
+    (items, constants), (ditems, dconstants) = primals, tangents
+    again = items.hidden()
+    signs, leads = _leads(again)
+    losses, pull = jax.vjp(lambda x: phi(x, *constants), leads)
+    (slopes,) = pull(jnp.ones_like(losses))
+    pulls = jnp.sum(jnp.where(signs == 0, 0, signs * slopes), axis=-1)
+    slope = jnp.sum(ditems.scores * pulls, axis=-1)
+    if constants:
+        along = lambda *constants: _sum(phi, again, constants)
+        slope += jax.jvp(along, constants, dconstants)[1]
+    return _sum_of_pairs(phi, items, constants), slope

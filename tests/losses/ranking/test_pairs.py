@@ -68,7 +68,8 @@ def test_only_the_order_of_relevance_counts():
     """Booleans, unsigned and large integers too: 2^24 + 1 is above 2^24."""
     two = jnp.array([0.5, 1.0])
     expected = softplus(-0.5)
-    for y in ([False, True], np.uint8([0, 9]), np.int32([2**24, 2**24 + 1])):
+    large = np.array([2**24, 2**24 + 1], np.int32)
+    for y in ([False, True], np.array([0, 9], np.uint8), large):
         loss = jaxloss.pairwise_ranking(two, jnp.asarray(y))
         np.testing.assert_allclose(loss, expected, rtol=4 * FLOAT32)
 
@@ -110,6 +111,22 @@ def test_along_another_axis():
         jaxloss.pairwise_ranking(s[:, i], y[:, i], weights=weights[i]) for i in (0, 1)
     ]
     np.testing.assert_allclose(found, rows, rtol=FLOAT32)
+
+
+def test_a_margin_fn_of_a_traced_number():
+    """It may close over what is differentiated: here the slope of RankNet."""
+
+    def loss(slope):
+        phi = lambda lead: margins.logistic(slope * lead)
+        return jaxloss.pairwise_ranking(SCORES, RELEVANCE, margin_fn=phi)
+
+    value, change = jax.jit(jax.value_and_grad(loss))(2.0)
+    expected = 2 * softplus(-2) + softplus(-4)
+    np.testing.assert_allclose(value, expected, rtol=4 * FLOAT32)
+    expected = -2 / (1 + math.exp(2)) - 2 / (1 + math.exp(4))
+    np.testing.assert_allclose(change, expected, rtol=4 * FLOAT32)
+    every = jax.vmap(loss)(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(every[1], value, rtol=4 * FLOAT32)
 
 
 def test_messages():

@@ -48,8 +48,8 @@ def test_probabilities_of_all_orders_sum_to_one():
 def test_kinds_of_relevance():
     """Booleans, unsigned integers and the least integer are in order, too."""
     right = jaxloss.list_mle(SCORES, jnp.array([0.0, 0.0, 1.0]))
-    least = -(2**31)
-    for y in ([False, False, True], np.uint8([0, 0, 9]), np.int32([least, least, 2])):
+    unsigned, least = np.array([0, 0, 9], np.uint8), -(2**31)
+    for y in ([False, False, True], unsigned, np.array([least, least, 2], np.int32)):
         assert jaxloss.list_mle(SCORES, jnp.asarray(y)) == right
 
 
