@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _classes, _jit, margins
 from jaxloss.losses.ranking import _items
 
-MarginFn = Callable[..., jax.Array]
+_MarginFn = Callable[..., jax.Array]
 """Of leads, and of what the function of the caller closes over."""
 
 
@@ -98,7 +98,7 @@ def pairwise_ranking(
 
 def _checked(
     loss: str, margin_fn: Callable[[jax.Array], jax.Array], items: _items.Items
-) -> tuple[MarginFn, Sequence[jax.Array]]:
+) -> tuple[_MarginFn, Sequence[jax.Array]]:
     """`margin_fn` of all leads, in their dtype, and the arrays that it closes over."""
     if not callable(margin_fn):
         has = f"type {type(margin_fn).__name__}"
@@ -125,7 +125,7 @@ def _leads(items: _items.Items) -> tuple[jax.Array, jax.Array]:
 
 
 def _sum(
-    phi: MarginFn, items: _items.Items, constants: Sequence[jax.Array]
+    phi: _MarginFn, items: _items.Items, constants: Sequence[jax.Array]
 ) -> jax.Array:
     signs, leads = _leads(items)
     losses = phi(leads, *constants)
