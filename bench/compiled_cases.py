@@ -92,7 +92,7 @@ LARGE: dict[tuple[int, ...], tuple[int, ...]] = {
     (8, 32): (128, 512),
     (8, 6): (128, 64),
     (64, 4): (2**23, 4),  # boxes
-    small.STUDY: (2**25,),
+    small.STUDY: (2**22,),
 }
 
 
