@@ -164,6 +164,8 @@ def the_range_is_not_too_wide(entry):
         likeliest = jnp.where(jnp.arange(n) == 0, 40.0, 0.0)
         tied = jaxloss.cox_ph(likeliest, jnp.zeros(n), jnp.ones(n, bool))
         found.append(np.asarray(tied))
+    if entry.name == "approx_ndcg":  # what alone is relevant is the last of 2**1023
+        found.append(1 - 1 / np.log2([1 + 2.0**1023]))
     # The Brier score of what does not sum to 1 is beyond its range.
     values = np.clip(np.concatenate(found), low, high)
     near = lambda end, got: abs(got - end) < 1e-3 if np.isfinite(end) else abs(got) > 50
@@ -253,13 +255,13 @@ def falls_short(spec, seed):
 
 
 def advice_names_what_exists(entry):
-    """`not when` names another loss; what is in backquotes is one, or an argument of
-    one that is named."""
+    """`not when` names another loss; what is in backquotes is a public function, or an
+    argument of a loss that is named."""
     words = re.findall(r"`(\w+)`", f"{entry.when} {entry.not_when}")
     losses = [word for word in words if word in ENTRIES]
     assert {*losses} & {*re.findall(r"`(\w+)`", entry.not_when)} - {entry.name}
     arguments = [ENTRIES[n].arguments for n in (entry.name, *losses)]
-    assert {*words} <= {*ENTRIES, *(a for group in arguments for a in group)}
+    assert {*words} <= {*vars(jaxloss), *(a for group in arguments for a in group)}
 
 
 def related_names_exist(entry):
@@ -334,7 +336,7 @@ MEANT = {
     "mse": ["squared_error"],
     "mae": ["absolute_error"],
     "RMSE": ["squared_error"],
-    "ranknet": ["logistic"],
+    "ranknet": ["logistic", "pairwise_ranking"],
     "kld": ["kl_divergence"],
     "BCEWithLogitsLoss": ["sigmoid_cross_entropy"],
     "nn.MSELoss": ["squared_error"],
@@ -351,7 +353,7 @@ MEANT = {
     "L2 regularization": ["l2"],
     "CrossEntropyLos": ["softmax_cross_entropy"],
     "contrastiv": ["supervised_contrastive", "contrastive", "clip"],
-    "app": [],
+    "app": ["approx_ndcg"],
     "dropout": [],
     "": [],
     "*": [],
@@ -380,9 +382,9 @@ def test_search_has_what_is_called_so_first():
 
 
 def test_the_catalogue_has_every_loss_and_nothing_else():
-    """Whatever has a spec; `ctc_forward` is `ctc` and more, and cross entropy with
-    z-loss is two of them."""
-    more = {"ctc_forward", "softmax_cross_entropy_with_z"}
+    """Whatever has a spec; `ctc_forward` is `ctc` and more, cross entropy with z-loss
+    is two of them, and `ndcg_weights` are weights of a loss."""
+    more = {"ctc_forward", "softmax_cross_entropy_with_z", "ndcg_weights"}
     assert {*ENTRIES} == {spec.fn.__name__ for spec in SPECS} - more
     assert all(e.function is getattr(jaxloss, name) for name, e in ENTRIES.items())
     assert "mean" not in ENTRIES

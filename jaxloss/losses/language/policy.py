@@ -40,8 +40,8 @@ def ppo_clip(
         one of the prompt, has loss 0, whatever the arguments are there.
 
     Returns:
-      Losses of the same shape, of either sign; 0 where the advantage is 0, even if the
-      ratio overflows.
+      Per-token losses of the same shape, of either sign; 0 where the advantage is 0,
+      even if the ratio overflows.
 
     Raises:
       TypeError: If the log-probabilities are not floating, `advantages` not real,
@@ -194,8 +194,8 @@ def kl_estimate(log_probs: ArrayLike, reference_log_probs: ArrayLike) -> jax.Arr
       reference_log_probs: Same shape; under the reference, which is not trained.
 
     Returns:
-      Losses >= 0 of the same shape, in nats; 0 where the two agree, and accurate near
-      it.
+      Per-token losses >= 0 of the same shape, in nats; 0 where the two agree, and
+      accurate near it.
 
     Raises:
       TypeError: If an argument is not floating.

@@ -96,7 +96,7 @@ def approx_ndcg(
 ) -> jax.Array:
     r"""One minus NDCG of soft ranks (ApproxNDCG).
 
-    Also called: ApproxNDCG, ApproxNDCGLoss, approx_ndcg_loss, approxNDCGLoss.
+    Also called: ApproxNDCG, ApproxNDCGLoss, approx_ndcg_loss.
 
     .. math::
        \ell = 1 - \frac{\sum_i (2^{y_i} - 1) / \log_2(1 + r_i)}
