@@ -5,13 +5,14 @@ An unknown command is an error, so none is ever left over.
 
 import re
 
-_GREEK = "alpha beta gamma delta epsilon varepsilon lambda mu pi rho sigma tau theta"
-_SIGNS = (
-    "ell Delta Omega varnothing partial sum prod in notin le ge ne to cdot times pm mp"
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon lambda mu pi rho sigma tau theta varphi"
+    " Delta Phi Omega"
 )
+_SIGNS = "ell varnothing partial sum prod in notin le ge ne to cdot times pm mp infty"
 WORDS = {
-    **dict(zip(_GREEK.split(), "αβγδεελμπρστθ", strict=True)),
-    **dict(zip(_SIGNS.split(), "ℓΔΩ∅∂∑∏∈∉≤≥≠→·×±∓", strict=True)),
+    **dict(zip(_GREEK.split(), "αβγδεελμπρστθφΔΦΩ", strict=True)),
+    **dict(zip(_SIGNS.split(), "ℓ∅∂∑∏∈∉≤≥≠→·×±∓∞", strict=True)),
     **{"langle": "⟨", "rangle": "⟩", "|": "‖", "mid": "|", "{": "{", "}": "}"},
     **dict.fromkeys((",", ";", ":", " "), " "),
     **dict.fromkeys(("left", "right", "big", "Big", "Bigl", "Bigr", "!"), ""),

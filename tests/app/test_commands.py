@@ -71,21 +71,33 @@ def test_list_of_a_task_has_its_losses(subtests, capsys):
 
 
 ORDINAL = """\
-loss         task     last layer gives  range       robust  convex
-coral        ordinal  none (logits)     [0, inf)    yes     yes
-squared_emd  ordinal  none (logits)     [0, K - 1]  yes     no
+loss               task     last layer gives  range       robust  convex
+coral              ordinal  none (logits)     [0, inf)    yes     yes
+corn               ordinal  none (logits)     [0, inf)    yes     yes
+cumulative_logit   ordinal  none              [0, inf)    yes     yes
+cumulative_probit  ordinal  none              [0, inf)    no      yes
+squared_emd        ordinal  none (logits)     [0, K - 1]  yes     no
 """
 
 NARROW = """\
 coral
   task ordinal; last layer gives none (logits);
   range [0, inf); robust yes; convex yes
+corn
+  task ordinal; last layer gives none (logits);
+  range [0, inf); robust yes; convex yes
+cumulative_logit
+  task ordinal; last layer gives none;
+  range [0, inf); robust yes; convex yes
+cumulative_probit
+  task ordinal; last layer gives none;
+  range [0, inf); robust no; convex yes
 squared_emd
   task ordinal; last layer gives none (logits);
   range [0, K - 1]; robust yes; convex no
 """
 
-MORE = "2 losses; `jaxloss show NAME` says more.\n"
+MORE = "5 losses; `jaxloss show NAME` says more.\n"
 
 
 def unstyled(text):
@@ -101,8 +113,8 @@ def test_list_fits_the_terminal(capsys, monkeypatch):
     _, out, _ = run(capsys, "list", "--task", "ordinal")
     lines = [line.rstrip() for line in unstyled(out).splitlines()]
     assert lines[1] == "─" * width
-    assert [lines[0], *lines[2:4]] == ORDINAL.splitlines()
-    assert lines[4:] == MORE.splitlines()
+    assert [lines[0], *lines[2:7]] == ORDINAL.splitlines()
+    assert lines[7:] == MORE.splitlines()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "rich", None)
         assert run(capsys, "list", "--task", "ordinal") == (0, ORDINAL + MORE, "")

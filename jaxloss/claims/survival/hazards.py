@@ -352,7 +352,7 @@ CLAIMS += [
         line=Line(
             "logit of the second period, those of the first and of later 0",
             (-6, 6),
-            lambda x, e: (common.vector(0, x, 0), 1 if e else 0, e),
+            lambda x, e: (common.vector(0, x, 0), jnp.where(e, 1, 0), e),
             ENDS,
         ),
     ),

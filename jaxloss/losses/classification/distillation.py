@@ -62,7 +62,7 @@ def knowledge_distillation(
       p_s - KL)` with respect to the teacher's.  Convex in the student's, smooth.
 
     Use:
-      task: distribution, multi-class
+      task: distribution
       activation: none (logits)
       range: [0, inf]
       robust: yes (in the student's logits)
