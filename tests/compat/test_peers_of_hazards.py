@@ -69,11 +69,9 @@ def test_partial_likelihood(ties):
 @ties
 def test_partial_likelihood_of_statsmodels(ties):
     """The log-likelihood and the score of its regression."""
-    peer("statsmodels.duration.hazard_regression")
-    from statsmodels.duration.hazard_regression import PHReg
-
+    regression = peer("statsmodels.duration.hazard_regression")
     x, times, events, strata = study()
-    model = PHReg(times, x, status=events, strata=strata, ties=ties)
+    model = regression.PHReg(times, x, status=events, strata=strata, ties=ties)
     total = lambda b: COX[ties](x @ b, times, events, strata=strata).sum()
     for b in (np.zeros(3), np.array([1.0, -2.0, 0.5])):
         value, slope = jax.value_and_grad(total)(jnp.asarray(b))
