@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxloss import _risk_sets
+from jaxloss.losses import _risk_sets
 from jaxloss.testing import ulp
 
 

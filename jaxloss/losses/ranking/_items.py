@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _risk_sets
+from jaxloss import _checks
+from jaxloss.losses import _risk_sets
 from jaxloss.stable import xla
 
 

@@ -13,7 +13,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _jit, _risk_sets, stable
+from jaxloss import _checks, _jit, stable
+from jaxloss.losses import _risk_sets
 from jaxloss.losses.ranking import _items
 from jaxloss.stable import xla
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, _jit, _risk_sets
+from jaxloss import _checks, _classes, _jit
+from jaxloss.losses import _risk_sets
 
 
 @_jit.kernel("axis")

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxloss import _checks, _classes, _jit, _risk_sets, _whole_batch, stable
-from jaxloss._risk_sets import RiskSets
+from jaxloss import _checks, _classes, _jit, _whole_batch, stable
+from jaxloss.losses import _risk_sets
+from jaxloss.losses._risk_sets import RiskSets
 from jaxloss.stable import xla
 
 # --- continuous times ----------------------------------------------------------------
