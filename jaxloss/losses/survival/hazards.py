@@ -15,7 +15,7 @@ from jaxloss.stable import xla
 # --- continuous times ----------------------------------------------------------------
 
 
-@_whole_batch.require("log_hazards", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("log_hazards", _whole_batch.BY_JIT)
 @_jit.kernel(ids="strata")
 def cox_ph(
     log_hazards: ArrayLike,
@@ -92,7 +92,7 @@ def cox_ph(
     return _of_events(_efron, "cox_ph", log_hazards, times, events, strata, where)
 
 
-@_whole_batch.require("log_hazards", "jit of sharded arrays, not shard_map")
+@_whole_batch.require("log_hazards", _whole_batch.BY_JIT)
 @_jit.kernel(ids="strata")
 def cox_ph_breslow(
     log_hazards: ArrayLike,
