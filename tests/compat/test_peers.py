@@ -15,20 +15,9 @@ import pytest
 from scipy import special
 
 import jaxloss
+from tests.compat.peers import peer, same
 
 os.environ["KERAS_BACKEND"] = "jax"
-
-# The textbook loses digits to cancellation: here some four of sixteen.
-RTOL, ATOL = 1e-12, 1e-13
-
-
-def same(ours, theirs):
-    np.testing.assert_allclose(ours, np.asarray(theirs), rtol=RTOL, atol=ATOL)
-
-
-def peer(package):
-    """The module, or the reason why there is none."""
-    return pytest.importorskip(package, reason=f"{package} is not installed")
 
 
 def units(x):

@@ -10,22 +10,10 @@ import numpy as np
 import pytest
 
 import jaxloss
-
-# The textbook loses digits to cancellation: here some four of sixteen.
-RTOL, ATOL = 1e-12, 1e-13
+from tests.compat.peers import peer, same
 
 COX = {"efron": jaxloss.cox_ph, "breslow": jaxloss.cox_ph_breslow}
 ties = pytest.mark.parametrize("ties", COX)
-
-
-def same(ours, theirs):
-    np.testing.assert_allclose(ours, np.asarray(theirs), rtol=RTOL, atol=ATOL)
-
-
-def peer(module):
-    """The module, or the reason why there is none."""
-    reason = f"{module}, or what it imports, is not installed"
-    return pytest.importorskip(module, reason=reason)
 
 
 # --- the partial likelihood ----------------------------------------------------------

@@ -14,18 +14,13 @@ import pytest
 
 import jaxloss
 from jaxloss import margins
-
-RTOL, ATOL = 1e-12, 1e-13
-
-
-def same(ours, theirs):
-    np.testing.assert_allclose(ours, np.asarray(theirs), rtol=RTOL, atol=ATOL)
+from tests.compat.peers import peer, same
 
 
 @pytest.fixture(scope="module")
 def rax():
     """The package, or the reason why there is none."""
-    return pytest.importorskip("rax", reason="rax is not installed")
+    return peer("rax")
 
 
 def graded_lists(count=20, items=8):
