@@ -146,6 +146,20 @@ def remote(entry, spec):
 # --- range ---------------------------------------------------------------------------
 
 
+def likeliest_of_ties(n=2**14):
+    """Subjects, of which the one of the largest hazard has an event with all others."""
+    log_hazards = jnp.where(jnp.arange(n) == 0, 40.0, 0.0)
+    return jaxloss.cox_ph(log_hazards, jnp.zeros(n), jnp.ones(n, bool))
+
+
+# Near the ends of a range that no sample comes near.
+FARTHEST = {
+    "cox_ph": likeliest_of_ties,
+    # The only relevant item is the last of 2**1023.
+    "approx_ndcg": lambda: 1 - 1 / np.log2(1 + 2.0**1023),
+}
+
+
 def values_lie_in_the_range(entry, spec):
     """Typical, extreme and least ones; infinity is what exceeds the largest number."""
     low, high, *_ = entry.interval(draw(spec)[0].shape[-1])
@@ -159,13 +173,8 @@ def the_range_is_not_too_wide(entry):
     specs = specs_of(entry)
     low, high, *_ = entry.interval(draw(specs[0])[0].shape[-1])
     found = [v for s in specs for v in (ordinary(s), remote(entry, s))]
-    if entry.name == "cox_ph":  # the likeliest of many ties
-        n = 2**14
-        likeliest = jnp.where(jnp.arange(n) == 0, 40.0, 0.0)
-        tied = jaxloss.cox_ph(likeliest, jnp.zeros(n), jnp.ones(n, bool))
-        found.append(np.asarray(tied))
-    if entry.name == "approx_ndcg":  # what alone is relevant is the last of 2**1023
-        found.append(1 - 1 / np.log2([1 + 2.0**1023]))
+    if entry.name in FARTHEST:
+        found.append(np.ravel(FARTHEST[entry.name]()))
     # The Brier score of what does not sum to 1 is beyond its range.
     values = np.clip(np.concatenate(found), low, high)
     near = lambda end, got: abs(got - end) < 1e-3 if np.isfinite(end) else abs(got) > 50
