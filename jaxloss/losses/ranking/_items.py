@@ -25,7 +25,7 @@ class Items(NamedTuple):
     @property
     def pairs(self) -> jax.Array:
         """Which pairs of items exist."""
-        return rows(self.valid) & columns(self.valid)
+        return pairs(self.valid)
 
     def hidden(self) -> "Items":
         """The same items, of which an accelerator compares all pairs again.
@@ -70,6 +70,11 @@ def columns(x: jax.Array) -> jax.Array:
     """What the second item of each pair has."""
     n = x.shape[-1]
     return jnp.broadcast_to(x[..., None, :], (*x.shape, n))
+
+
+def pairs(valid: jax.Array) -> jax.Array:
+    """Of which pairs both items are valid."""
+    return rows(valid) & columns(valid)
 
 
 def order(valid: jax.Array, *keys: jax.Array) -> jax.Array:

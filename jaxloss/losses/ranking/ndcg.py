@@ -120,8 +120,8 @@ def approx_ndcg(
 
     Returns:
       One loss in [0, 1] per list, without unit; 0 for a list without relevance.  It has
-      full precision near 0, too, as a sum over the ranks that each item loses; 1 minus
-      this loss, where you want NDCG.
+      full precision near 0, too: it is a sum over items of how far each is behind its
+      ideal rank.  NDCG is 1 minus this loss.
 
     Raises:
       TypeError: If `scores` is not floating, `relevance` not real or `where` not
@@ -233,7 +233,7 @@ def _signs(s: jax.Array, valid: jax.Array) -> jax.Array:
     place = _items.ranks(s)
     first, second = _items.rows(place), _items.columns(place)
     found = jnp.sign(first - second)
-    return jnp.where(_items.rows(valid) & _items.columns(valid), found, 0)
+    return jnp.where(_items.pairs(valid), found, 0)
 
 
 def _leads(s: jax.Array, tau: jax.Array) -> jax.Array:
