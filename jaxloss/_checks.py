@@ -29,7 +29,7 @@ _KERAS = {
 
 
 def array(loss: str, name: str, x: ArrayLike) -> jax.Array:
-    """Converts; raises `TypeError` for what is no array and no number."""
+    """Converts; raises `TypeError` unless it is given an array or a number."""
     wide = wide_integers(x)
     if wide is not None:
         refuse_wide(loss, name, wide)

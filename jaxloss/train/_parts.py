@@ -157,7 +157,7 @@ class Parts(NamedTuple):
 
         _, pull, (found, beside) = jax.vjp(number, params, has_aux=True)
         # Pulled back at about the size of the slope, so that half precision inside of
-        # the model neither overflows nor underflows; a power of two loses nothing.
+        # the model neither overflows nor underflows; a power of two is exact.
         scale = _power_of_two(jax.tree.leaves(self.slope(found))[at])
         (grads,) = pull(self.devices.vary(scale))
         grads = _results.zero_unless(_results.counts(found)[at], grads)

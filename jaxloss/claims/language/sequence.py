@@ -138,7 +138,7 @@ def edges(blank):
 
 
 def refused(name):
-    """What is no sequence, no mask or no blank."""
+    """Arguments that are not a sequence, a mask or a blank."""
     x, y = np.ones((5, FRAMES, CLASSES)), np.ones((5, LABELS), int)
     refuse = functools.partial(common.refused, name)
     return (

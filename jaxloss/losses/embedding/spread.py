@@ -231,8 +231,8 @@ def _row_sums(terms: jax.Array, others: jax.Array) -> jax.Array:
 def _gaps(
     rows: jax.Array, t: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`-t |r_i - r_j|^2` minus the largest, -inf for what is no pair; the largest, or
-    0; and what is a pair."""
+    """`-t |r_i - r_j|^2` minus the largest, -inf where there is no pair; the largest,
+    or 0; and what is a pair."""
     _, others = _pairs.pairs(valid)
     scores = -t[..., None, None] * _squared_distances(rows)
     scores = jnp.where(others, scores, -jnp.inf)

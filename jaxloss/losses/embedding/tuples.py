@@ -444,7 +444,7 @@ def _gap_da(a: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
     across = (n - p) - _gap(a, p, n)[..., None] * 0.5 * (to_p + to_n)
     turn = stable.safe_divide(across, _mean_length(a, p, n))
     # At a coinciding pair one direction is 0, and so is its derivative, as `unit` has
-    # it: no difference loses digits, but the formula above would have another slope.
+    # it.  The difference is exact there; the formula above would have another slope.
     both = _any(to_p != 0) & _any(to_n != 0)
     return jnp.where(both, turn, to_p - to_n)
 

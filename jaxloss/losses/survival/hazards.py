@@ -200,8 +200,8 @@ def _efron(h: jax.Array, sets: RiskSets) -> jax.Array:
     """In terms of T, the sum of the hazards of the ties, and A, that of those behind.
 
     The mean over k of `log(A + (1 - k/d) T) - h` is `log T - h`, plus the means of
-    `log(1 - k/d)` and of a softplus of `log A - log T - log(1 - k/d)`: no sum loses
-    digits by a subtraction.
+    `log(1 - k/d)` and of a softplus of `log A - log T - log(1 - k/d)`: nothing large is
+    subtracted, so all digits are kept.
     """
     own = _risk_sets.log(h)
     ties, later = _risk_sets.ties_and_later(h, sets)
