@@ -4,15 +4,13 @@ The data (public domain) are those of the American National Election Study of 19
 file in the wheel of statsmodels, which need not be importable.
 """
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxloss
+from tests.losses import wheels
 
 # Of log(population), self-placement from left to right, age, education, income; and the
 # sum of all losses: statsmodels' OrderedModel.
@@ -25,10 +23,7 @@ PUBLISHED = {
 @pytest.fixture(scope="module")
 def voters():
     """Five features of each voter, and the party: 0, a strong Democrat, to 6."""
-    found = importlib.util.find_spec("statsmodels")
-    if found is None or found.origin is None:
-        pytest.skip("the survey is a file of statsmodels, which is not installed")
-    path = pathlib.Path(found.origin).parent / "datasets/anes96/anes96.csv"
+    path = wheels.file("statsmodels", "datasets/anes96/anes96.csv")
     names = [name.strip("'") for name in path.read_text().split("\n")[0].split()]
     table = np.loadtxt(path, skiprows=1)
     column = dict(zip(names, table.T, strict=True))

@@ -5,15 +5,13 @@ domain).  The data are a file in the wheel of statsmodels, which need not be imp
 `listwise_softmax` of the utilities is the likelihood of the choice.
 """
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxloss
+from tests.losses import wheels
 
 # Generalised cost, waiting time, income where the mode is air, and the constants of
 # air, train and bus; then the sum of all losses: Greene, Econometric Analysis.
@@ -24,10 +22,7 @@ LEAST = 199.1284
 @pytest.fixture(scope="module")
 def travellers():
     """Six features of each mode of each traveller, and which one was chosen."""
-    found = importlib.util.find_spec("statsmodels")
-    if found is None or found.origin is None:
-        pytest.skip("the survey is a file of statsmodels, which is not installed")
-    path = pathlib.Path(found.origin).parent / "datasets/modechoice/modechoice.csv"
+    path = wheels.file("statsmodels", "datasets/modechoice/modechoice.csv")
     names = path.read_text().split("\n")[0].split(";")
     table = np.loadtxt(path, delimiter=";", skiprows=1)
     column = {k: x.reshape(-1, 4) for k, x in zip(names, table.T, strict=True)}

@@ -5,8 +5,6 @@ Newton's method on the sum of the losses finds the coefficients and the likeliho
 """
 
 import csv
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +12,7 @@ import numpy as np
 import pytest
 
 import jaxloss
-
-FOUND = importlib.util.find_spec("lifelines")
-pytestmark = pytest.mark.skipif(
-    FOUND is None or FOUND.origin is None,
-    reason="the data is in the wheel of lifelines: pip install --no-deps lifelines",
-)
+from tests.losses import wheels
 
 # fin, age, race, wexp, mar, paro, prio; and the sum of the losses.
 EFRON = [-0.379422, -0.057438, 0.313900, -0.149796, -0.433704, -0.084871, 0.091497]
@@ -28,10 +21,7 @@ BRESLOW = [-0.379022, -0.057246, 0.314130, -0.151115, -0.432783, -0.084983, 0.09
 
 def prisoners():
     """Weeks until an arrest, whether there was one, and what is known of each."""
-    assert FOUND is not None
-    assert FOUND.origin is not None
-    path = pathlib.Path(FOUND.origin).parent / "datasets/rossi.csv"
-    with path.open() as file:
+    with wheels.file("lifelines", "datasets/rossi.csv").open() as file:
         next(file)
         weeks, arrests, *known = np.array([*csv.reader(file)], float).T
     return np.stack(known, axis=-1), weeks, arrests == 1
