@@ -102,6 +102,7 @@ STUDY = (512,)
 SUBJECTS = (Arg("normal", STUDY), Arg("positive", STUDY), Arg("bits", STUDY, "bool"))
 VIEWS = (VECTORS, Arg("views", WIDE[:1], "int32"))
 DISTANCES = Arg("positive", EACH)
+COUNTS = Arg("counts", EACH)
 ANSWERS = Arg("negative", EACH)
 SEGMENTS = (Arg("normal", IMAGES), Arg("one_hot", IMAGES))
 PARAMETERS = (Arg("normal", (64, 10)), Arg("normal", (10,)))
@@ -300,7 +301,13 @@ ALONE = [
     EagerCase("absolute_percentage_error", (REALS, DISTANCES)),
     EagerCase("squared_log_error", (DISTANCES, DISTANCES)),
     EagerCase("gaussian_nll", (REALS, REALS, REALS)),
-    EagerCase("poisson_nll", (REALS, Arg("counts", EACH))),
+    EagerCase("laplace_nll", (REALS, REALS, REALS)),
+    EagerCase("student_t_nll", (REALS, REALS, REALS), options={"degrees": 4.0}),
+    EagerCase("mixture_nll", (Arg("normal", ROWS), Arg("positive", ROWS))),
+    EagerCase("poisson_nll", (REALS, COUNTS)),
+    EagerCase("negative_binomial_nll", (REALS, COUNTS, REALS)),
+    EagerCase("tweedie_deviance", (REALS, COUNTS), options={"power": 1.5}),
+    EagerCase("gamma_nll", (REALS, DISTANCES), options={"shape": 2.0}),
     *(EagerCase(name, SIGNS) for name in ("exponential", "logistic", "squared_hinge")),
     EagerCase("brier", (Arg("distributions", ROWS), IDS)),
     EagerCase("nll", (LOG_ROWS, IDS)),

@@ -64,7 +64,12 @@ from jaxloss.losses.classification.ordinal import (
     cumulative_probit as cumulative_probit,
     squared_emd as squared_emd,
 )
-from jaxloss.losses.distributions.counts import poisson_nll as poisson_nll
+from jaxloss.losses.distributions.counts import (
+    gamma_nll as gamma_nll,
+    negative_binomial_nll as negative_binomial_nll,
+    poisson_nll as poisson_nll,
+    tweedie_deviance as tweedie_deviance,
+)
 from jaxloss.losses.distributions.divergence import (
     gaussian_kl as gaussian_kl,
     generalized_kl_divergence as generalized_kl_divergence,
@@ -72,7 +77,12 @@ from jaxloss.losses.distributions.divergence import (
     kl_divergence as kl_divergence,
     kl_divergence_with_log_targets as kl_divergence_with_log_targets,
 )
-from jaxloss.losses.distributions.likelihood import gaussian_nll as gaussian_nll
+from jaxloss.losses.distributions.likelihood import (
+    gaussian_nll as gaussian_nll,
+    laplace_nll as laplace_nll,
+    mixture_nll as mixture_nll,
+    student_t_nll as student_t_nll,
+)
 from jaxloss.losses.embedding.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,

@@ -344,7 +344,10 @@ def _check(fn: Callable[..., Any], found: Entry) -> None:
         condition = claim.removeprefix("for ") if claim.startswith("for ") else None
         if condition is None and not re.fullmatch(r"(yes|no)( \(.+\))?", claim):
             _refuse(fn, f"`{field}: {claim}`, neither yes, no, nor for a condition")
-        if condition is not None and not _names(condition) <= {*found.hyperparameters}:
+        if condition is not None and not _names(condition) <= {
+            *found.hyperparameters,
+            "inf",
+        }:
             _refuse(fn, f"`{field}: {claim}`, no condition on its hyperparameters")
 
 

@@ -21,6 +21,7 @@ LOGITS = interval("[-inf, inf)", "finite scores, or -inf for a class that is exc
 LOG_ODDS = interval("[-inf, inf]", "scores that are no NaN")
 LOGARITHMS = interval("[-inf, inf)", "finite logarithms, or -inf for an amount of 0")
 NOT_NEGATIVE = interval("[0, inf)", "finite numbers >= 0")
+POSITIVE = interval("(0, inf)", "finite numbers > 0")
 DISTANCES = interval(
     "[0, inf)", "distances >= 0, such as `stable.norm(first - second)`"
 )

@@ -13,6 +13,7 @@ from jaxloss import stable
 from jaxloss.claims.classification.cross_entropy import dot, log_sum, sigmoid
 from jaxloss.claims.embedding.cosine import hard_vectors, vectors
 from jaxloss.claims.embedding.formulas import cosine
+from jaxloss.testing import exact
 from jaxloss.testing.accuracy import EDGES, FLUSH, Case, decades, line, pairs, rows
 from jaxloss.testing.claim import Claim
 from jaxloss.testing.exact import mp
@@ -177,6 +178,75 @@ def boxcox_cases():
             floor=FLUSH,
         )
 
+
+def log_gamma_ratio_cases():
+    x, a = pairs(
+        np.array([0.02, 0.7, 1.0, 2.3, 3.9, 4.0, 7.5, 40.0, 1e4, 5e6, 1e12]),
+        np.array([1e-3, 0.3, 0.5, 1.0, 2.7, 16.0, 300.0, 1e5, -0.3, -0.9]),
+    )
+    kept = x + a > 0.01
+    for argument in (0, 1):
+        yield Primitive(
+            name=f"in {'xa'[argument]}",
+            formula=ratio_of_gammas,
+            first=(ratio_in_x, ratio_in_a)[argument],
+            second=(ratio_in_x_twice, ratio_in_a_twice)[argument],
+            columns=(x[kept], a[kept]),
+            argument=argument,
+            conditioned=(True, True, True),
+            bounds=(4, 6, 8),
+        )
+
+
+@exact.digits(90)
+def ratio_of_gammas(x, a):
+    return mp.loggamma(x + a) - mp.loggamma(x) - a * mp.log(x)
+
+
+@exact.digits(90)
+def ratio_in_x(x, a):
+    return mp.digamma(x + a) - mp.digamma(x) - a / x
+
+
+@exact.digits(90)
+def ratio_in_a(x, a):
+    return mp.digamma(x + a) - mp.log(x)
+
+
+@exact.digits(90)
+def ratio_in_x_twice(x, a):
+    return mp.psi(1, x + a) - mp.psi(1, x) + a / x**2
+
+
+@exact.digits(90)
+def ratio_in_a_twice(x, a):
+    return mp.psi(1, x + a)
+
+
+@exact.digits(90)
+def binet(z):
+    return mp.loggamma(z) - (z - mp.mpf(1) / 2) * mp.log(z) + z - mp.log(2 * mp.pi) / 2
+
+
+SIZES = np.concatenate([np.geomspace(1e-4, 1e4, 60), np.linspace(0.5, 12, 47)])
+GAMMAS = [
+    Claim(fn=stable.log_gamma_ratio, accuracy=(*log_gamma_ratio_cases(),)),
+    scalar(
+        stable.stirling_error,
+        binet,
+        SIZES,
+        (8, 8, 12),
+        first=lambda z: mp.digamma(z) - mp.log(z) + 1 / (2 * z),
+        second=lambda z: mp.psi(1, z) - 1 / z - 1 / (2 * z**2),
+    ),
+    scalar(
+        stable.log1p_excess,
+        lambda x: x - mp.log1p(x),
+        np.concatenate([REALS[REALS > -1], NEAR_ONE]),
+        (3, 2, 3),
+        floor=FLUSH,
+    ),
+]
 
 PRODUCTS = [
     Claim(fn=stable.boxcox, accuracy=(*boxcox_cases(),)),
@@ -362,4 +432,4 @@ PAIRS = [
     ),
 ]
 
-CLAIMS = SCALARS + PRODUCTS + ROWS + DISTRIBUTIONS + VECTORS + PAIRS
+CLAIMS = SCALARS + GAMMAS + PRODUCTS + ROWS + DISTRIBUTIONS + VECTORS + PAIRS

@@ -29,7 +29,16 @@ from jaxloss.stable.distributions import (
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_slope as softmax_slope,
 )
-from jaxloss.stable.excess import expm1_excess as expm1_excess
+from jaxloss.stable.excess import (
+    expm1_excess as expm1_excess,
+    log1p_excess as log1p_excess,
+    log1p_excess_over_square as log1p_excess_over_square,
+)
+from jaxloss.stable.gamma import (
+    log_gamma_ratio as log_gamma_ratio,
+    stirling_error as stirling_error,
+    stirling_error_slope as stirling_error_slope,
+)
 from jaxloss.stable.labelled import (
     has_class as has_class,
     softmax_nll as softmax_nll,

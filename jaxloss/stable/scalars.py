@@ -114,6 +114,11 @@ _ATANH_5 = [
 _ATANH_16 = [2 / (2 * n + 3) for n in range(16)]
 
 
+def atanh_series(square: jax.Array) -> jax.Array:
+    """`2 (atanh(s) / s - 1) / s^2` of s^2 <= 1/9."""
+    return polynomial(square, _ATANH_5 if square.dtype == jnp.float32 else _ATANH_16)
+
+
 def _log1p_exp(d: jax.Array, one: Scalar, two: Scalar, *series: Scalar) -> jax.Array:
     # With e = exp(d) and s = e / (2 + e) <= 1/3 it is `2 atanh(s)`, whose first terms
     # are e - s e.  XLA:CPU does not vectorise a logarithm of an exponential, and writes

@@ -8,7 +8,7 @@ import numpy as np
 import jaxloss
 from jaxloss.claims import domains
 from jaxloss.claims.common import component, exact, ladder, refused, refused_pairs, root
-from jaxloss.testing import LossSpec
+from jaxloss.testing import LossSpec, exact as digits
 from jaxloss.testing.accuracy import Case, decades, line, pairs
 from jaxloss.testing.claim import Claim, Line
 from jaxloss.testing.exact import mp
@@ -112,4 +112,149 @@ POISSON_NLL = Claim(
     ),
 )
 
-CLAIMS = [POISSON_NLL]
+# --- negative binomial -------------------------------------------------------------
+
+
+def dispersed(rng, shape):
+    """Log-means, counts as integers, and log-dispersions."""
+    x = 2 * rng.normal(size=shape)
+    return x, rng.integers(0, 9, size=shape), 2 * rng.normal(size=shape) - 1
+
+
+@digits.digits(150)
+def negative_binomial_formula(x, t, d):
+    """As in the textbook, by logarithms of gamma functions."""
+    if x == -mp.inf:
+        return mp.inf if t else mp.mpf(0)
+    factorial = mp.loggamma(t + 1)
+    if d == -mp.inf:
+        return mp.exp(x) - t * x + factorial
+    size = mp.exp(-d)
+    gammas = mp.loggamma(size + t) - mp.loggamma(size) - factorial
+    return (t + size) * mp.log1p(mp.exp(x + d)) - t * (x + d) - gammas
+
+
+@digits.digits(150)
+def negative_binomial_gradient(x, t, d):
+    mean, w = mp.exp(x), mp.exp(x + d)
+    if d == -mp.inf:
+        return mean - t, mp.mpf(0)
+    size = mp.exp(-d)
+    # In d: -size times the slope in the size.
+    gammas = mp.digamma(size + t) - mp.digamma(size) - mp.log1p(w)
+    return (mean - t) / (1 + w), size * gammas + (mean - t) / (1 + w)
+
+
+@exact
+def negative_binomial_curve(x, t, d):
+    mean, alpha = mp.exp(x), mp.exp(d)
+    return mean * (1 + alpha * t) / (1 + alpha * mean) ** 2
+
+
+def dispersions(dtype):
+    """Any mean of counts 0, 1 and 1000; from Poisson to a dispersion of thousands."""
+    x = ladder(dtype, float(np.log(root(dtype))))
+    x = x[np.abs(x) < 40]
+    for count in (0, 1, 1000):
+        for d in (-np.inf, -30.0, -5.0, 0.0, 8.0):
+            yield x, np.full(x.shape, count), np.full_like(x, d)
+
+
+def negative_binomial_outcomes(rng):
+    """A distribution of mean up to 3 and dispersion below 1: little is beyond 400."""
+    count = np.arange(400)
+    log_mean, d = np.log(rng.uniform(0.3, 3)), rng.uniform(-3, 0)
+    told = np.full(400, log_mean), count, np.full(400, d)
+    losses = exact(negative_binomial_formula)(*told)
+    return told, np.exp(-losses)
+
+
+FEW, MANY = np.array([0.0, 1.0, 2.0, 7.0, 0.4]), np.array([30.0, 1000.0, 65504.0])
+
+
+def negative_binomial_columns(x, counts, d):
+    x, t = pairs(x, counts)
+    return x, t, np.resize(d, x.size)
+
+
+DISPERSIONS = np.array([-25.0, -12, -6, -3, -1, -0.2, 0.5, 2, 5])
+NEAR_ONE = np.concatenate([line(-6, 6, points=17), decades(1e-4, 1, points=3), [0.0]])
+
+
+def negative_binomial_cases() -> Iterator[Case]:
+    few = negative_binomial_columns(NEAR_ONE, FEW, DISPERSIONS)
+    many = negative_binomial_columns(line(0.5, 12, points=20), MANY, DISPERSIONS[::-1])
+    for argument, name in ((0, "log_means"), (2, "log_dispersions")):
+        for halves, columns in ((True, few), (False, many)):
+            yield Case(
+                name=f"in {name}{'' if halves else ', many'}",
+                columns=columns,
+                first=lambda *args, i=argument: negative_binomial_gradient(*args)[
+                    i // 2
+                ],
+                argument=argument,
+                conditioned=(True, True, True),
+                bounds=(4, 8, 16),
+                halves=halves,
+            )
+
+
+NEGATIVE_BINOMIAL_NLL = Claim(
+    fn=jaxloss.negative_binomial_nll,
+    domains={
+        "log_means": domains.LOGARITHMS,
+        "counts": domains.NOT_NEGATIVE,
+        "log_dispersions": domains.LOGARITHMS,
+    },
+    settings=(
+        LossSpec(
+            name="negative_binomial_nll",
+            fn=jaxloss.negative_binomial_nll,
+            sample=dispersed,
+            differentiable=(0, 2),
+            reference=exact(negative_binomial_formula),
+            gradient=exact(negative_binomial_gradient),
+            curvature=negative_binomial_curve,
+            minimiser=lambda t, d: np.log(t),
+            minimum=lambda t, d: exact(negative_binomial_formula)(np.log(t), t, d),
+            convex=True,
+            functional=lambda t: np.log(np.mean(t)),
+            proper=negative_binomial_outcomes,
+            forecast=(0, 2),
+            extremes=dispersions,
+            bad_calls=(
+                refused("negative_binomial_nll", "counts", ONES, np.ones((3, 1)), ONES),
+                refused("negative_binomial_nll", "log_dispersions", ONES, ONES, 0.0),
+                refused(
+                    "negative_binomial_nll",
+                    "log_means",
+                    np.ones(3, int),
+                    ONES,
+                    ONES,
+                    error=TypeError,
+                ),
+                refused(
+                    "negative_binomial_nll",
+                    "counts",
+                    ONES,
+                    "many",
+                    ONES,
+                    error=TypeError,
+                ),
+            ),
+        ),
+    ),
+    accuracy=tuple(negative_binomial_cases()),
+    line=Line(
+        "log-mean, of a count of 5",
+        (-3, 4),
+        lambda x, d: (x, 0 * x + 5, 0 * x + d),
+        (
+            ("Poisson", -np.inf),
+            ("log-dispersion −1", -1.0),
+            ("log-dispersion 1", 1.0),
+        ),
+    ),
+)
+
+CLAIMS = [POISSON_NLL, NEGATIVE_BINOMIAL_NLL]

@@ -1,0 +1,177 @@
+"""The negative binomial distribution: its surprise, and the derivatives of that.
+
+With mean mu = exp(x), dispersion alpha = exp(d) = 1 / size and P = alpha t / (1 + alpha
+t), a count t > 0 costs (Loader, 2000, for R)
+
+    t log(t / mu) - (t + size) log((1 + alpha t) / (1 + alpha mu))
+      + log(2 pi t (1 + alpha t)) / 2 + S(t) + S(size) - S(size + t),
+
+S being `stable.stirling_error`: a deviance, which is 0 where the mean is the count, and
+what the count costs there.  No term is negative, while the logarithms of gamma
+functions in the textbook are as large as t log t, and cancel.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxloss import stable
+
+# --- derivatives ---------------------------------------------------------------------
+#
+# With w = alpha mu and v = alpha (t - mu) / (1 + w): 1 + v = (1 + alpha t) / (1 + w).
+
+
+def _dispersed(x: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`mu / (1 + w)` and `1 / (1 + w)`."""
+    z = x + d
+    rest = stable.sigmoid(-z)
+    positive = z > 0
+    mean = jnp.exp(jnp.where(positive, -d, x)) * stable.sigmoid(jnp.abs(z))
+    return mean, rest
+
+
+def _pull(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    """`(mu - t) / (1 + w)`, by the exact difference of t from 1 where mu is near 1."""
+    mean, rest = _dispersed(x, d)
+    near = jnp.abs(x) < 0.5
+    close = stable.expm1(jnp.where(near, x, 0)) + (1 - t)
+    return jnp.where(near, close * rest, mean - t * rest)
+
+
+def _nll_dxx(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    mean, rest = _dispersed(x, d)
+    return rest * (mean + t * stable.sigmoid(x + d))  # mu (1 + alpha t) / (1 + w)^2
+
+
+def _nll_dxdd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    return -_pull(x, t, d) * stable.sigmoid(x + d)
+
+
+def _nll_dxdt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    return -stable.sigmoid(-x - d)
+
+
+def _nll_dtt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    size, one = jnp.exp(-d), jnp.ones_like(t)
+    return stable.gamma.ratio_daa(one, t) - stable.gamma.ratio_daa(size, t)
+
+
+def _nll_dtdd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    size = jnp.exp(-d)
+    at = jnp.minimum(size, float(jnp.finfo(size.dtype).max))
+    slope = at * stable.gamma.ratio_dxda(size, t)
+    return stable.sigmoid(x + d) + jnp.where(jnp.isinf(size), 0, slope)
+
+
+@stable.slopes(_nll_dxdt, _nll_dtt, _nll_dtdd)
+def _nll_dt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    size, one = jnp.exp(-d), jnp.ones_like(t)
+    counted = stable.gamma.ratio_da(one, t) - stable.gamma.ratio_da(size, t)
+    return counted + (stable.softplus(x + d) - x)
+
+
+def _parts(t: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The size, P and 1 - P."""
+    odds = jnp.where(t > 0, jnp.log(jnp.where(t > 0, t, 1)) + d, -jnp.inf)
+    return jnp.exp(-d), stable.sigmoid(odds), stable.sigmoid(-odds)
+
+
+def _excess(x: jax.Array, t: jax.Array, d: jax.Array) -> tuple[jax.Array, ...]:
+    """`size (v - log1p(v))`, `v / alpha` and v."""
+    size, _, rest = _parts(t, d)
+    r = -_pull(x, t, d)
+    v = jnp.exp(d) * r
+    far = v < -0.5  # where 1 + v has more digits than v
+    near = r * v * stable.log1p_excess_over_square(jnp.where(far, 0, v))
+    log = jnp.log(stable.sigmoid(-x - d) / rest)
+    return jnp.where(far, jnp.where(far, size, 0) * (v - log), near), r, v
+
+
+def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    size, p, rest = _parts(t, d)
+    deviance, r, v = _excess(x, t, d)
+    at = size + t
+    moved = p * stable.stirling_error_slope(at)
+    moved = rest * (moved - rest * stable.gamma.stirling_curve(at))
+    moved = moved + stable.gamma.stirling_curve(size)
+    return (deviance - r * v * rest) + 0.5 * p * rest + moved
+
+
+@stable.slopes(_nll_dxx, _nll_dxdt, _nll_dxdd)
+def _nll_dx(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    return _pull(x, t, d)
+
+
+@stable.slopes(_nll_dxdd, _nll_dtdd, _nll_ddd)
+def _nll_dd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    """`-size (v - log1p(v)) + P / 2`, and the slopes of S."""
+    size, p, rest = _parts(t, d)
+    deviance, *_ = _excess(x, t, d)
+    moved = stable.stirling_error_slope(size)
+    moved = moved - rest * stable.stirling_error_slope(size + t)
+    return 0.5 * p - deviance + moved
+
+
+# --- value ---------------------------------------------------------------------------
+
+
+def _bregman(q: jax.Array, p: jax.Array) -> jax.Array:
+    """`log1p(p expm1(q)) / p - q` >= 0 for 0 <= p <= 1/2: half of q^2 (1 - p) near 0.
+
+    expm1(q) - q, which it is at p = 0, less what the logarithm is below its argument.
+    """
+    near = jnp.abs(q) < 1.5
+    inner = jnp.where(near, q, 0)
+    w = stable.expm1(inner)
+    close = p * w * w * stable.log1p_excess_over_square(p * w)
+    close = stable.expm1_excess(inner) - close
+    # Far out p may be 0, or its product with an exponential that is infinite.
+    outer = jnp.where(near, 2, q)
+    grown = stable.expm1(jnp.minimum(outer, 80))
+    v = p * grown
+    ratio = 1 - jnp.minimum(v, 1) * stable.log1p_excess_over_square(jnp.minimum(v, 1))
+    large = jnp.where(v > 1, p, 1)
+    log = (stable.log1p(v) + jnp.maximum(outer - 80, 0)) / large
+    return jnp.where(near, close, jnp.where(v > 1, log, grown * ratio) - outer)
+
+
+def _large(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    """The loss of a count t >= 1."""
+    size, p, rest = _parts(t, d)
+    q = x - jnp.log(t)
+    even = p <= 0.5
+    deviance = _bregman(jnp.where(even, q, -q), jnp.where(even, p, rest))
+    deviance = deviance * jnp.where(even, t, size)
+    spread = 0.5 * (math.log(2 * math.pi) + jnp.log(t) - jnp.log(rest))
+    at = size + t
+    stirling = stable.stirling_error(size) - stable.stirling_error(at)
+    return deviance + (spread + stirling + stable.stirling_error(t))
+
+
+def _small(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    """The loss of a count t < 1: by the textbook, of which no term is large."""
+    size, mean = jnp.exp(-d), jnp.exp(x)
+    z = x + d
+    low = z < 0
+    w = jnp.exp(jnp.where(low, z, 0))
+    none = jnp.where(low, mean, 0) * (1 - w * stable.log1p_excess_over_square(w))
+    softplus = stable.softplus(z)
+    none = jnp.where(low, none, jnp.where(low, 0, size) * softplus)
+    counted = stable.log_gamma_ratio(jnp.ones_like(t), t)
+    counted = counted - stable.log_gamma_ratio(size, t)
+    rate = jnp.where(t == 0, 0, t * (softplus - jnp.where(t == 0, 0, x)))
+    return none + (counted + rate)
+
+
+@stable.slopes(_nll_dx, _nll_dt, _nll_dd)
+def nll(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
+    """The loss of a log-mean x, a count t and a log-dispersion d."""
+    large, no_rate = t >= 1, x == -jnp.inf
+    losses = jnp.where(
+        large,
+        _large(jnp.where(no_rate, 0, x), jnp.where(large, t, 1), d),
+        _small(x, jnp.where(large, 0, t), d),
+    )
+    return jnp.where(no_rate & (t > 0), jnp.inf, losses)
