@@ -1,4 +1,4 @@
-"""Visits to a doctor in the RAND health insurance experiment, as `statsmodels` has them.
+"""Visits to a doctor in the RAND health insurance experiment (data: `statsmodels`).
 
 Newton's method on the sum of the losses of 20 190 years of patients finds the negative
 binomial regression (NB2) that `statsmodels` reports.
