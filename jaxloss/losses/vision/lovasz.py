@@ -30,7 +30,7 @@ def lovasz_hinge(
     axis: int | tuple[int, ...],
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Lovász hinge: the convex surrogate of the Jaccard loss, of one logit a pixel.
+    r"""Lovász hinge: the convex surrogate of the Jaccard loss, for logits.
 
     Also called: Lovász loss, lovasz_hinge_loss, LovaszLoss, binary Lovász loss.
 
@@ -151,7 +151,7 @@ def lovasz_softmax(
       >>> p = jnp.array([[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
       >>> t = jnp.array([[1, 0], [1, 0], [0, 1]])
       >>> jaxloss.lovasz_softmax(p, t, axis=0)
-      Array([0.375     , 0.33333334], dtype=float32)
+      Array([0.375     , 0.29166666], dtype=float32)
     """
     name = "lovasz_softmax"
     p, t, counts, known = _pixels(
@@ -211,7 +211,7 @@ def _extension(errors: jax.Array, positive: jax.Array) -> tuple[jax.Array, jax.A
     """The value, and its slope in each error, which is constant between two ties."""
     place = lax.broadcasted_iota(jnp.int32, errors.shape, errors.ndim - 1)
     falling, hits, place = lax.sort((-errors, positive, place), num_keys=1)
-    weights, sizes = weights_in_order(hits, errors.dtype), jnp.maximum(-falling, 0)
+    weights, sizes = _weights_in_order(hits, errors.dtype), jnp.maximum(-falling, 0)
     # A pixel that adds nothing to infinity: 0, and not 0 times infinity.
     sizes = jnp.where((weights == 0) & (sizes == jnp.inf), 0, sizes)
     slopes = jnp.where(falling < 0, weights, 0)
@@ -225,7 +225,7 @@ def _(primals, tangents):
     return (value, slopes), (along, jnp.zeros_like(slopes))
 
 
-def weights_in_order(hits: jax.Array, dtype: DTypeLike) -> jax.Array:
+def _weights_in_order(hits: jax.Array, dtype: DTypeLike) -> jax.Array:
     """What each pixel adds to the Jaccard loss, those of the largest errors first.
 
     Counts are integers until they are divided: a float32 has none from 2^24 on.
@@ -247,7 +247,8 @@ def _weight(
     are among those up to it; every one of them is positive in the target."""
     union = every + (place + 1 - so_far)
     # Of an empty target, the first pixel is all that can be wrong.
-    left = jnp.where(every == 0, place == 0, every - so_far)
+    first = (place == 0).astype(jnp.int32)
+    left = jnp.where(every == 0, first, every - so_far)
     before = jnp.maximum(union - 1, 1)
     left, before, union = (x.astype(dtype) for x in (left, before, union))
     return jnp.where(hits, 1, left / before) / union
