@@ -340,6 +340,12 @@ ALONE = [
         EagerCase(name, SEGMENTS, ours=_overlap(loss, jax.nn.softmax, smooth=1.0))
         for name, loss in (("jaccard", jaxloss.jaccard), ("tversky", jaxloss.tversky))
     ),
+    EagerCase("lovasz_hinge", SEGMENTS, options={"axis": AXES}),
+    EagerCase(
+        "lovasz_softmax",
+        SEGMENTS,
+        ours=lambda x, y: jaxloss.lovasz_softmax(jax.nn.softmax(x), y, axis=AXES),
+    ),
     *(
         EagerCase(name, (VECTORS, VECTORS), options=TEMPERATURE)
         for name in ("clip", "info_nce")

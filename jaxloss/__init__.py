@@ -172,6 +172,10 @@ from jaxloss.losses.vision.boxes import (
     giou as giou,
     iou as iou,
 )
+from jaxloss.losses.vision.lovasz import (
+    lovasz_hinge as lovasz_hinge,
+    lovasz_softmax as lovasz_softmax,
+)
 from jaxloss.losses.vision.segmentation import (
     dice as dice,
     generalized_dice as generalized_dice,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
+from jaxloss.losses.vision import _masks
 
 
 @_jit.kernel("axis", smooth="[0, inf)")
@@ -317,8 +318,8 @@ def generalized_dice(
       Array(0.23809524, dtype=float32)
     """
     name = "generalized_dice"
-    p, q, t = _masks(name, probabilities, targets, complements, where)
-    axes = _axes(name, axis, p)
+    p, q, t = _checked(name, probabilities, targets, complements, where)
+    axes = _masks.axes(name, axis, probabilities=p)
     class_axis = _class_axis(name, class_axis, axes, p)
     weights = _weights(jnp.sum(t, axis=axes, keepdims=True), class_axis)
     total = lambda x: jnp.sum(weights * x, axis=(*axes, class_axis))
@@ -331,7 +332,7 @@ def generalized_dice(
 # --- arguments -------------------------------------------------------------------
 
 
-def _masks(
+def _checked(
     loss: str,
     probabilities: ArrayLike,
     targets: ArrayLike,
@@ -351,14 +352,6 @@ def _masks(
         p, t, *q = (jnp.where(where, x, 0) for x in (p, t, *q))
     # Where it does not count, t = 0 takes this q = 1 out again.
     return p, q[0] if q else 1 - p, t
-
-
-def _axes(loss: str, axis: int | tuple[int, ...], p: jax.Array) -> tuple[int, ...]:
-    every = axis if isinstance(axis, tuple) else (axis,)
-    axes = tuple(_checks.one_axis(loss, a, probabilities=p) for a in every)
-    if len(set(axes)) < len(axes):
-        _checks.fail(loss, "axis", f"an axis twice in {axis}", "different axes")
-    return axes
 
 
 def _class_axis(loss: str, axis: int, others: tuple[int, ...], p: jax.Array) -> int:
@@ -387,8 +380,8 @@ def _counts(
     where: ArrayLike | None,
 ) -> tuple[jax.Array, ...]:
     """The soft counts TP, FP and FN over `axis`, of checked arguments."""
-    p, q, t = _masks(loss, probabilities, targets, complements, where)
-    axes = _axes(loss, axis, p)
+    p, q, t = _checked(loss, probabilities, targets, complements, where)
+    axes = _masks.axes(loss, axis, probabilities=p)
     return tuple(jnp.sum(x, axis=axes) for x in _entries(p, q, t))
 
 
