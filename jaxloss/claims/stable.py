@@ -138,17 +138,17 @@ def product(fn, formula, bounds) -> Claim:
     return Claim(fn=fn, accuracy=cases)
 
 
-def integral(x, scale):
-    return mp.expm1(scale * x) / scale if scale else x
+def boxcox(z, q):
+    return mp.expm1(q * z) / q if q else z
 
 
-def by_scale(order):
-    """Derivatives in the scale: differences have no digits where it is 0."""
+def by_q(order):
+    """Derivatives in q: differences have no digits where it is 0."""
 
-    def moment(x, scale):
-        """The integral of `s^order exp(scale s)` from 0 to x, by its series."""
+    def moment(z, q):
+        """The integral of `s^order exp(q s)` from 0 to z, by its series."""
         terms = (
-            scale**k * x ** (k + order + 1) / (mp.factorial(k) * (k + order + 1))
+            q**k * z ** (k + order + 1) / (mp.factorial(k) * (k + order + 1))
             for k in range(120)
         )
         return mp.fsum(terms)
@@ -156,17 +156,17 @@ def by_scale(order):
     return moment
 
 
-def scaled_expm1_cases():
-    x = np.array([-18.0, -7, -2.5, -1, -0.3, -1e-3, -1e-30, 1e-6, 0.5, 3, 11])
-    columns = pairs(x, np.array([0, 1e-30, 1e-4, 0.05, 0.3, 0.7, 1.0, 1.7]))
-    grown = lambda x, scale: mp.exp(scale * x)
-    slope_of_grown = lambda x, scale: scale * mp.exp(scale * x)
+def boxcox_cases():
+    z = np.array([-18.0, -7, -2.5, -1, -0.3, -1e-3, -1e-30, 1e-6, 0.5, 3, 11])
+    columns = pairs(z, np.array([0, 1e-30, 1e-4, 0.05, 0.3, 0.7, 1.0, 1.7]))
+    grown = lambda z, q: mp.exp(q * z)
+    slope_of_grown = lambda z, q: q * mp.exp(q * z)
     for argument, (first, second) in enumerate(
-        ((grown, slope_of_grown), (by_scale(1), by_scale(2)))
+        ((grown, slope_of_grown), (by_q(1), by_q(2)))
     ):
         yield Primitive(
-            name=f"in {('x', 'scale')[argument]}",
-            formula=integral,
+            name=f"in {'zq'[argument]}",
+            formula=boxcox,
             columns=columns,
             argument=argument,
             bounds=(3, 4, 6),
@@ -179,7 +179,7 @@ def scaled_expm1_cases():
 
 
 PRODUCTS = [
-    Claim(fn=stable.scaled_expm1, accuracy=(*scaled_expm1_cases(),)),
+    Claim(fn=stable.boxcox, accuracy=(*boxcox_cases(),)),
     Claim(fn=stable.sigmoid_power, accuracy=(*power_cases(),)),
     product(stable.xlogy, lambda x, y: x * mp.log(y), (2, 1, 2)),
     product(stable.xlog1py, lambda x, y: x * mp.log1p(y), (3, 2, 3)),

@@ -46,6 +46,7 @@ from jaxloss.stable.rows import (
     softmax_likelihoods as softmax_likelihoods,
 )
 from jaxloss.stable.scalars import (
+    boxcox as boxcox,
     compensated_sum as compensated_sum,
     difference as difference,
     exp_difference as exp_difference,
@@ -59,7 +60,6 @@ from jaxloss.stable.scalars import (
     magnitude as magnitude,
     polynomial as polynomial,
     safe_divide as safe_divide,
-    scaled_expm1 as scaled_expm1,
     sech2 as sech2,
     sigmoid as sigmoid,
     sigmoid_less_half as sigmoid_less_half,
@@ -88,6 +88,7 @@ _RENAMED = {
     "nan_unless": "xla.nan_unless",
     "pin": "xla.no_reassociation",
     "rounded": "xla.no_fma",
+    "scaled_expm1": "boxcox",
     "with_derivatives": "slopes",
 }
 

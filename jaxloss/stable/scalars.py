@@ -368,42 +368,42 @@ def _exp_of_product(a: jax.Array, b: jax.Array) -> jax.Array:
     return leading + leading * expm1(jnp.clip(rest, -1, 1))
 
 
-def scaled_expm1(x: jax.Array, scale: Scalar) -> jax.Array:
-    """`expm1(scale x) / scale`, and x at scale 0: 4 ulp (derivatives 8, 12).
+def boxcox(z: jax.Array, q: Scalar) -> jax.Array:
+    """`expm1(q z) / q`, and z at q = 0: 4 ulp (derivatives 8, 12).
 
-    `-scaled_expm1(-nll, q)` is the generalised cross entropy `(1 - p^q) / q`, where q
-    may be 0, swept or learnt.
+    It is the Box-Cox transform `(y^q - 1) / q` of `y = exp(z)`, where q may be 0, swept
+    or learnt; its derivative in q is `z^2 / 2` there.
     """
-    scale = jnp.broadcast_to(jnp.asarray(scale).astype(x.dtype), x.shape)
-    return _moment(0)(x, scale)
+    q = jnp.broadcast_to(jnp.asarray(q).astype(z.dtype), z.shape)
+    return _moment(0)(z, q)
 
 
 @functools.cache
 def _moment(n: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The integral of `s^n exp(scale s)` for s from 0 to x."""
+    """The integral of `s^n exp(q s)` for s from 0 to z."""
 
-    def integrand(x: jax.Array, scale: jax.Array) -> jax.Array:
-        z = _product(scale, x)
-        return jnp.power(jnp.where(z == -jnp.inf, 0, x), n) * jnp.exp(z)
+    def integrand(z: jax.Array, q: jax.Array) -> jax.Array:
+        qz = _product(q, z)
+        return jnp.power(jnp.where(qz == -jnp.inf, 0, z), n) * jnp.exp(qz)
 
-    def moment(x: jax.Array, scale: jax.Array) -> jax.Array:
-        z = _product(scale, x)
-        near = jnp.abs(z) < 1
-        count = 11 if x.dtype == jnp.float32 else 19
+    def moment(z: jax.Array, q: jax.Array) -> jax.Array:
+        qz = _product(q, z)
+        near = jnp.abs(qz) < 1
+        count = 11 if z.dtype == jnp.float32 else 19
         series = [1 / (math.factorial(k) * (k + n + 1)) for k in range(count)]
-        close = jnp.power(x, n + 1) * polynomial(jnp.where(near, z, 0), series)
-        scale = jnp.where(near, 1, scale)
+        close = jnp.power(z, n + 1) * polynomial(jnp.where(near, qz, 0), series)
+        q = jnp.where(near, 1, q)
         if n == 0:
-            return jnp.where(near, close, expm1(jnp.where(near, 0, z)) / scale)
-        rest = integrand(x, scale) - n * _moment(n - 1)(x, scale)  # by parts
-        return jnp.where(near, close, rest / scale)
+            return jnp.where(near, close, expm1(jnp.where(near, 0, qz)) / q)
+        rest = integrand(z, q) - n * _moment(n - 1)(z, q)  # by parts
+        return jnp.where(near, close, rest / q)
 
-    return slopes(integrand, lambda x, scale: _moment(n + 1)(x, scale))(moment)
+    return slopes(integrand, lambda z, q: _moment(n + 1)(z, q))(moment)
 
 
-def _product(scale: jax.Array, x: jax.Array) -> jax.Array:
-    """`scale x`, and 0 where the scale is 0, even of an infinite x."""
-    return scale * jnp.where(scale == 0, 0, x)
+def _product(q: jax.Array, z: jax.Array) -> jax.Array:
+    """`q z`, and 0 where q is 0, even of an infinite z."""
+    return q * jnp.where(q == 0, 0, z)
 
 
 def polynomial(x: jax.Array, coefficients: Sequence[Scalar]) -> jax.Array:

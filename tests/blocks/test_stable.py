@@ -80,7 +80,7 @@ def test_zero_times_log_zero(fn):
 def test_generalised_cross_entropy_ends_in_the_plain_one():
     """At q = 0 it is the loss, its slope 1 and the one in q `-loss^2 / 2`; at q = 1 it
     is 1 - p; and of an infinite loss 1 / q, with finite slopes."""
-    fn = lambda loss, q: -stable.scaled_expm1(-loss, q)
+    fn = lambda loss, q: -stable.boxcox(-loss, q)
     losses = jnp.float32([0.0, 1e-8, 0.5, 30.0])
     per_loss = jax.vmap(jax.value_and_grad(fn, (0, 1)), (0, None))
     value, (by_loss, by_q) = per_loss(losses, jnp.float32(0))
