@@ -302,6 +302,8 @@ ALONE = [
     EagerCase("gaussian_nll", (REALS, REALS, REALS)),
     EagerCase("poisson_nll", (REALS, Arg("counts", EACH))),
     *(EagerCase(name, SIGNS) for name in ("exponential", "logistic", "squared_hinge")),
+    EagerCase("asymmetric", BITS),
+    EagerCase("zlpr", (Arg("normal", ROWS), Arg("bits", ROWS))),
     EagerCase("brier", (Arg("distributions", ROWS), IDS)),
     EagerCase("nll", (LOG_ROWS, IDS)),
     *(
@@ -309,6 +311,7 @@ ALONE = [
         for name in (
             "coral",
             "corn",
+            "generalized_cross_entropy",
             "softmax_focal",
             "squared_emd",
             "weston_watkins_hinge",
