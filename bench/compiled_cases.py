@@ -143,6 +143,7 @@ BOTH_KINDS_OF_LABELS = (
     ("brier", (small.BY_DISTRIBUTION[1],) * 2, {}),
     ("nll", small.DIVERGENCE, {}),
     ("softmax_focal", small.BY_DISTRIBUTION, {}),
+    ("generalized_cross_entropy", small.BY_DISTRIBUTION, {}),
     ("squared_emd", small.BY_DISTRIBUTION, {}),
     ("entmax15", small.BY_ID, {}),
 )

@@ -309,6 +309,8 @@ ALONE = [
     EagerCase("tweedie_deviance", (REALS, COUNTS), options={"power": 1.5}),
     EagerCase("gamma_nll", (REALS, DISTANCES), options={"shape": 2.0}),
     *(EagerCase(name, SIGNS) for name in ("exponential", "logistic", "squared_hinge")),
+    EagerCase("asymmetric", BITS),
+    EagerCase("zlpr", (Arg("normal", ROWS), Arg("bits", ROWS))),
     EagerCase("brier", (Arg("distributions", ROWS), IDS)),
     EagerCase("nll", (LOG_ROWS, IDS)),
     *(
@@ -316,6 +318,7 @@ ALONE = [
         for name in (
             "coral",
             "corn",
+            "generalized_cross_entropy",
             "softmax_focal",
             "squared_emd",
             "weston_watkins_hinge",

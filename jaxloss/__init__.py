@@ -57,6 +57,13 @@ from jaxloss.losses.classification.large_margin import (
     squared_hinge as squared_hinge,
     weston_watkins_hinge as weston_watkins_hinge,
 )
+from jaxloss.losses.classification.multilabel import (
+    asymmetric as asymmetric,
+    zlpr as zlpr,
+)
+from jaxloss.losses.classification.noise import (
+    generalized_cross_entropy as generalized_cross_entropy,
+)
 from jaxloss.losses.classification.ordinal import (
     coral as coral,
     corn as corn,
@@ -184,6 +191,7 @@ from jaxloss.losses.vision.segmentation import (
 )
 from jaxloss.reduce import (
     Mean as Mean,
+    class_weights as class_weights,
     fill as fill,
     mean as mean,
     mean_nonzero as mean_nonzero,

@@ -264,6 +264,51 @@ def top_k_mean(
     return mean + xla.nan_unless(~jnp.any(counts, axis=-1), mean)
 
 
+@_jit.kernel(beta="[0, 1]")
+def class_weights(counts: ArrayLike, *, beta: float | jax.Array) -> jax.Array:
+    r"""Weights of classes by their effective numbers of examples, of mean 1.
+
+    .. math:: w_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}
+
+    Args:
+      counts: Numbers n >= 0 of examples, with the classes along the last axis; integers
+        or floating.
+      beta: A number in [0, 1]: 0 gives all classes the same weight, 1 the inverse of
+        their frequency, which is the limit.
+
+    Returns:
+      The weights, of the shape of `counts` and at least float32.  Their mean over the
+      classes that have examples is 1; a class without any has the weight 0.
+
+    Raises:
+      TypeError: If `counts` is not real.
+      ValueError: If `counts` is a scalar or has no class, or `beta` is a Python number
+        outside [0, 1].
+
+    Reference:
+      Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
+
+    Example:
+      >>> weights = jaxloss.class_weights(jnp.array([90, 10, 0]), beta=0.99)
+      >>> weights
+      Array([0.27679792, 1.7232021 , 0.        ], dtype=float32)
+      >>> jaxloss.mean(jnp.array([1.0, 2.0]), weights=weights[jnp.array([0, 1])])
+      Array(1.8616011, dtype=float32)
+    """
+    (n,) = _checks.widened("class_weights", counts=counts)
+    _checks.at_least_1d("class_weights", counts=n)
+    _checks.row_axis("class_weights", -1, "class", counts=n)
+    beta = _checks.parameter("class_weights", n, beta=beta)
+    present = n > 0
+    even = beta == 0
+    # (1 - beta^n) / (-log beta), which is n at beta = 1.
+    number = stable.boxcox(jnp.where(present, n, 1), jnp.log(jnp.where(even, 1, beta)))
+    weights = jnp.where(present, 1 / jnp.where(even, 1, number), 0)
+    count = jnp.sum(present, axis=-1, keepdims=True, dtype=n.dtype)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights * stable.safe_divide(count, total)
+
+
 def fill(where: ArrayLike, *arrays: ArrayLike, value: float = 0.0) -> list[jax.Array]:
     """Replaces masked entries of each array *before* a loss sees them.
 

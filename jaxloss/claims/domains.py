@@ -40,6 +40,10 @@ PROBABILITIES = interval(
 BITS = interval(
     "[0, 1]", "labels in [0, 1], which are `(y + 1) / 2` of labels y = -1 and +1"
 )
+HARD = entries(
+    lambda x: (x == 0) | (x == 1),
+    "labels 0 and 1, which are `labels > 0.5` of soft ones",
+)
 SIGNS = entries(
     lambda x: np.abs(x) == 1,
     "labels -1 and +1, which are `2 * y - 1` of labels y = 0 and 1",

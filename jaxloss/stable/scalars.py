@@ -384,12 +384,24 @@ def boxcox(z: jax.Array, q: Scalar) -> jax.Array:
 
 
 @functools.cache
+def _grown(n: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`z^n exp(q z)`, the slope of the next function by z."""
+
+    def grown(z: jax.Array, q: jax.Array) -> jax.Array:
+        grown = jnp.exp(_product(q, z))
+        # Of what is 0 no power is infinite; and an infinite z has no slope in q.
+        power = jnp.where((grown == 0) | (z == -jnp.inf), 0, z)
+        return jnp.power(power, n) * grown
+
+    def by_z(z: jax.Array, q: jax.Array) -> jax.Array:
+        return q * _grown(n)(z, q) + (n * _grown(n - 1)(z, q) if n else 0)
+
+    return slopes(by_z, lambda z, q: _grown(n + 1)(z, q))(grown)
+
+
+@functools.cache
 def _moment(n: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The integral of `s^n exp(q s)` for s from 0 to z."""
-
-    def integrand(z: jax.Array, q: jax.Array) -> jax.Array:
-        qz = _product(q, z)
-        return jnp.power(jnp.where(qz == -jnp.inf, 0, z), n) * jnp.exp(qz)
 
     def moment(z: jax.Array, q: jax.Array) -> jax.Array:
         qz = _product(q, z)
@@ -400,10 +412,10 @@ def _moment(n: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
         q = jnp.where(near, 1, q)
         if n == 0:
             return jnp.where(near, close, expm1(jnp.where(near, 0, qz)) / q)
-        rest = integrand(z, q) - n * _moment(n - 1)(z, q)  # by parts
+        rest = _grown(n)(z, q) - n * _moment(n - 1)(z, q)  # by parts
         return jnp.where(near, close, rest / q)
 
-    return slopes(integrand, lambda z, q: _moment(n + 1)(z, q))(moment)
+    return slopes(_grown(n), lambda z, q: _moment(n + 1)(z, q))(moment)
 
 
 def _product(q: jax.Array, z: jax.Array) -> jax.Array:

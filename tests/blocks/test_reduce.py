@@ -257,6 +257,77 @@ def test_mean_nonzero():
     assert jnp.isnan(jaxloss.mean_nonzero(losses.at[0].set(jnp.nan)))
 
 
+def test_class_weights_are_those_of_the_paper():
+    """(1 - beta) / (1 - beta^n), made to have the mean 1, in float64."""
+    counts = np.array([5000, 2000, 40, 3, 1])
+    for beta in (0.0, 0.9, 0.999, 0.9999):
+        beta = float(np.float32(beta))
+        with np.errstate(divide="ignore"):
+            weights = (1 - beta) / (1 - beta ** counts.astype(float))
+        found = jaxloss.class_weights(counts, beta=beta)
+        np.testing.assert_allclose(found, weights / weights.mean(), rtol=2e-6)
+
+
+def test_class_weights_end_in_frequencies_and_in_none():
+    """The inverse frequency at beta = 1, also of counts that float32 cannot tell from
+    their neighbours; ones at beta = 0; and between them what goes to both."""
+    counts = jnp.array([1, 10, 1000, 2**30])
+    inverse = 1 / np.asarray(counts, float)
+    found = jaxloss.class_weights(counts, beta=1.0)
+    np.testing.assert_allclose(found, inverse / inverse.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(jaxloss.class_weights(counts, beta=0.0), np.ones(4))
+    near = jaxloss.class_weights(counts[:3], beta=jnp.float32(1 - 2.0**-24))
+    at = jaxloss.class_weights(counts[:3], beta=1.0)
+    np.testing.assert_allclose(near, at, rtol=1e-4)
+
+
+def test_classes_without_examples_weigh_nothing():
+    """And the mean over the others is 1; without any example all weights are 0."""
+    for beta in (0.0, 0.5, 1.0):
+        found = jaxloss.class_weights(jnp.array([0, 8, 2, 0]), beta=beta)
+        assert found[0] == found[3] == 0
+        np.testing.assert_allclose(found[1] + found[2], 2, rtol=1e-6)
+        assert not jnp.any(jaxloss.class_weights(jnp.zeros(3), beta=beta))
+
+
+def test_class_weights_have_a_slope_in_beta():
+    """Finite at both ends, and that of the formula between them."""
+    counts = np.array([3.0, 1.0])
+    run = jax.jit(jax.jacfwd(lambda beta: jaxloss.class_weights(counts, beta=beta)))
+    for beta in (0.0, 1.0):
+        assert jnp.all(jnp.isfinite(run(jnp.float32(beta))))
+
+    def formula(beta):
+        weights = 1 / (1 - beta**counts)
+        return weights / weights.mean()
+
+    step = 1e-5
+    slope = (formula(0.6 + step) - formula(0.6 - step)) / (2 * step)
+    np.testing.assert_allclose(run(jnp.float32(0.6)), slope, rtol=1e-4)
+
+
+def test_class_weights_of_several_rows():
+    """The classes are along the last axis."""
+    counts = jnp.array([[4, 1], [1, 9]])
+    rows = [jaxloss.class_weights(c, beta=0.9) for c in counts]
+    found = jaxloss.class_weights(counts, beta=0.9)
+    np.testing.assert_allclose(found, jnp.stack(rows), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "beta", "message"),
+    [
+        ([1, 2], 1.5, "`beta` is 1.5"),
+        ([1, 2], -0.1, "`beta` is -0.1"),
+        (np.zeros(0), 0.9, "`counts` has shape"),
+        (3, 0.9, "`counts` is a scalar"),
+    ],
+)
+def test_class_weights_refuse(counts, beta, message):
+    with pytest.raises(ValueError, match=f"class_weights: {message}"):
+        jaxloss.class_weights(np.asarray(counts), beta=beta)
+
+
 def test_top_k_mean():
     """The k largest that count, with their weights; all, where fewer count."""
     losses = jnp.array([[1.0, 9.0, 5.0], [4.0, 2.0, 8.0]])

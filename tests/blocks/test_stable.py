@@ -78,8 +78,8 @@ def test_zero_times_log_zero(fn):
 
 
 def test_generalised_cross_entropy_ends_in_the_plain_one():
-    """At q = 0 it is the loss, its slope 1 and the one in q `-loss^2 / 2`; at q = 1 it
-    is 1 - p; and of an infinite loss 1 / q, with finite slopes."""
+    """At q = 0 it is the loss, with slopes 1, `-loss^2 / 2` in q, and `-loss` in both;
+    at q = 1 it is 1 - p; and of an infinite loss 1 / q, with finite slopes."""
     fn = lambda loss, q: -stable.boxcox(-loss, q)
     losses = jnp.float32([0.0, 1e-8, 0.5, 30.0])
     per_loss = jax.vmap(jax.value_and_grad(fn, (0, 1)), (0, None))
@@ -90,6 +90,8 @@ def test_generalised_cross_entropy_ends_in_the_plain_one():
     value, (by_loss, _) = per_loss(losses, jnp.float32(1))
     np.testing.assert_allclose(value, -np.expm1(-losses), rtol=1e-6)
     np.testing.assert_allclose(by_loss, np.exp(-losses), rtol=1e-5)
+    mixed = jax.vmap(jax.grad(jax.grad(fn), 1), (0, None))(losses, jnp.float32(0))
+    np.testing.assert_array_equal(mixed, -losses)
     value, slopes = jax.value_and_grad(fn, (0, 1))(
         jnp.float32(np.inf), jnp.float32(0.5)
     )

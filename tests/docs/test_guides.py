@@ -17,7 +17,7 @@ from bench.optax_edges import shown
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 GUIDES = ["quick-start", "which-loss", "reductions", "numerics", "recipes"]
 GUIDES += ["your-trainer", "metric-learning", "self-supervised"]
-GUIDES += ["policies", "distillation"]
+GUIDES += ["policies", "distillation", "noisy-labels"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
 PRINTED = re.compile(r"^\s*print\(.*\)  # (\[?-?[\d.].*)$", re.MULTILINE)

@@ -32,6 +32,7 @@ CALLS = {
     "barlow_twins": lambda f: f(X, P, redundancy=0.1),
     "batch_hard_triplet": lambda f: f(X, GROUPS, margin=0.5),
     "circle": lambda f: f(X, GROUPS, gamma=8.0),
+    "class_weights": lambda f: f(ROW, beta=0.9),
     "clip": lambda f: f(X, P, temperature=0.1),
     "covariance_penalty": lambda f: f(X),
     "cox_ph": lambda f: f(ROW, ROW, MASK),
@@ -265,6 +266,7 @@ OF_NOTHING = {
         lambda: jaxloss.jensen_shannon(EMPTY, EMPTY),
         lambda: jaxloss.fenchel_young(EMPTY, EMPTY, max_fun=jax.nn.logsumexp),
     ],
+    "label": [lambda: jaxloss.zlpr(EMPTY, EMPTY)],
     "component": [
         lambda: jaxloss.cosine_distance(EMPTY, EMPTY),
         lambda: jaxloss.cosine_embedding(EMPTY, EMPTY, TWO_IDS),

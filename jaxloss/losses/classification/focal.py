@@ -1,15 +1,13 @@
 """Focal and polynomial losses: variants of cross entropy."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _classes, _jit, stable
-from jaxloss.losses.classification import _decision
+from jaxloss.losses.classification import _decision, _expectation
 
 
 @_jit.kernel(gamma="[0, inf)", alpha="[0, 1]")
@@ -235,51 +233,6 @@ def poly1(
     return rows.mask_invalid(losses)
 
 
-# --- the mean of a distribution ----------------------------------------------------
-
-
-def _of_classes(
-    fn: Callable[..., jax.Array],
-    variant: int,
-    x: jax.Array,
-    w: jax.Array,
-    hyper: jax.Array,
-) -> jax.Array:
-    """`w fn(p, 1 - p, -log p, hyper)` of each class."""
-    ways = stable.softmax_likelihoods(x, variant)
-    return _classes.weighted(w, fn(*ways, hyper))
-
-
-def _expected(
-    total: Callable[..., jax.Array], slope: Callable[..., jax.Array]
-) -> Callable[..., jax.Array]:
-    """`total`, a sum over classes, of logits, weights and a hyperparameter like them.
-
-    The slope of each term by the negative log-likelihood is a function as in
-    `_of_classes`.
-    """
-    primitive = jax.custom_jvp(total)
-
-    def rule(primals, tangents):
-        x, w, hyper = primals
-        by_x, *others = tangents
-        moved = jnp.zeros_like(x[..., 0])
-        if not isinstance(by_x, SymbolicZero):
-            # Of variants, or XLA:GPU writes out what value and gradient share.
-            pull = [_of_classes(slope, variant, x, w, hyper) for variant in (1, 2)]
-            moved = moved + jnp.sum(stable.softmax_slope(x, *pull) * by_x, axis=-1)
-        if not all(isinstance(t, SymbolicZero) for t in others):
-            given = [
-                jnp.zeros_like(w) if isinstance(t, SymbolicZero) else t for t in others
-            ]
-            along = functools.partial(total, x)
-            moved = moved + jax.jvp(along, (w, hyper), tuple(given))[1]
-        return primitive(*primals), moved
-
-    primitive.defjvp(rule, symbolic_zeros=True)
-    return primitive
-
-
 # --- the focal term ----------------------------------------------------------------
 
 
@@ -333,16 +286,19 @@ def _focal_slope(
 
 
 def _total_focal(x: jax.Array, w: jax.Array, gamma: jax.Array) -> jax.Array:
-    return jnp.sum(_of_classes(_focal, 0, x, w, gamma), axis=-1)
+    return jnp.sum(_expectation.of_classes(_focal, 0, x, w, gamma), axis=-1)
 
 
 def _total_poly1(x: jax.Array, w: jax.Array, epsilon: jax.Array) -> jax.Array:
-    added = _of_classes(lambda p, q, nll, epsilon: epsilon * q, 0, x, w, epsilon)
+    first = lambda p, q, nll, epsilon: epsilon * q
+    added = _expectation.of_classes(first, 0, x, w, epsilon)
     return stable.softmax_cross_entropy(x, w) + jnp.sum(added, axis=-1)
 
 
-_expected_focal = _expected(_total_focal, _focal_slope)
-_expected_poly1 = _expected(_total_poly1, lambda p, q, nll, epsilon: 1 + epsilon * p)
+_expected_focal = _expectation.of_terms(_total_focal, _focal_slope)
+_expected_poly1 = _expectation.of_terms(
+    _total_poly1, lambda p, q, nll, epsilon: 1 + epsilon * p
+)
 
 
 # --- one logit a decision ----------------------------------------------------------

@@ -1,0 +1,282 @@
+"""Losses of many labels, any number of which may hold."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxloss import _checks, _classes, _jit, stable
+from jaxloss.stable import xla
+
+
+@_jit.kernel(gamma_positive="[0, inf)", gamma_negative="[0, inf)", shift="[0, 1)")
+def asymmetric(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma_positive: float | jax.Array = 1.0,
+    gamma_negative: float | jax.Array = 4.0,
+    shift: float | jax.Array = 0.05,
+) -> jax.Array:
+    r"""Asymmetric loss: a focal loss that forgives easy negatives entirely.
+
+    Also called: ASL, AsymmetricLoss, AsymmetricLossMultiLabel, asymmetric focal loss.
+
+    .. math::
+       \ell = -y\,(1-p)^{\gamma_+} \log p - (1-y)\,m^{\gamma_-} \log(1-m),
+       \qquad p = \sigma(\text{logit}),\; m = \max(p - c, 0)
+
+    Args:
+      logits: Floating array of any shape; log-odds of the positive class.
+      labels: Array of the same shape, boolean, integer or floating, in [0, 1]; cast to
+        the dtype of `logits`.  Soft labels mix the two terms.
+      gamma_positive: Focusing exponent >= 0 of the positives.  A number, or an array
+        that broadcasts to the logits.
+      gamma_negative: The same of the negatives; mostly larger, because they are many.
+      shift: The probability c, in [0, 1), up to which a negative costs nothing.  A
+        number, or an array that broadcasts to the logits.
+
+    Returns:
+      Per-element losses >= 0 of the same shape, in nats; 0 at an infinite logit of the
+      right sign.
+
+    Raises:
+      TypeError: If `logits` is not floating or `labels` not real.
+      ValueError: If the shapes differ, or a hyperparameter is a Python number outside
+        its range.
+
+    Gradient:
+      That of `sigmoid_focal` for y = 1.  For y = 0, with n = 1 - m,
+      `p m^g (g (1-p) (-log n) / m + (1-p) / n)` with respect to the logit, g being
+      `gamma_negative`, and 0 where p <= `shift`.  Bounded.  Not convex.
+
+    Use:
+      task: multi-label
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: no
+      when: Each example has few of very many labels, and some that hold were not
+        annotated.
+      not when: Calibrated probabilities are needed: use `sigmoid_cross_entropy`, with
+        `pos_weight` if positives are rare.
+
+    Reference:
+      Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021.
+
+    Example:
+      >>> jaxloss.asymmetric(jnp.array([0.0, 0.0, -4.0]), jnp.array([1, 0, 0]))
+      Array([0.3465736 , 0.02451505, 0.        ], dtype=float32)
+    """
+    name = "asymmetric"
+    (x,) = _checks.floating(name, logits=logits)
+    (y,) = _checks.real(name, x, labels=labels)
+    _checks.same_shape(name, logits=x, labels=y)
+    up = _checks.parameter(name, x, gamma_positive=gamma_positive)
+    down = _checks.parameter(name, x, gamma_negative=gamma_negative)
+    shift = _checks.parameter(name, x, shift=shift)
+    return _blend(x, y, up, down, shift)
+
+
+@_jit.kernel("axis")
+def zlpr(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""ZLPR: all labels that hold above 0, and 0 above all others.
+
+    Also called: zero-bounded log-sum-exp and pairwise rank-based loss, ZlprLoss,
+    multilabel_categorical_crossentropy.
+
+    .. math::
+       \ell = \log\Big(1 + \sum_{i \in P} e^{-x_i}\Big)
+            + \log\Big(1 + \sum_{j \in N} e^{x_j}\Big)
+
+    Args:
+      logits: Floating array with the labels along `axis`.
+      labels: Array of the same shape, boolean, integer or floating: 1 for the labels P
+        that hold, 0 for the others, N.
+      axis: The axis of the labels.
+      where: Boolean mask of the shape of `logits`; a masked label is in neither set.
+
+    Returns:
+      One loss >= 0 per example, in nats; NaN if a label that counts is neither 0 nor 1.
+
+    Raises:
+      TypeError: If `logits` is not floating, `labels` not real, or `where` not boolean.
+      ValueError: If a shape does not match, or `axis` is not an axis of `logits`.
+
+    Gradient:
+      `-exp(-x_i) / (1 + sum_P)` with respect to the logit of a label that holds, and
+      `exp(x_j) / (1 + sum_N)` of one that does not.  Bounded.  Convex, smooth.
+
+    Use:
+      task: multi-label
+      activation: none (logits)
+      range: [0, inf)
+      robust: yes
+      convex: yes
+      when: Few of many labels hold and depend on each other; those with a logit above 0
+        are predicted.
+      not when: The probability of each label is needed: use `sigmoid_cross_entropy`.
+
+    Reference:
+      Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022.
+
+    Example:
+      >>> labels = jnp.array([[1, 0, 0], [1, 1, 0]])
+      >>> jaxloss.zlpr(jnp.array([[0.0, 0.0, 0.0], [3.0, 2.0, -4.0]]), labels)
+      Array([1.7917595 , 0.18799594], dtype=float32)
+    """
+    name = "zlpr"
+    (x,) = _checks.floating(name, logits=logits)
+    _checks.at_least_1d(name, logits=x)
+    axis = _checks.row_axis(name, axis, "label", logits=x)
+    (y,) = _checks.real(name, x, labels=labels)
+    counts = jnp.ones_like(x, bool)
+    if where is not None:
+        (counts,) = _checks.boolean(name, where=where)
+    _checks.same_shape(name, logits=x, labels=y, where=counts)
+    x, y, counts = (jnp.moveaxis(a, axis, -1) for a in (x, y, counts))
+    finite = _finite(x)
+    losses = _excess(-finite, counts & (y == 1)) + _excess(finite, counts & (y == 0))
+    wrong = jnp.where(y == 1, -jnp.inf, jnp.inf)
+    endless = jnp.any(counts & (x == wrong), axis=-1)
+    known = jnp.all(~counts | (y == 0) | (y == 1), axis=-1)
+    return _classes.nan_unless(known, losses + jnp.where(endless, jnp.inf, 0))
+
+
+# --- the asymmetric loss -----------------------------------------------------------
+
+
+def _blend(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    """`(1 - y) N(x) + y N(-x)`, the latter without a shift."""
+    positive = _negative(-x, up, jnp.zeros_like(x))
+    negative = _negative(x, down, shift)
+    return _classes.mix(y, negative, positive, positive - negative)
+
+
+class _Shifted:
+    """A negative with log-odds x, of which the probability p counts beyond a shift.
+
+    All parts are finite: an infinite logit is as good as the largest number.
+    """
+
+    def __init__(self, x: jax.Array, shift: jax.Array) -> None:
+        largest = float(jnp.finfo(x.dtype).max)
+        tiny = float(jnp.finfo(x.dtype).tiny)
+        x = jnp.clip(x, -largest, largest)
+        self.p, self.q = stable.sigmoid(x), stable.sigmoid(-x)
+        self.m = jnp.maximum(self.p - shift, 0)  # what is left of p
+        self.counts = self.m > 0
+        n = jnp.where(self.counts, jnp.minimum(self.q + shift, 1), 1)
+        self.n = jnp.maximum(n, tiny)  # 1 - m
+        few = self.m < 0.5
+        near = -stable.log1p(-jnp.where(few, self.m, 0))
+        far = jnp.where(n < tiny, stable.softplus(x), -jnp.log(self.n))
+        self.nll = jnp.where(few, near, far)  # -log n
+        # By it, and not by the squares of small numbers, which are 0.
+        self.per_m = 1 / jnp.where(self.counts, self.m, 1)
+        self.rate = jnp.where(self.counts, self.nll * self.per_m, 1)  # 1 + m / 2 + ...
+        self.share = jnp.where(n < tiny, 1, self.q / self.n)
+        self.log_m = jnp.where(
+            few,
+            jnp.log(jnp.where(self.counts, self.m, 1)),
+            stable.log1p(-jnp.where(few, 0, self.n)),
+        )
+
+    def power(self, gamma: jax.Array) -> jax.Array:
+        """`m^gamma`, but 0 at m = 0, for the derivatives."""
+        return jnp.where(self.counts, jnp.power(self.m, gamma), 0)
+
+    def steep(self, gamma: jax.Array) -> jax.Array:
+        """`g q l + q / n`, of which the slope is `p m^g` times."""
+        return gamma * self.q * self.rate + self.share
+
+    def bend(self, gamma: jax.Array) -> jax.Array:
+        """The slope of `m^g steep` by m, at constant q, over `m^(g - 1) g`."""
+        return (gamma - 1) * self.q * self.rate + 2 * self.share
+
+
+def _negative_dxx(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    # Of (q - p) steep + p share^2, in which share - share^2 is share shift / n.
+    along = s.q * (s.steep(gamma) - gamma * s.p * s.rate) - s.p * s.share * shift / s.n
+    across = s.p * s.per_m * gamma * s.q * s.bend(gamma)
+    return s.p * s.power(gamma) * (along + across)
+
+
+def _negative_dxdgamma(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    inner = s.log_m * s.steep(gamma) + s.q * s.rate
+    return s.p * s.power(gamma) * inner
+
+
+def _negative_dxdshift(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    inner = gamma * s.per_m * s.bend(gamma) + s.share / s.n
+    return -s.p * s.power(gamma) * inner
+
+
+def _negative_dgamma2(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    return s.power(gamma) * s.nll * s.log_m * s.log_m
+
+
+def _negative_dgammadshift(
+    x: jax.Array, gamma: jax.Array, shift: jax.Array
+) -> jax.Array:
+    s = _Shifted(x, shift)
+    return -s.power(gamma) * ((gamma * s.rate + 1 / s.n) * s.log_m + s.rate)
+
+
+def _negative_dshift2(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    inner = (gamma - 1) * s.rate + 2 / s.n
+    return s.power(gamma) * (gamma * s.per_m * inner + 1 / s.n / s.n)
+
+
+@stable.slopes(_negative_dxx, _negative_dxdgamma, _negative_dxdshift)
+def _negative_dx(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    return s.p * s.power(gamma) * s.steep(gamma)
+
+
+@stable.slopes(_negative_dxdgamma, _negative_dgamma2, _negative_dgammadshift)
+def _negative_dgamma(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    return s.power(gamma) * s.nll * s.log_m
+
+
+@stable.slopes(_negative_dxdshift, _negative_dgammadshift, _negative_dshift2)
+def _negative_dshift(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    s = _Shifted(x, shift)
+    return -s.power(gamma) * (gamma * s.rate + 1 / s.n)
+
+
+@xla.rematerialised
+@stable.slopes(_negative_dx, _negative_dgamma, _negative_dshift)
+def _negative(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
+    """`m^gamma (-log(1 - m))` with `m = max(sigmoid(x) - shift, 0)`."""
+    s = _Shifted(x, shift)
+    endless = (x == jnp.inf) & (shift == 0)
+    return jnp.where(endless, jnp.inf, s.power(gamma) * s.nll)
+
+
+# --- labels that compete with 0 ----------------------------------------------------
+
+
+@stable.slopes(jnp.ones_like)
+def _finite(x: jax.Array) -> jax.Array:
+    """An infinite logit is as good as the largest number."""
+    largest = float(jnp.finfo(x.dtype).max)
+    return jnp.clip(x, -largest, largest)
+
+
+def _excess(x: jax.Array, where: jax.Array) -> jax.Array:
+    """`log(1 + sum(exp(x)))` over the entries that `where` keeps."""
+    return stable.softplus(stable.logsumexp(x, where=where))
