@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxloss import _checks, _jit, stable
+from jaxloss.losses.distributions._standardised import divided_by_exp
 
 
 @_jit.kernel()
@@ -80,7 +81,7 @@ def _surprise_drds(r: jax.Array, s: jax.Array) -> jax.Array:
 @stable.slopes(_precision, _surprise_drds)
 def _surprise_dr(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r exp(-s)`."""
-    return _divided_by_exp(r, s, 2)
+    return divided_by_exp(r, s, 2)
 
 
 def _surprise_ds(r: jax.Array, s: jax.Array) -> jax.Array:
@@ -90,19 +91,8 @@ def _surprise_ds(r: jax.Array, s: jax.Array) -> jax.Array:
 @stable.slopes(_surprise_dr, _surprise_ds)
 def _surprise(r: jax.Array, s: jax.Array) -> jax.Array:
     """`r^2 exp(-s) / 2`, never forming `r^2` or `exp(-s)`, which overflow first."""
-    z = _divided_by_exp(r, s, 4)
+    z = divided_by_exp(r, s, 4)
     return 0.5 * z * z
-
-
-def _divided_by_exp(r: jax.Array, s: jax.Array, parts: int) -> jax.Array:
-    """`r exp(-2 s / parts)` by two factors `exp(-s / parts)`, for r = 0 too.
-
-    Each factor is kept finite: where one would not be, the product with any r but 0
-    is beyond the largest number anyway.
-    """
-    limit = math.log(float(jnp.finfo(s.dtype).max)) - 0.2
-    factor = jnp.exp(jnp.clip(-s / parts, -limit, limit))
-    return r * factor * factor
 
 
 @_jit.kernel()
