@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_COMPARED = 64
+_COMPARED = 256
 """The most members that are compared with each other; more are sorted."""
+_SUMMED = 32
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -32,9 +33,7 @@ def _(fair, primals, tangents):
     return _sum(weights, x, y, valid), moved
 
 
-def _sum(
-    weights: jax.Array, x: jax.Array, y: jax.Array, valid: jax.Array
-) -> jax.Array:
+def _sum(weights: jax.Array, x: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
     # Of no member the weights are 0, but the target may be NaN.
     return jnp.sum(jnp.where(valid, weights * (x - y[..., None]), 0), axis=-1)
 
@@ -63,10 +62,17 @@ def _balance(x: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _by_comparison(key: jax.Array, valid: jax.Array) -> jax.Array:
-    # XLA adds the pairs up as it compares them: they are no array in memory.
-    own, other = key[..., :, None], key[..., None, :]
-    step = (other < own).astype(jnp.int32) - (other > own).astype(jnp.int32)
-    return jnp.sum(jnp.where(valid[..., None, :], step, 0), axis=-1)
+    # XLA adds pairs up as it compares them, so they are no array in memory.  Of a longer
+    # sum XLA:CPU makes a tree, whose leaves it writes out.
+    found = jnp.zeros(key.shape, jnp.int32)
+    own = key[..., :, None]
+    for start in range(0, key.shape[-1], _SUMMED):
+        part = slice(start, start + _SUMMED)
+        other, counts = key[..., None, part], valid[..., None, part]
+        below, above = (counts & c for c in (other < own, other > own))
+        steps = below.astype(jnp.int32) - above.astype(jnp.int32)
+        found = found + jnp.sum(steps, axis=-1, dtype=jnp.int32)
+    return found
 
 
 def _by_sorting(key: jax.Array, valid: jax.Array) -> jax.Array:
