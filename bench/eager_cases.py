@@ -97,6 +97,7 @@ LOG_ROWS = Arg("log_distributions", ROWS)
 DIVERGENCE = (LOG_ROWS, Arg("distributions", ROWS))
 VECTORS = Arg("normal", WIDE)
 LISTS = (VECTORS, Arg("counts", WIDE))
+VECTORS_OF_MEMBERS = (WIDE[0], 10, WIDE[1])
 BOXES = Arg("boxes", (64, 4))
 STUDY = (512,)
 SUBJECTS = (Arg("normal", STUDY), Arg("positive", STUDY), Arg("bits", STUDY, "bool"))
@@ -301,6 +302,10 @@ ALONE = [
     EagerCase("squared_log_error", (DISTANCES, DISTANCES)),
     EagerCase("gaussian_nll", (REALS, REALS, REALS)),
     EagerCase("poisson_nll", (REALS, Arg("counts", EACH))),
+    EagerCase("crps_normal", (REALS, REALS, REALS)),
+    EagerCase("crps_ensemble", (Arg("normal", ROWS), REALS)),
+    EagerCase("crps_ensemble_fair", (Arg("normal", ROWS), REALS)),
+    EagerCase("energy_score", (Arg("normal", VECTORS_OF_MEMBERS), VECTORS)),
     *(EagerCase(name, SIGNS) for name in ("exponential", "logistic", "squared_hinge")),
     EagerCase("brier", (Arg("distributions", ROWS), IDS)),
     EagerCase("nll", (LOG_ROWS, IDS)),

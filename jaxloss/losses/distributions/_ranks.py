@@ -62,7 +62,7 @@ def _balance(x: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _by_comparison(key: jax.Array, valid: jax.Array) -> jax.Array:
-    # XLA adds pairs up as it compares them, so they are no array in memory.  Of a longer
+    # XLA adds up the pairs as it compares them: no array in memory.  Of a longer
     # sum XLA:CPU makes a tree, whose leaves it writes out.
     found = jnp.zeros(key.shape, jnp.int32)
     own = key[..., :, None]
