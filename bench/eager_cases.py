@@ -97,6 +97,7 @@ LOG_ROWS = Arg("log_distributions", ROWS)
 DIVERGENCE = (LOG_ROWS, Arg("distributions", ROWS))
 VECTORS = Arg("normal", WIDE)
 LISTS = (VECTORS, Arg("counts", WIDE))
+VECTORS_OF_MEMBERS = (WIDE[0], 10, WIDE[1])
 BOXES = Arg("boxes", (64, 4))
 STUDY = (512,)
 SUBJECTS = (Arg("normal", STUDY), Arg("positive", STUDY), Arg("bits", STUDY, "bool"))
@@ -308,6 +309,10 @@ ALONE = [
     EagerCase("negative_binomial_nll", (REALS, COUNTS, REALS)),
     EagerCase("tweedie_deviance", (REALS, COUNTS), options={"power": 1.5}),
     EagerCase("gamma_nll", (REALS, DISTANCES), options={"shape": 2.0}),
+    EagerCase("crps_normal", (REALS, REALS, REALS)),
+    EagerCase("crps_ensemble", (Arg("normal", ROWS), REALS)),
+    EagerCase("crps_ensemble_fair", (Arg("normal", ROWS), REALS)),
+    EagerCase("energy_score", (Arg("normal", VECTORS_OF_MEMBERS), VECTORS)),
     *(EagerCase(name, SIGNS) for name in ("exponential", "logistic", "squared_hinge")),
     EagerCase("asymmetric", BITS),
     EagerCase("zlpr", (Arg("normal", ROWS), Arg("bits", ROWS))),

@@ -16,6 +16,7 @@ from typing import Any
 import mpmath as mp
 
 from jaxloss.losses.classification import _normal
+from jaxloss.losses.distributions import scores
 from jaxloss.stable import scalars
 
 DIGITS = 40
@@ -32,6 +33,8 @@ class Fit:
     share: Callable[[Any], Any]
     """How much its error is of the function it serves, relative to that."""
     end: Any
+    home: Any = scalars
+    """The module that has the coefficients."""
 
 
 def _tanh_ratio(q):
@@ -54,6 +57,12 @@ def _half_tanh_ratio(q):
     return _tanh_ratio(q / 4) / 4
 
 
+def _crps(q):
+    """The ranked probability score of N(0, 1) at x, of q = x^2."""
+    x = mp.sqrt(q)
+    return x * mp.erf(x / mp.sqrt(2)) + 2 * mp.npdf(x) - 1 / mp.sqrt(mp.pi)
+
+
 _LOG1P = Fit(
     of=lambda q: 2 * (_atanh_ratio(q) - 1) / q,
     share=lambda q: q / (2 * _atanh_ratio(q)),
@@ -71,7 +80,18 @@ FITS = {
     "_LOG_COSH": Fit(
         _log_cosh_ratio, lambda q: 1 / _log_cosh_ratio(q), mp.mpf(scalars._BEND) ** 2
     ),
+    "_CRPS": Fit(
+        of=lambda q: (_crps(q) - _crps(mp.mpf(0))) / q,
+        share=lambda q: q / _crps(q),
+        end=mp.mpf(scores._NEAR) ** 2,
+        home=scores,
+    ),
 }
+
+
+def source(name: str) -> list[float]:
+    """The coefficients of a fit, as the package has them."""
+    return getattr(FITS[name].home, name)
 
 
 @functools.cache
@@ -167,9 +187,8 @@ def series(of: Callable[[Any], Any], count: int) -> list[Any]:
 
 def main() -> None:
     for name, fit in FITS.items():
-        source = getattr(scalars, name)
-        coefficients = best(fit, len(source))
-        least, found = (largest(fit, c) / ULP for c in (coefficients, source))
+        coefficients = best(fit, len(source(name)))
+        least, found = (largest(fit, c) / ULP for c in (coefficients, source(name)))
         print(f"{name}: {mp.nstr(least, 3)} ulp, in the source {mp.nstr(found, 3)}")
         print(*(f"    {float(c)!r}," for c in coefficients), sep="\n")
     for name, of in SERIES.items():

@@ -90,6 +90,12 @@ from jaxloss.losses.distributions.likelihood import (
     mixture_nll as mixture_nll,
     student_t_nll as student_t_nll,
 )
+from jaxloss.losses.distributions.scores import (
+    crps_ensemble as crps_ensemble,
+    crps_ensemble_fair as crps_ensemble_fair,
+    crps_normal as crps_normal,
+    energy_score as energy_score,
+)
 from jaxloss.losses.embedding.cosine import (
     cosine_distance as cosine_distance,
     cosine_similarity as cosine_similarity,

@@ -7,7 +7,6 @@ import pytest
 
 from bench import minimax
 from jaxloss.losses.classification import _normal
-from jaxloss.stable import scalars
 
 
 def signs(errors, level):
@@ -23,19 +22,19 @@ def changes(values):
 class TestFit:
     def test_alternates(self, name):
         """The best polynomial of n coefficients: its error is largest n + 1 times."""
-        fit, count = minimax.FITS[name], len(getattr(scalars, name))
+        fit, count = minimax.FITS[name], len(minimax.source(name))
         errors = minimax.errors(fit, minimax.best(fit, count))
         assert changes(signs(errors, max(map(abs, errors)))) == count
 
     def test_is_that_of_the_source(self, name):
         """Whose error is larger by less than a part in a hundred, and below 0.1 ulp."""
-        fit, source = minimax.FITS[name], getattr(scalars, name)
+        fit, source = minimax.FITS[name], minimax.source(name)
         least = minimax.largest(fit, minimax.best(fit, len(source)))
         assert minimax.largest(fit, source) < min(1.01 * least, minimax.ULP / 10)
 
     def test_sees_a_digit(self, name):
         """A part in a million of the first coefficient."""
-        fit, (first, *others) = minimax.FITS[name], getattr(scalars, name)
+        fit, (first, *others) = minimax.FITS[name], minimax.source(name)
         bent = [first * (1 + 1e-6), *others]
         assert minimax.largest(fit, bent) > 1.5 * minimax.largest(fit, [first, *others])
 

@@ -181,3 +181,14 @@ def test_digits_are_told_apart_without_labels(tmp_path):
         assert score["least deviation"] > 0.1
     for variant in ("light", "dark"):
         assert (tmp_path / f"two_views.{variant}.png").stat().st_size > 10_000
+
+
+def test_scores_of_forecasts_cover_what_they_say(tmp_path):
+    """With every split, nearly; a likelihood covers less, and by more than its
+    standard error; its CRPS is not the better one."""
+    path = tmp_path / "diabetes.py"
+    found = example("diabetes", path, SPLITS=(20, 8), STEPS=(200, 150))["found"]
+    likelihood, score = found["gaussian_nll"], found["crps_normal"]
+    assert (score[1] > likelihood[1]).mean() >= 7 / 8
+    assert 0.84 < score[1].mean() < 0.96
+    assert score[0].mean() < likelihood[0].mean() < 40

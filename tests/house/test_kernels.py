@@ -280,7 +280,12 @@ OF_NOTHING = {
         lambda: jaxloss.clip(EMPTY, EMPTY, temperature=1.0),
         lambda: jaxloss.kernels.clip(EMPTY, EMPTY, temperature=1.0),
         lambda: jaxloss.koleo(EMPTY),
+        lambda: jaxloss.energy_score(EMPTY, jnp.zeros(0)),
         lambda: jaxloss.uniformity(EMPTY),
+    ],
+    "member": [
+        lambda: jaxloss.crps_ensemble(EMPTY, jnp.zeros(2)),
+        lambda: jaxloss.crps_ensemble_fair(EMPTY, jnp.zeros(2)),
     ],
     "item": [
         lambda: jaxloss.pairwise_ranking(EMPTY, EMPTY),
