@@ -77,7 +77,7 @@ for name, loss, law in methods:
     run = jax.jit(jax.vmap(lambda seed, loss=loss: predictions(loss, seed)))
     location, target, log_scale = run(jax.random.split(jax.random.key(0), SPLITS))
     # The same score for every law: that of its quantiles, as an ensemble.
-    quantiles = jnp.asarray(law.ppf(levels), x.dtype)
+    quantiles = jnp.asarray(law.ppf(levels), x.dtype)[None, None]
     members = location[..., None] + jnp.exp(log_scale)[..., None] * quantiles
     crps = unit * np.asarray(jaxloss.crps_ensemble(members, target)).mean(axis=-1)
     within = jnp.abs(target - location) < law.ppf(0.95) * jnp.exp(log_scale)

@@ -91,7 +91,7 @@ def net(params, x):
 
 def crops(key):
     """Some of the left half, each turned by a multiple of 90 degrees."""
-    at = jax.random.randint(key, (CROPS, 2), 0, jnp.array([256, 128]) - SIDE)
+    at = jax.random.randint(key, (CROPS, 2), 0, jnp.array([[256, 128]]) - SIDE)
     cut = lambda x, at: lax.dynamic_slice(x, at, (SIDE, SIDE))
     x, t = (jax.vmap(functools.partial(cut, a))(at) for a in (image, inside))
     turned = lambda a: jnp.concatenate(

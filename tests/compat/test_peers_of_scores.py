@@ -1,5 +1,7 @@
 """Scores of forecasts, against loops over definitions and against scoringrules."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def of_steps(members, target):
     """properscoring's definition: the integral of a squared difference of steps."""
     edges = np.sort(np.append(members, target))
     total = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         below = np.mean(members <= low)
         total += (high - low) * (below - (target <= low)) ** 2
     return total

@@ -96,7 +96,30 @@ def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     moved = p * stable.stirling_error_slope(at)
     moved = rest * (moved - rest * stable.gamma.stirling_curve(at))
     moved = moved + stable.gamma.stirling_curve(size)
-    return (deviance - r * v * rest) + 0.5 * p * rest + moved
+    general = (deviance - r * v * rest) + 0.5 * p * rest + moved
+    return jnp.where(t == 1, _of_one_ddd(x, d, size), general)
+
+
+# Of a count of 1 all terms cancel that do not depend on the mean.
+
+
+def _bend(x: jax.Array, d: jax.Array, size: jax.Array, square: float) -> jax.Array:
+    """`size (log1p(w) - w / (1 + w) - square (w / (1 + w))^2)`."""
+    z = x + d
+    near = z < 0
+    w, share = jnp.exp(jnp.where(near, z, 0)), stable.sigmoid(z)
+    bend = stable.sigmoid(-z) - stable.log1p_excess_over_square(w)
+    bend = jnp.exp(jnp.where(near, x, 0)) * w * (bend - square * jnp.square(1 - share))
+    outer = stable.softplus(z) - share - square * jnp.square(share)
+    return jnp.where(near, bend, jnp.where(near, 0, size) * outer)
+
+
+def _of_one_dd(x: jax.Array, d: jax.Array, size: jax.Array) -> jax.Array:
+    return stable.sigmoid(x + d) - _bend(x, d, size, 0.0)
+
+
+def _of_one_ddd(x: jax.Array, d: jax.Array, size: jax.Array) -> jax.Array:
+    return stable.sigmoid_slope(x + d) + _bend(x, d, size, 1.0)
 
 
 @stable.slopes(_nll_dxx, _nll_dxdt, _nll_dxdd)
@@ -111,7 +134,8 @@ def _nll_dd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     deviance, *_ = _excess(x, t, d)
     moved = stable.stirling_error_slope(size)
     moved = moved - rest * stable.stirling_error_slope(size + t)
-    return 0.5 * p - deviance + moved
+    general = 0.5 * p - deviance + moved
+    return jnp.where(t == 1, _of_one_dd(x, d, size), general)
 
 
 # --- value ---------------------------------------------------------------------------

@@ -354,7 +354,9 @@ def _gamma_dtdk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
 
 @stable.slopes(_gamma_dxdt, _gamma_dtt, _gamma_dtdk)
 def _gamma_dt(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
-    return (k * _beyond(x, t) + 1) / t
+    # k / mean - (k - 1) / t, of which the terms are alike where k is large.
+    alike = (k * _beyond(x, t) + 1) / t
+    return jnp.where(k < 2, divided_by_exp(k, x, 2) - (k - 1) / t, alike)
 
 
 def _gamma_dkk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
@@ -374,6 +376,17 @@ def _surplus(x: jax.Array, t: jax.Array) -> jax.Array:
 
 @stable.slopes(_gamma_dx, _gamma_dt, _gamma_dk)
 def _gamma(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
-    """By `stable.stirling_error`: k - k log k cancels most of log Gamma(k)."""
+    """By `stable.stirling_error`: k - k log k cancels most of log Gamma(k).
+
+    A shape near 1 and a target far from the mean keep their terms apart: of an
+    exponential distribution the loss is `t / mean + x`.
+    """
     normaliser = 0.5 * (math.log(2 * math.pi) - jnp.log(k)) + stable.stirling_error(k)
-    return k * _surplus(x, t) + (normaliser + jnp.log(t))
+    together = k * _surplus(x, t) + (normaliser + jnp.log(t))
+    _, near, ratio = _logs(x, t)
+    small = jnp.minimum(k, 2)
+    constant = stable.log_gamma_ratio(jnp.ones_like(k), small - 1) - stable.xlogy(
+        small, small
+    )
+    apart = small * ratio + (small * x - (small - 1) * jnp.log(t)) + constant
+    return jnp.where(near | (k >= 2), together, apart)

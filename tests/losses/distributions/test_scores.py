@@ -1,6 +1,7 @@
 """Scores of probabilistic forecasts: facts."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def test_normal_is_the_integral_of_its_definition(mean, scale, target):
     sf = functools.partial(scipy.stats.norm.sf, loc=mean, scale=scale)
     # Piece by piece: where the distribution is, and the flat rest up to the target.
     ends = sorted([mean - 40 * scale, mean, min(mean + 40 * scale, target), target])
-    pieces = zip(ends, ends[1:], strict=False)
+    pieces = itertools.pairwise(ends)
     integral = lambda f, a, b: scipy.integrate.quad(f, a, b, epsabs=0, epsrel=1e-12)[0]
     below = sum(integral(lambda x: cdf(x) ** 2, a, b) for a, b in pieces)
     above = integral(lambda x: sf(x) ** 2, target, max(target, mean) + 40 * scale)
