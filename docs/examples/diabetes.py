@@ -27,9 +27,14 @@ def gaussian(location, y, log_scale):
     return jaxloss.gaussian_nll(location, y, 2 * log_scale)
 
 
+def student_t(location, y, log_scale):
+    return jaxloss.student_t_nll(location, y, log_scale, degrees=4.0)
+
+
 # A loss of location, target and log-scale; and the distribution that it predicts.
 methods = [
     ("gaussian_nll", gaussian, scipy.stats.norm()),
+    ("student_t_nll", student_t, scipy.stats.t(4)),
     ("crps_normal", jaxloss.crps_normal, scipy.stats.norm()),
 ]
 

@@ -158,6 +158,7 @@ def gamma_formula(x, t, shape):
     return mp.loggamma(k) - k * mp.log(rate) - (k - 1) * mp.log(t) + rate * t
 
 
+@digits.digits(150)
 def gamma_gradient(x, t, shape):
     k, ratio = mp.mpf(shape), t * mp.exp(-x)
     return k * (1 - ratio), (k * ratio - k + 1) / t

@@ -121,7 +121,7 @@ def dispersed(rng, shape):
     return x, rng.integers(1, 9, size=shape), 2 * rng.normal(size=shape) - 1
 
 
-@digits.digits(150)
+@digits.digits(90)
 def negative_binomial_formula(x, t, d):
     """As in the textbook, by logarithms of gamma functions."""
     if x == -mp.inf:
@@ -134,7 +134,7 @@ def negative_binomial_formula(x, t, d):
     return (t + size) * mp.log1p(mp.exp(x + d)) - t * (x + d) - gammas
 
 
-@digits.digits(150)
+@digits.digits(90)
 def negative_binomial_gradient(x, t, d):
     mean, w = mp.exp(x), mp.exp(x + d)
     if d == -mp.inf:
@@ -143,6 +143,17 @@ def negative_binomial_gradient(x, t, d):
     # In d: -size times the slope in the size.
     gammas = mp.digamma(size + t) - mp.digamma(size) - mp.log1p(w)
     return (mean - t) / (1 + w), size * gammas + (mean - t) / (1 + w)
+
+
+@digits.digits(90)
+def negative_binomial_curves(x, t, d):
+    """Twice in the log-mean, and twice in the log-dispersion, which is finite."""
+    mean, w, size = mp.exp(x), mp.exp(x + d), mp.exp(-d)
+    slope, _ = negative_binomial_gradient(x, t, d)
+    gammas = mp.digamma(size + t) - mp.digamma(size) - mp.log1p(w)
+    bend = size * (mp.psi(1, size + t) - mp.psi(1, size)) + w / (1 + w)
+    in_dispersion = -size * (gammas + bend) - slope * w / (1 + w)
+    return mean * (1 + w * t / mean) / (1 + w) ** 2, in_dispersion
 
 
 @exact
@@ -181,6 +192,10 @@ DISPERSIONS = np.array([-25.0, -12, -6, -3, -1, -0.2, 0.5, 2, 5])
 NEAR_ONE = np.concatenate([line(-6, 6, points=17), decades(1e-4, 1, points=3), [0.0]])
 
 
+def half_of(slopes, place):
+    return lambda *args: slopes(*args)[place]
+
+
 def negative_binomial_cases() -> Iterator[Case]:
     few = negative_binomial_columns(NEAR_ONE, FEW, DISPERSIONS)
     many = negative_binomial_columns(line(0.5, 12, points=20), MANY, DISPERSIONS[::-1])
@@ -189,12 +204,11 @@ def negative_binomial_cases() -> Iterator[Case]:
             yield Case(
                 name=f"in {name}{'' if halves else ', many'}",
                 columns=columns,
-                first=lambda *args, i=argument: negative_binomial_gradient(*args)[
-                    i // 2
-                ],
+                first=half_of(negative_binomial_gradient, argument // 2),
+                second=half_of(negative_binomial_curves, argument // 2),
                 argument=argument,
                 conditioned=(True, True, True),
-                bounds=(4, 8, 16),
+                bounds=(4, 3, 7),
                 halves=halves,
             )
 

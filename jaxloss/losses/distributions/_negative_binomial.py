@@ -78,25 +78,34 @@ def _parts(t: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]
     return jnp.exp(-d), stable.sigmoid(odds), stable.sigmoid(-odds)
 
 
-def _excess(x: jax.Array, t: jax.Array, d: jax.Array) -> tuple[jax.Array, ...]:
-    """`size (v - log1p(v))`, `v / alpha` and v."""
-    size, _, rest = _parts(t, d)
+def _excess(
+    x: jax.Array, t: jax.Array, d: jax.Array, rest: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`size (v - log1p(v))`, and its slope in -d."""
     r = -_pull(x, t, d)
     v = jnp.exp(d) * r
-    far = v < -0.5  # where 1 + v has more digits than v
-    near = r * v * stable.log1p_excess_over_square(jnp.where(far, 0, v))
-    log = jnp.log(stable.sigmoid(-x - d) / rest)
-    return jnp.where(far, jnp.where(far, size, 0) * (v - log), near), r, v
+    low, far = v < -0.5, (v < -0.5) | (v > 1)
+    inner = jnp.where(far, 0, v)
+    half = stable.log1p_excess_over_square(inner)
+    # Where 1 + v has more digits than v, it is a ratio of the two that have them.
+    ratio = stable.sigmoid(-x - d) / jnp.where(low, rest, 1)
+    log = jnp.where(low, jnp.log(ratio), stable.log1p(jnp.where(low, 0, v)))
+    size = jnp.where(far, jnp.exp(-d), 0)
+    slope = r * stable.sigmoid(x + d) + size * (v * rest - log)
+    return (
+        jnp.where(far, size * (v - log), r * inner * half),
+        jnp.where(far, slope, r * inner * (half - rest)),
+    )
 
 
 def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     size, p, rest = _parts(t, d)
-    deviance, r, v = _excess(x, t, d)
+    _, deviance = _excess(x, t, d, rest)
     at = size + t
     moved = p * stable.stirling_error_slope(at)
     moved = rest * (moved - rest * stable.gamma.stirling_curve(at))
     moved = moved + stable.gamma.stirling_curve(size)
-    general = (deviance - r * v * rest) + 0.5 * p * rest + moved
+    general = deviance + 0.5 * p * rest + moved
     return jnp.where(t == 1, _of_one_ddd(x, d, size), general)
 
 
@@ -131,7 +140,7 @@ def _nll_dx(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
 def _nll_dd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     """`-size (v - log1p(v)) + P / 2`, and the slopes of S."""
     size, p, rest = _parts(t, d)
-    deviance, *_ = _excess(x, t, d)
+    deviance, _ = _excess(x, t, d, rest)
     moved = stable.stirling_error_slope(size)
     moved = moved - rest * stable.stirling_error_slope(size + t)
     general = 0.5 * p - deviance + moved
