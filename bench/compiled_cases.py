@@ -93,6 +93,7 @@ LARGE: dict[tuple[int, ...], tuple[int, ...]] = {
     (8, 6): (128, 64),
     (64, 4): (2**23, 4),  # boxes
     small.STUDY: (2**22,),
+    small.VECTORS_OF_MEMBERS: (ROWS[0], 10, ROWS[1]),
 }
 
 
@@ -109,6 +110,8 @@ def _kind(case: EagerCase) -> str:
     shape = case.args[0].shape
     if shape == small.EACH:
         return "elementwise"
+    if "crps_ensemble" in case.loss:
+        return "searches"
     if shape == small.ROWS:
         return "searches" if family.endswith("fenchel") else "rows"
     if "embedding" not in family:

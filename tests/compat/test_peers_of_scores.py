@@ -63,7 +63,7 @@ def test_scoringrules_quantiles_and_intervals():
     levels = np.array([0.1, 0.5, 0.8])
     predictions = np.sort(RNG.normal(size=(6, 3)))
     each = np.broadcast_to(TARGETS[:, None], predictions.shape)
-    losses = jaxloss.pinball(predictions, each, quantile=levels)
+    losses = jaxloss.pinball(predictions, each, quantile=jnp.asarray(levels))
     theirs = rules.crps_quantile(TARGETS, predictions, levels, backend="numpy")
     same(2 * jnp.mean(losses, axis=-1), theirs)
     low, high = MEANS - 1, MEANS + 0.5

@@ -184,11 +184,11 @@ def test_digits_are_told_apart_without_labels(tmp_path):
 
 
 def test_scores_of_forecasts_cover_what_they_say(tmp_path):
-    """With every split, nearly; a likelihood covers less, and by more than its
-    standard error; its CRPS is not the better one."""
+    """Of a likelihood, an interval of 90 % has fewer patients: by 7 % over 20 splits,
+    and by half of that over 10 of them; and its CRPS is not the better one."""
     path = tmp_path / "diabetes.py"
-    found = example("diabetes", path, SPLITS=(20, 8), STEPS=(200, 150))["found"]
+    found = example("diabetes", path, SPLITS=(20, 10))["found"]
     likelihood, score = found["gaussian_nll"], found["crps_normal"]
-    assert (score[1] > likelihood[1]).mean() >= 7 / 8
+    assert score[1].mean() - likelihood[1].mean() > 0.035
     assert 0.84 < score[1].mean() < 0.96
     assert score[0].mean() < likelihood[0].mean() < 40

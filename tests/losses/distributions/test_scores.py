@@ -232,11 +232,13 @@ def test_ensemble_keeps_its_digits():
 
 @pytest.mark.parametrize("count", [50, 256])
 def test_pairs_are_no_array(count):
-    """Value and gradient of an ensemble need no more memory than some of its arrays."""
+    """One of integers would be as large as `count` arrays of members; JAX 0.12 writes
+    out one for each sum of 32 comparisons, and two others."""
     x, y = jnp.zeros((1000, count), jnp.float32), jnp.zeros(1000, jnp.float32)
     step = jax.jit(jax.value_and_grad(lambda x: jnp.mean(jaxloss.crps_ensemble(x, y))))
     memory = step.lower(x).compile().memory_analysis()
-    assert memory.temp_size_in_bytes <= count // 16 * x.nbytes // 4
+    assert memory
+    assert memory.temp_size_in_bytes <= (2 + count // 25) * x.nbytes
 
 
 # --- vectors -----------------------------------------------------------------------
@@ -284,6 +286,7 @@ def test_energy_of_many_members_needs_no_array_of_pairs():
     x, y = jnp.zeros((1000, 100), jnp.float32), jnp.zeros(100, jnp.float32)
     step = jax.jit(jax.value_and_grad(jaxloss.energy_score))
     memory = step.lower(x, y).compile().memory_analysis()
+    assert memory
     assert memory.temp_size_in_bytes < 5 * 4 * 2**20
 
 
