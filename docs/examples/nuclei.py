@@ -30,7 +30,10 @@ def halved(x):
     return x.reshape(x.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
 
 
-wheel = pathlib.Path(importlib.util.find_spec("stardist").origin).parent
+spec = importlib.util.find_spec("stardist")  # it would import a framework
+assert spec
+assert spec.origin
+wheel = pathlib.Path(spec.origin).parent
 image = np.sqrt(io.imread(wheel / "data/images/img2d.tif").astype("float32"))
 image = jnp.asarray(halved((image - image.mean()) / image.std()))
 inside = jnp.asarray(halved(io.imread(wheel / "data/images/mask2d.tif") > 0) >= 0.5)
@@ -55,7 +58,10 @@ def losses_of(params, batch):
     p, q = stable.sigmoid(x), stable.sigmoid(-x)
     dice = jaxloss.dice(p, t, axis=PIXELS, complements=q, smooth=1.0)
     lovasz = jaxloss.lovasz_hinge(x, t, axis=PIXELS)
-    return dict(zip(LOSSES, map(Mean.of, (entropy, dice, lovasz)), strict=True))
+    losses: dict[str, jax.Array] = dict(
+        zip(LOSSES, (entropy, dice, lovasz), strict=True)
+    )
+    return {name: Mean.of(each) for name, each in losses.items()}
 
 
 def first_params(key):

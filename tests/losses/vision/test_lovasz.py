@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.typing import DTypeLike
 from mpmath import mp
 
 import jaxloss
@@ -20,7 +21,7 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def drawn(shape=(3, 6, 5), dtype=np.float64):
+def drawn(shape=(3, 6, 5), dtype: DTypeLike = np.float64):
     """Predictions that both losses may have, and masks."""
     rng = np.random.default_rng(3)
     p = jnp.asarray(rng.uniform(size=shape), dtype)
@@ -121,8 +122,8 @@ def test_counts_above_2_to_the_24(positive, every):
     for so_far in (every, every - 1, every - 2, 1):
         for wrong in (1, 3, HUGE, 3 * HUGE):
             place = so_far + wrong - 1
-            given = [jnp.asarray(x) for x in (positive, place, so_far, every)]
-            found = lovasz._weight(*given, jnp.float32)
+            hit, *counts = map(jnp.asarray, (positive, place, so_far, every))
+            found = lovasz._weight(hit, counts[0], counts[1], counts[2], jnp.float32)
             union = mp.mpf(every + wrong)
             negative = mp.mpf(every - so_far) / (union - 1) / union
             wanted = 1 / union if positive else negative
