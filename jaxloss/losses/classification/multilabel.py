@@ -156,13 +156,19 @@ def zlpr(
 class _Shifted:
     """A negative with log-odds x, of which the probability p counts beyond a shift.
 
-    Without choices, of which XLA:CPU would write the alternatives to memory.
+    Without choices, of which XLA:CPU would write the alternatives to memory; nor does
+    it write constants, if those of the value are `opaque` and those of slopes are not.
     """
 
-    def __init__(self, x: jax.Array, shift: jax.Array) -> None:
+    def __init__(self, x: jax.Array, shift: jax.Array, opaque: bool = False) -> None:
         tiny = float(jnp.finfo(x.dtype).tiny)
-        one, half, least = xla.opaque_constants(x, 1, 0.5, tiny)
-        positive, negative = xla.signs(x)
+        constants = (0.0, 0.5, 1.0, tiny, -math.log(tiny))
+        if opaque:
+            constants = xla.opaque_constants(x, *constants)
+        zero, half, one, least, end = constants
+        above = lambda x: jnp.maximum(jnp.sign(x), zero)
+        positive = above(x)
+        negative = one - positive
         a = jnp.abs(x)
         e = jnp.exp(-a)
         likelier = one / (one + e)
@@ -172,16 +178,17 @@ class _Shifted:
         # what rounding 1 - q and 1 - m lost, where these are near 1.
         lost = positive * ((one - self.p) - self.q)
         self.positive_nll = -(jnp.log(jnp.maximum(self.p, least)) + lost)
-        self.m = jnp.maximum(self.p - shift, 0)  # what is left of p
-        few, many = xla.signs(half - self.m)
+        self.m = jnp.maximum(self.p - shift, zero)  # what is left of p
+        few = above(half - self.m)
+        many = one - few
         self.n = few * (one - self.m) + many * jnp.maximum(self.q + shift, least)
         self.negative_nll = -(jnp.log(self.n) + few * ((one - self.n) - self.m))
         # The logarithms beyond that of a number that underflows go on as x does.
-        none, _ = xla.signs(least - shift)
-        self.a, self.end = a, -math.log(tiny)
+        none = above(least - shift)
+        self.a, self.zero, self.end = a, zero, end
         self.endless = negative, many * none
         self.shift, self.few, self.none, self.one = shift, few, none, one
-        self.counts, _ = xla.signs(self.m)
+        self.counts = above(self.m)
 
     def power(self, gamma: jax.Array) -> jax.Array:
         """`m^gamma`, but 0 at m = 0, for the derivatives."""
@@ -191,7 +198,9 @@ class _Shifted:
     def nll(self) -> jax.Array:
         """`-log n`, finite: an infinite logit is as good as the largest number."""
         a = jnp.minimum(self.a, float(jnp.finfo(self.a.dtype).max))
-        return self.negative_nll + self.endless[1] * jnp.maximum(a - self.end, 0)
+        return self.negative_nll + self.endless[1] * jnp.maximum(
+            a - self.end, self.zero
+        )
 
     @property
     def per_m(self) -> jax.Array:
@@ -326,9 +335,9 @@ def _blend(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     """`(1 - y) N(x) + y N(-x)`, the latter without a shift; N as in `_negative`."""
-    s = _Shifted(x, shift)
+    s = _Shifted(x, shift, opaque=True)
     wrong = y * s.endless[0] + (s.one - y) * s.endless[1]
-    beyond = jnp.maximum(xla.unless_right(wrong, s.a) - s.end, 0)
+    beyond = jnp.maximum(xla.unless_right(wrong, s.a) - s.end, s.zero)
     positive = jnp.power(s.q, up) * s.positive_nll
     negative = jnp.power(s.m, down) * s.negative_nll
     return y * positive + (s.one - y) * negative + wrong * beyond
