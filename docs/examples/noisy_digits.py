@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 import jaxloss
 from jaxloss import Mean, generalized_cross_entropy, train
 
-STEPS, SEEDS, HIDDEN, FIT, WRONG = 600, 5, 128, 1200, 0.4
+STEPS, SEEDS, HIDDEN = 600, 5, 128
+FIT, WRONG = 1200, 0.4
 QS = [0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0]
 images, digits = load_digits(return_X_y=True)
 FITTED = jnp.arange(len(digits)) < FIT

@@ -9,7 +9,9 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
+import jax
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs" / "examples"
@@ -113,3 +115,22 @@ def test_loops_learn(name):
     )
     assert done.stdout.startswith("loss ["), done.stderr
     assert done.stdout.splitlines()[-1] == "checked", done.stderr
+
+
+def test_wrong_labels_are_not_learnt_by_heart():
+    """With two values of q, one seed and fewer steps, the table says what it says."""
+    source = (EXAMPLES / "noisy_digits.py").read_text()
+    for old, new in (
+        ("STEPS, SEEDS, HIDDEN = 600, 5", "STEPS, SEEDS, HIDDEN = 250, 1"),
+        ("QS = [0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0]", "QS = [0.0, 0.8]"),
+        ("right.std(ddof=1)", "right.std()"),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with jax.enable_x64(False):
+        exec(compile(source, "noisy_digits.py", "exec"), names)
+    (plain,), (general,) = names["held_out"]
+    assert general > plain + 0.1
+    (all_of_them,), (few,) = names["by_heart"]
+    assert few < 0.3 < 0.7 < all_of_them

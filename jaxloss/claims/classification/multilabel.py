@@ -39,6 +39,18 @@ def asymmetric_slopes(x, y, gamma_positive, gamma_negative, shift):
     return y * up[1] + (1 - y) * down[1], up[0] - down[0]
 
 
+def clear_of_the_shift(sample):
+    """Logits where differences in the shift have digits: 1 - m is not small, and a
+    probability is either below the shift of 0.05 or well above it."""
+
+    def draw(rng, shape):
+        x, y = sample(rng, shape)
+        x = np.clip(0.75 * x, -7, 3.5)
+        return np.where(x < -2, x - 2, x), y
+
+    return draw
+
+
 def setting_of_asymmetric(sample, *numbers, **more):
     loss, names = "asymmetric", ("gamma_positive", "gamma_negative", "shift")
     params = dict(zip(names, numbers, strict=True))
@@ -46,7 +58,7 @@ def setting_of_asymmetric(sample, *numbers, **more):
     return LossSpec(
         name=f"{loss}({setting(params)})",
         fn=jaxloss.asymmetric,
-        sample=sample,
+        sample=clear_of_the_shift(sample),
         params=params,
         differentiable=(0, 1),
         reference=asymmetric,

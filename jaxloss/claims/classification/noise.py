@@ -52,6 +52,8 @@ def rows(kind, sample, edges, q, name="", **more):
         differentiable=(0, 1) if kind else 0,
         extremes=edges,
         convex=q == 0,
+        # Between a label and another class two terms of it cancel.
+        second_ulps=40,
         bad_calls=(
             *cross_entropy.bad_labels(GCE),
             *cross_entropy.bad_masks(GCE, ids),

@@ -1,5 +1,7 @@
 """Losses of many labels, any number of which may hold."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -151,61 +153,91 @@ def zlpr(
 # --- the asymmetric loss -----------------------------------------------------------
 
 
-def _blend(
-    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
-) -> jax.Array:
-    """`(1 - y) N(x) + y N(-x)`, the latter without a shift."""
-    positive = _negative(-x, up, jnp.zeros_like(x))
-    negative = _negative(x, down, shift)
-    return _classes.mix(y, negative, positive, positive - negative)
-
-
 class _Shifted:
     """A negative with log-odds x, of which the probability p counts beyond a shift.
 
-    All parts are finite: an infinite logit is as good as the largest number.
+    Without choices, of which XLA:CPU would write the alternatives to memory; nor does
+    it write constants, if those of the value are `opaque` and those of slopes are not.
     """
 
-    def __init__(self, x: jax.Array, shift: jax.Array) -> None:
-        largest = float(jnp.finfo(x.dtype).max)
+    def __init__(self, x: jax.Array, shift: jax.Array, opaque: bool = False) -> None:
         tiny = float(jnp.finfo(x.dtype).tiny)
-        x = jnp.clip(x, -largest, largest)
-        self.p, self.q = stable.sigmoid(x), stable.sigmoid(-x)
-        self.m = jnp.maximum(self.p - shift, 0)  # what is left of p
-        self.counts = self.m > 0
-        n = jnp.where(self.counts, jnp.minimum(self.q + shift, 1), 1)
-        self.n = jnp.maximum(n, tiny)  # 1 - m
-        few = self.m < 0.5
-        near = -stable.log1p(-jnp.where(few, self.m, 0))
-        far = jnp.where(n < tiny, stable.softplus(x), -jnp.log(self.n))
-        self.nll = jnp.where(few, near, far)  # -log n
-        # By it, and not by the squares of small numbers, which are 0.
-        self.per_m = 1 / jnp.where(self.counts, self.m, 1)
-        self.rate = jnp.where(self.counts, self.nll * self.per_m, 1)  # 1 + m / 2 + ...
-        self.share = jnp.where(n < tiny, 1, self.q / self.n)
-        self.log_m = jnp.where(
-            few,
-            jnp.log(jnp.where(self.counts, self.m, 1)),
-            stable.log1p(-jnp.where(few, 0, self.n)),
-        )
+        constants = (0.0, 0.5, 1.0, tiny, -math.log(tiny))
+        if opaque:
+            constants = xla.opaque_constants(x, *constants)
+        zero, half, one, least, end = constants
+        above = lambda x: jnp.maximum(jnp.sign(x), zero)
+        positive = above(x)
+        negative = one - positive
+        a = jnp.abs(x)
+        e = jnp.exp(-a)
+        likelier = one / (one + e)
+        self.p = (positive + negative * e) * likelier
+        self.q = (negative + positive * e) * likelier
+        # -log p and -log n, as far as they are those of numbers that are not 0; with
+        # what rounding 1 - q and 1 - m lost, where these are near 1.
+        lost = positive * ((one - self.p) - self.q)
+        self.positive_nll = -(jnp.log(jnp.maximum(self.p, least)) + lost)
+        self.m = jnp.maximum(self.p - shift, zero)  # what is left of p
+        few = above(half - self.m)
+        many = one - few
+        self.n = few * (one - self.m) + many * jnp.maximum(self.q + shift, least)
+        self.negative_nll = -(jnp.log(self.n) + few * ((one - self.n) - self.m))
+        # The logarithms beyond that of a number that underflows go on as x does.
+        none = above(least - shift)
+        self.a, self.zero, self.end = a, zero, end
+        self.endless = negative, many * none
+        self.shift, self.few, self.none, self.one = shift, few, none, one
+        self.counts = above(self.m)
 
     def power(self, gamma: jax.Array) -> jax.Array:
         """`m^gamma`, but 0 at m = 0, for the derivatives."""
-        return jnp.where(self.counts, jnp.power(self.m, gamma), 0)
+        return self.counts * jnp.power(self.m, gamma)
+
+    @property
+    def nll(self) -> jax.Array:
+        """`-log n`, finite: an infinite logit is as good as the largest number."""
+        a = jnp.minimum(self.a, float(jnp.finfo(self.a.dtype).max))
+        return self.negative_nll + self.endless[1] * jnp.maximum(
+            a - self.end, self.zero
+        )
+
+    @property
+    def per_m(self) -> jax.Array:
+        """`1 / m`, by which nothing is a square of a small number, which is 0."""
+        return self.one / (self.m + (self.one - self.counts))
+
+    @property
+    def rate(self) -> jax.Array:
+        """`-log(1 - m) / m`, which is `1 + m / 2 + ...`."""
+        return self.nll * self.per_m + (self.one - self.counts)
+
+    @property
+    def share(self) -> jax.Array:
+        """`q / (1 - m)`."""
+        return self.none + (self.one - self.none) * (self.q / self.n)
+
+    @property
+    def log_m(self) -> jax.Array:
+        """`log m`, from 1 - m where that is less than one half."""
+        lost = (self.one - self.few) * ((self.one - self.m) - self.n)
+        return jnp.log(self.m + (self.one - self.counts)) + lost * self.per_m
 
     def steep(self, gamma: jax.Array) -> jax.Array:
-        """`g q l + q / n`, of which the slope is `p m^g` times."""
+        """The slope of the loss in x over `p m^g`."""
         return gamma * self.q * self.rate + self.share
 
     def bend(self, gamma: jax.Array) -> jax.Array:
-        """The slope of `m^g steep` by m, at constant q, over `m^(g - 1) g`."""
+        """What the slope of `m^g steep` in m is made of."""
         return (gamma - 1) * self.q * self.rate + 2 * self.share
 
 
 def _negative_dxx(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
     # Of (q - p) steep + p share^2, in which share - share^2 is share shift / n.
-    along = s.q * (s.steep(gamma) - gamma * s.p * s.rate) - s.p * s.share * shift / s.n
+    along = (
+        s.q * (s.steep(gamma) - gamma * s.p * s.rate) - s.p * s.share * s.shift / s.n
+    )
     across = s.p * s.per_m * gamma * s.q * s.bend(gamma)
     return s.p * s.power(gamma) * (along + across)
 
@@ -258,13 +290,57 @@ def _negative_dshift(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Ar
     return -s.power(gamma) * (gamma * s.rate + 1 / s.n)
 
 
-@xla.rematerialised
 @stable.slopes(_negative_dx, _negative_dgamma, _negative_dshift)
 def _negative(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     """`m^gamma (-log(1 - m))` with `m = max(sigmoid(x) - shift, 0)`."""
     s = _Shifted(x, shift)
-    endless = (x == jnp.inf) & (shift == 0)
-    return jnp.where(endless, jnp.inf, s.power(gamma) * s.nll)
+    return s.power(gamma) * s.nll
+
+
+def _blend_dx(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    positive = _negative_dx(-x, up, jnp.zeros_like(shift))
+    return (1 - y) * _negative_dx(x, down, shift) - y * positive
+
+
+def _blend_dy(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    gap = _negative(-x, up, jnp.zeros_like(shift)) - _negative(x, down, shift)
+    return jnp.where(jnp.isinf(x), 0, gap)
+
+
+def _blend_dup(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    return y * _negative_dgamma(-x, up, jnp.zeros_like(shift))
+
+
+def _blend_ddown(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    return (1 - y) * _negative_dgamma(x, down, shift)
+
+
+def _blend_dshift(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    return (1 - y) * _negative_dshift(x, down, shift)
+
+
+@xla.rematerialised
+@stable.slopes(_blend_dx, _blend_dy, _blend_dup, _blend_ddown, _blend_dshift)
+def _blend(
+    x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
+) -> jax.Array:
+    """`(1 - y) N(x) + y N(-x)`, the latter without a shift; N as in `_negative`."""
+    s = _Shifted(x, shift, opaque=True)
+    wrong = y * s.endless[0] + (s.one - y) * s.endless[1]
+    beyond = jnp.maximum(xla.unless_right(wrong, s.a) - s.end, s.zero)
+    positive = jnp.power(s.q, up) * s.positive_nll
+    negative = jnp.power(s.m, down) * s.negative_nll
+    return y * positive + (s.one - y) * negative + wrong * beyond
 
 
 # --- labels that compete with 0 ----------------------------------------------------
