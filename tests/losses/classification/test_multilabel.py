@@ -149,8 +149,8 @@ def test_without_positives_their_part_is_zero():
 
 def test_masked_labels_are_in_neither_set():
     """Even if they are no label, or their logit is none."""
-    x = jnp.float32([[0, 0, 0, jnp.nan], [1, 2, 3, INF]])
-    y = jnp.float32([[1, 0, 0, 0.5], [1, 0, 1, -1]])
+    x = jnp.float32([[0, 0, 0, jnp.nan], [1, 2, 3, -INF]])
+    y = jnp.float32([[1, 0, 0, 0.5], [1, 0, 1, 1]])
     where = jnp.ones((2, 4), bool).at[:, 3].set(False)
     loss = lambda x: jnp.sum(jaxloss.zlpr(x, y, where=where))
     value, slope = jax.value_and_grad(loss)(x)
