@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import stable
+from jaxloss.stable import gamma
 
 # --- derivatives ---------------------------------------------------------------------
 #
@@ -55,20 +56,20 @@ def _nll_dxdt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
 
 def _nll_dtt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     size, one = jnp.exp(-d), jnp.ones_like(t)
-    return stable.gamma.ratio_daa(one, t) - stable.gamma.ratio_daa(size, t)
+    return gamma.ratio_daa(one, t) - gamma.ratio_daa(size, t)
 
 
 def _nll_dtdd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     size = jnp.exp(-d)
     at = jnp.minimum(size, float(jnp.finfo(size.dtype).max))
-    slope = at * stable.gamma.ratio_dxda(size, t)
+    slope = at * gamma.ratio_dxda(size, t)
     return stable.sigmoid(x + d) + jnp.where(jnp.isinf(size), 0, slope)
 
 
 @stable.slopes(_nll_dxdt, _nll_dtt, _nll_dtdd)
 def _nll_dt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     size, one = jnp.exp(-d), jnp.ones_like(t)
-    counted = stable.gamma.ratio_da(one, t) - stable.gamma.ratio_da(size, t)
+    counted = gamma.ratio_da(one, t) - gamma.ratio_da(size, t)
     return counted + (stable.softplus(x + d) - x)
 
 
@@ -103,8 +104,8 @@ def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     _, deviance = _excess(x, t, d, rest)
     at = size + t
     moved = p * stable.stirling_error_slope(at)
-    moved = rest * (moved - rest * stable.gamma.stirling_curve(at))
-    moved = moved + stable.gamma.stirling_curve(size)
+    moved = rest * (moved - rest * gamma.stirling_curve(at))
+    moved = moved + gamma.stirling_curve(size)
     general = deviance + 0.5 * p * rest + moved
     return jnp.where(t == 1, _of_one_ddd(x, d, size), general)
 

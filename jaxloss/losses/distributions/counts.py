@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.distributions import _negative_binomial
 from jaxloss.losses.distributions._standardised import divided_by_exp
+from jaxloss.stable import gamma
 
 
 @_jit.kernel()
@@ -360,7 +361,7 @@ def _gamma_dt(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _gamma_dkk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
-    return stable.gamma.ratio_dxda(k, jnp.zeros_like(k))  # trigamma(k) - 1 / k
+    return gamma.ratio_dxda(k, jnp.zeros_like(k))  # trigamma(k) - 1 / k
 
 
 @stable.slopes(_gamma_dxdk, _gamma_dtdk, _gamma_dkk)
