@@ -6,12 +6,12 @@ An unknown command is an error, so none is ever left over.
 import re
 
 _GREEK = (
-    "alpha beta gamma delta epsilon varepsilon lambda mu pi rho sigma tau theta varphi"
-    " Delta Phi Omega"
+    "alpha beta gamma delta epsilon varepsilon lambda mu nu pi rho sigma tau theta"
+    " varphi Gamma Delta Phi Omega"
 )
 _SIGNS = "ell varnothing partial sum prod in notin le ge ne to cdot times pm mp infty"
 WORDS = {
-    **dict(zip(_GREEK.split(), "αβγδεελμπρστθφΔΦΩ", strict=True)),
+    **dict(zip(_GREEK.split(), "αβγδεελμνπρστθφΓΔΦΩ", strict=True)),
     **dict(zip(_SIGNS.split(), "ℓ∅∂∑∏∈∉≤≥≠→·×±∓∞", strict=True)),
     **{"langle": "⟨", "rangle": "⟩", "|": "‖", "mid": "|", "{": "{", "}": "}"},
     **dict.fromkeys((",", ";", ":", " "), " "),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxloss import stable
-from jaxloss.stable import gamma
+from jaxloss.stable import gamma, xla
 
 # --- derivatives ---------------------------------------------------------------------
 #
@@ -199,6 +199,7 @@ def _small(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     return none + (counted + rate)
 
 
+@xla.rematerialised
 @stable.slopes(_nll_dx, _nll_dt, _nll_dd)
 def nll(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     """The loss of a log-mean x, a count t and a log-dispersion d."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxloss import stable
 from jaxloss.losses.distributions._standardised import divided_by_exp
+from jaxloss.stable import xla
 from jaxloss.stable.gamma import ratio_dx, ratio_dxx
 
 
@@ -122,6 +123,7 @@ def _log_h(r: jax.Array, s: jax.Array, nu: jax.Array, far: jax.Array) -> jax.Arr
     return 2 * (size - jnp.where(far, s, 0)) - jnp.log(jnp.where(far, nu, 1))
 
 
+@xla.rematerialised
 @stable.slopes(_nll_dr, _nll_ds, _nll_dnu)
 def nll(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
     """The loss of a residual r, a log-scale s and nu degrees of freedom."""

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxloss import _checks, _jit, stable
 from jaxloss.losses.distributions import _negative_binomial
 from jaxloss.losses.distributions._standardised import divided_by_exp
-from jaxloss.stable import gamma
+from jaxloss.stable import gamma, xla
 
 
 @_jit.kernel()
@@ -91,7 +91,8 @@ def negative_binomial_nll(
     .. math::
        \ell = -\log \frac{\Gamma(t + \frac1\alpha)}{\Gamma(\frac1\alpha)\, t!}
          + \left(t + \tfrac1\alpha\right) \log(1 + \alpha\mu) - t \log(\alpha\mu),
-       \qquad \mu = e^{\text{log mean}},\; \alpha = e^{\text{log dispersion}}
+       \qquad \mu = e^x,\; \alpha = e^d, \qquad
+       x = \text{log mean},\; d = \text{log dispersion}
 
     Args:
       log_means: Floating array of any shape; -inf is a mean of 0.
@@ -254,6 +255,7 @@ def _tweedie_dp(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     return jax.jvp(lambda p: _tweedie_parts(x, t, p), (p,), (jnp.ones_like(p),))[1]
 
 
+@xla.rematerialised
 @stable.slopes(_tweedie_dx, _tweedie_dt, _tweedie_dp)
 def _tweedie(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     return _tweedie_parts(x, t, p)
@@ -263,7 +265,7 @@ def _tweedie(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
 def gamma_nll(
     log_means: ArrayLike, targets: ArrayLike, *, shape: float | jax.Array
 ) -> jax.Array:
-    r"""Gamma negative log-likelihood of positive amounts, from logarithms of means.
+    r"""Gamma negative log-likelihood of positive amounts.
 
     Also called: gamma NLL, gamma regression, HalfGammaLoss, GammaLoss.
 
@@ -375,6 +377,7 @@ def _surplus(x: jax.Array, t: jax.Array) -> jax.Array:
     return jnp.where(near, stable.expm1_excess(jnp.where(near, q, 0)), ratio - 1 - q)
 
 
+@xla.rematerialised
 @stable.slopes(_gamma_dx, _gamma_dt, _gamma_dk)
 def _gamma(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     """By `stable.stirling_error`: k - k log k cancels most of log Gamma(k).

@@ -30,7 +30,7 @@ def crps_normal(
     crps_gaussian.
 
     .. math::
-       \ell = r \operatorname{erf}\frac{z}{\sqrt 2}
+       \ell = r \operatorname{erf}(z / \sqrt 2)
        + \sigma \left(2 \varphi(z) - \frac{1}{\sqrt\pi}\right), \qquad
        r = \text{mean} - \text{target},\; z = r / \sigma
 

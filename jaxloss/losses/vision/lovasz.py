@@ -37,7 +37,7 @@ def lovasz_hinge(
     .. math::
        \ell = \sum_i w_i \max(0, e_{\pi_i}), \qquad
        e_i = 1 - s_i z_i, \qquad
-       w_i = \Delta(\{\pi_1, …, \pi_i\}) - \Delta(\{\pi_1, …, \pi_{i-1}\})
+       w_i = \Delta(\pi_1, …, \pi_i) - \Delta(\pi_1, …, \pi_{i-1})
 
     where s is +1 in the mask and -1 outside, the order π has decreasing errors e, and
     Δ(M) is the Jaccard loss `1 - intersection / union` if exactly the pixels M are
@@ -101,7 +101,7 @@ def lovasz_softmax(
     .. math::
        \ell = \sum_i w_i e_{\pi_i}, \qquad
        e_i = |t_i - p_i|, \qquad
-       w_i = \Delta(\{\pi_1, …, \pi_i\}) - \Delta(\{\pi_1, …, \pi_{i-1}\})
+       w_i = \Delta(\pi_1, …, \pi_i) - \Delta(\pi_1, …, \pi_{i-1})
 
     where the order π has decreasing errors e, and Δ(M) is the Jaccard loss
     `1 - intersection / union` if exactly the pixels M are wrong.  Ties may be in any
