@@ -152,11 +152,15 @@ def likeliest_of_ties(n=2**14):
     return jaxloss.cox_ph(log_hazards, jnp.zeros(n), jnp.ones(n, bool))
 
 
+ONE = np.ones(1)
+
 # Near the ends of a range that no sample comes near.
 FARTHEST = {
     "cox_ph": likeliest_of_ties,
     # The only relevant item is the last of 2**1023.
     "approx_ndcg": lambda: 1 - 1 / np.log2(1 + 2.0**1023),
+    # An exponential distribution of a mean of e^-100, near 0: its density is e^100.
+    "gamma_nll": lambda: jaxloss.gamma_nll(-100.0 * ONE, 1e-60 * ONE, shape=1.0),
 }
 
 

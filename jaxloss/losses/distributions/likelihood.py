@@ -284,7 +284,7 @@ def mixture_nll(log_weights: ArrayLike, component_nlls: ArrayLike) -> jax.Array:
       task: regression
       activation: none (logits)
       range: (-inf, inf)
-      robust: no
+      robust: yes
       convex: no
       when: The target may have one of several values, such as the ways around an
         obstacle, and their mean is none of them.
