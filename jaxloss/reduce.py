@@ -273,8 +273,9 @@ def class_weights(counts: ArrayLike, *, beta: float | jax.Array) -> jax.Array:
     Args:
       counts: Numbers n >= 0 of examples, with the classes along the last axis; integers
         or floating.
-      beta: A number in [0, 1]: 0 gives all classes the same weight, 1 the inverse of
-        their frequency, which is the limit.
+      beta: A number in [0, 1], or one per class: 0 gives all classes the same weight, 1
+        the inverse of their frequency, which is the limit.  In float32 a beta near 1 is
+        rounded to a multiple of 6e-8.
 
     Returns:
       The weights, of the shape of `counts` and at least float32.  Their mean over the
@@ -300,10 +301,13 @@ def class_weights(counts: ArrayLike, *, beta: float | jax.Array) -> jax.Array:
     _checks.row_axis("class_weights", -1, "class", counts=n)
     beta = _checks.parameter("class_weights", n, beta=beta)
     present = n > 0
-    even = beta == 0
-    # (1 - beta^n) / (-log beta), which is n at beta = 1.
-    number = stable.boxcox(jnp.where(present, n, 1), jnp.log(jnp.where(even, 1, beta)))
-    weights = jnp.where(present, 1 / jnp.where(even, 1, number), 0)
+    n = jnp.where(present, n, 1)
+    # By powers where beta is small, which have a slope at 0; n at beta = 1.
+    low = beta < 0.5
+    small, log = jnp.where(low, beta, 0), jnp.log(jnp.where(low, 1, beta))
+    number = stable.boxcox(n, log) / stable.boxcox(jnp.ones_like(n), log)
+    number = jnp.where(low, (1 - jnp.power(small, n)) / (1 - small), number)
+    weights = jnp.where(present, 1 / number, 0)
     count = jnp.sum(present, axis=-1, keepdims=True, dtype=n.dtype)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return weights * stable.safe_divide(count, total)

@@ -22,6 +22,9 @@ LOG_ODDS = interval("[-inf, inf]", "scores that are no NaN")
 LOGARITHMS = interval("[-inf, inf)", "finite logarithms, or -inf for an amount of 0")
 NOT_NEGATIVE = interval("[0, inf)", "finite numbers >= 0")
 POSITIVE = interval("(0, inf)", "finite numbers > 0")
+LOG_DISPERSIONS = interval(
+    "[-inf, 80]", "logarithms of dispersions, at most 80, or -inf for none"
+)
 DISTANCES = interval(
     "[0, inf)", "distances >= 0, such as `stable.norm(first - second)`"
 )

@@ -343,3 +343,13 @@ def test_a_class_that_is_neither_possible_nor_expected():
     step = jnp.array([1.0, 0.0, 0.0])
     _, along = jax.jvp(lambda w: loss(x, w), (weights,), (step,))
     assert along == 0
+
+
+def test_log_gamma_ratio_of_large_numbers():
+    """In float32, where `lgamma` of 1e4 is 82099.7, to a hundredth."""
+    x, a = jnp.float32([1e4, 5e6, jnp.inf]), jnp.float32([3, 0.5, 7])
+    found = stable.log_gamma_ratio(x, a)
+    with mp.workdps(40):
+        rise = mp.loggamma(10003) - mp.loggamma(10000) - 3 * mp.log(10000)
+    assert abs(float(rise) - 2.99975e-4) < 1e-9
+    np.testing.assert_allclose(found, [float(rise), -2.5e-8, 0], rtol=4 * 2.0**-23)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxloss
@@ -165,10 +166,14 @@ def negative_binomial_curve(x, t, d):
 def dispersions(dtype):
     """Any mean of counts 0, 1 and 1000; from Poisson to a dispersion of thousands."""
     x = ladder(dtype, float(np.log(root(dtype))))
-    x = x[np.abs(x) < 40]
+    near = x[np.abs(x) < 40]
     for count in (0, 1, 1000):
         for d in (-np.inf, -30.0, -5.0, 0.0, 8.0):
-            yield x, np.full(x.shape, count), np.full_like(x, d)
+            yield near, np.full(near.shape, count), np.full_like(near, d)
+        if jnp.finfo(dtype).maxexp > 16:  # of float16, e^85 is infinite
+            x = np.array([-85.0, 60.0, 85.0])
+            for d in (-np.inf, -80.0, -30.0):
+                yield x, np.full(x.shape, count), np.full_like(x, d)
 
 
 def negative_binomial_outcomes(rng):
@@ -218,7 +223,7 @@ NEGATIVE_BINOMIAL_NLL = Claim(
     domains={
         "log_means": domains.LOGARITHMS,
         "counts": domains.NOT_NEGATIVE,
-        "log_dispersions": domains.LOGARITHMS,
+        "log_dispersions": domains.LOG_DISPERSIONS,
     },
     settings=(
         LossSpec(

@@ -39,9 +39,9 @@ def generalized_cross_entropy(
         wrong labels count the less the larger it is.  A number, or one per example.
 
     Returns:
-      One loss >= 0 per example, at most 1 / q; 0 if every class is excluded; if only
-      the label is, 1 / q, which is +inf for q = 0; NaN if a class id is not one of the
-      classes.
+      One loss >= 0 per example, at most 1 / q times its weight; 0 if every class is
+      excluded; if only the label is, 1 / q, which is +inf for q = 0; NaN if a class id
+      is not one of the classes.
 
     Raises:
       TypeError: If `logits` is not floating, `where` not boolean, or `labels` of

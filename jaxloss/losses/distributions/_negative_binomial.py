@@ -162,13 +162,15 @@ def _bregman(q: jax.Array, p: jax.Array) -> jax.Array:
     close = p * w * w * stable.log1p_excess_over_square(p * w)
     close = stable.expm1_excess(inner) - close
     # Far out p may be 0, or its product with an exponential that is infinite.
+    limit = math.log(float(jnp.finfo(q.dtype).max)) - 0.2
     outer = jnp.where(near, 2, q)
-    grown = stable.expm1(jnp.minimum(outer, 80))
+    grown = stable.expm1(jnp.minimum(outer, limit))
     v = p * grown
     ratio = 1 - jnp.minimum(v, 1) * stable.log1p_excess_over_square(jnp.minimum(v, 1))
     large = jnp.where(v > 1, p, 1)
-    log = (stable.log1p(v) + jnp.maximum(outer - 80, 0)) / large
-    return jnp.where(near, close, jnp.where(v > 1, log, grown * ratio) - outer)
+    log = (stable.log1p(v) + jnp.maximum(outer - limit, 0)) / large
+    small = jnp.where(outer > limit, jnp.inf, grown * ratio)
+    return jnp.where(near, close, jnp.where(v > 1, log, small) - outer)
 
 
 def _large(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
@@ -178,7 +180,8 @@ def _large(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     even = p <= 0.5
     deviance = _bregman(jnp.where(even, q, -q), jnp.where(even, p, rest))
     deviance = deviance * jnp.where(even, t, size)
-    spread = 0.5 * (math.log(2 * math.pi) + jnp.log(t) - jnp.log(rest))
+    log = jnp.log(t)
+    spread = 0.5 * (math.log(2 * math.pi) + log + stable.softplus(log + d))
     at = size + t
     stirling = stable.stirling_error(size) - stable.stirling_error(at)
     return deviance + (spread + stirling + stable.stirling_error(t))

@@ -34,8 +34,9 @@ def _(fair, primals, tangents):
 
 
 def _sum(weights: jax.Array, x: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
-    # Of no member the weights are 0, but the target may be NaN.
-    return jnp.sum(jnp.where(valid, weights * (x - y[..., None]), 0), axis=-1)
+    # A weight of 0 is that of no distance, though that be infinite.
+    counts = valid & (weights != 0)
+    return jnp.sum(jnp.where(counts, weights * (x - y[..., None]), 0), axis=-1)
 
 
 def _weights(

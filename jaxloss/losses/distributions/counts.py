@@ -85,8 +85,8 @@ def negative_binomial_nll(
 ) -> jax.Array:
     r"""Negative binomial negative log-likelihood: counts of any dispersion.
 
-    Also called: negative binomial, NB2, NegativeBinomial, NBMM, overdispersed Poisson,
-    gamma-Poisson.
+    Also called: negative binomial, NB2, NegativeBinomial, overdispersed Poisson,
+    gamma-Poisson mixture, negative binomial regression.
 
     .. math::
        \ell = -\log \frac{\Gamma(t + \frac1\alpha)}{\Gamma(\frac1\alpha)\, t!}
@@ -99,8 +99,9 @@ def negative_binomial_nll(
       counts: Array of the same shape, integers or floating, >= 0; cast to the dtype of
         `log_means`.
       log_dispersions: Array of the shape of `log_means`: the logarithm of α, with which
-        the variance is μ + α μ².  -inf is a Poisson distribution; `1 / α` is called
-        size, r or total count elsewhere.
+        the variance is μ + α μ².  -inf is a Poisson distribution; `1 / α`, which is
+        called size, r or total count elsewhere, must be a number: at most 80 in
+        float32.
 
     Returns:
       Per-element losses >= 0 of the same shape, in nats, with all constants, `log(t!)`
@@ -163,9 +164,9 @@ def tweedie_deviance(
       targets: Array of the same shape, integers or floating, >= 0; cast to the dtype of
         `log_means`.  From a power of 2 on, a target of 0 has no best mean.
       power: p >= 0, with which the variance is proportional to the mean to the p: 0 is
-        squared error of the mean, 1 Poisson, between 1 and 2 sums of amounts of which
-        there may be none, 2 gamma, 3 inverse Gaussian.  A number, or an array that
-        broadcasts to the shape of the means.
+        half the squared error of the mean, 1 Poisson, between 1 and 2 sums of amounts
+        of which there may be none, 2 gamma, 3 inverse Gaussian.  A number, or an array
+        that broadcasts to the shape of the means.
 
     Returns:
       Per-element losses of the same shape, 0 at a mean of 1.  Half the deviance less
@@ -216,8 +217,9 @@ def _grown(x: jax.Array, rate: jax.Array) -> jax.Array:
 
 
 def _tweedie_dxx(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
-    own = _times(t * (1 - p), _grown(x, 1 - p))
-    return _times(2 - p, _grown(x, 2 - p)) - own
+    up, e = (x > 0) | (t == 0), jnp.exp(-jnp.abs(x))
+    gap = jnp.where(up, (2 - p) - t * (1 - p) * e, (2 - p) * e - t * (1 - p))
+    return _times(gap, _grown(x, jnp.where(up, 2 - p, 1 - p)))
 
 
 def _times(weight: jax.Array, x: jax.Array) -> jax.Array:
@@ -239,12 +241,19 @@ def _tweedie_dx(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     near = jnp.abs(x) < 0.5
     inner = jnp.where(near, x, 0)
     close = _grown(inner, 1 - p) * (stable.expm1(inner) + (1 - t))
-    return jnp.where(near, close, _grown(x, 2 - p) - _times(t, _grown(x, 1 - p)))
+    # The larger of two exponentials is a factor, so that inf - inf is none.
+    up, e = (x > 0) | (t == 0), jnp.exp(-jnp.abs(x))
+    gap = jnp.where(up, 1 - t * e, e - t)
+    far = _times(gap, _grown(x, jnp.where(up, 2 - p, 1 - p)))
+    return jnp.where(near, close, far)
 
 
 def _tweedie_parts(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     counted = jnp.where(t == 0, 0, x)  # a mean of 0 that is right costs nothing more
-    return stable.boxcox(x, 2 - p) - t * stable.boxcox(counted, 1 - p)
+    grows, falls = stable.boxcox(x, 2 - p), t * stable.boxcox(counted, 1 - p)
+    # Above 1 the first outgrows the second, and below 1 the second the first.
+    endless = jnp.where(x > 0, grows, -falls) == jnp.inf
+    return jnp.where(endless, jnp.inf, grows - jnp.where(endless, 0, falls))
 
 
 def _tweedie_dt(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:

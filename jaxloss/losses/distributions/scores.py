@@ -180,9 +180,9 @@ def crps_ensemble(
        \ell = \frac{1}{M} \sum_i |x_i - y|
        - \frac{1}{2 M^2} \sum_{i,j} |x_i - x_j|
 
-    The M members are the whole forecast: M equally likely values.  The score of many
-    draws is less by the mean distance of two of them over 2 M, which
-    `crps_ensemble_fair` corrects.
+    The M members are the whole forecast: M equally likely values.  If they are
+    draws, the score is on average larger than that of their distribution, by the mean
+    distance of two draws over 2 M; `crps_ensemble_fair` corrects this.
 
     Args:
       members: Floating array `(..., members)`; their order does not matter.
@@ -252,8 +252,9 @@ def crps_ensemble_fair(
 
     Returns:
       One loss >= 0 for each ensemble, of the shape of `targets`, in their unit: a sum
-      of terms >= 0, from the ranks of the members.  It is 0 where the target is the
-      median of two or three members.  That of no member is 0, and that of one is NaN.
+      of terms >= 0, from the ranks of the members.  It is 0 for every target
+      between two members, and where the target is the middle one of three.  That of no
+      member is 0, and that of one is NaN.
 
     Raises:
       TypeError: If `members` or `targets` are not floating, or `where` not boolean.
@@ -376,9 +377,9 @@ def _half_distance(x: jax.Array) -> jax.Array:
     """Half of the mean distance of two members."""
 
     def of(member: jax.Array) -> jax.Array:
-        return jnp.sum(stable.norm(member[..., None, :] - x), axis=-1)
+        return jnp.mean(stable.norm(member[..., None, :] - x), axis=-1)
 
-    return jnp.sum(_by_member(of, x), axis=-1) / (2 * x.shape[-2] ** 2)
+    return jnp.mean(_by_member(of, x), axis=-1) / 2
 
 
 @_half_distance.defjvp

@@ -153,6 +153,14 @@ def test_negative_binomial_mean_of_zero():
     np.testing.assert_array_equal(slope, [0, -3])
 
 
+def test_negative_binomial_of_a_huge_mean():
+    """The mean is nearly all of it, as of a Poisson distribution."""
+    x = jnp.array([85.0, 85.0], jnp.float32)
+    d = jnp.array([-jnp.inf, -120.0], jnp.float32)
+    found = jaxloss.negative_binomial_nll(x, jnp.array([3, 0]), d)
+    np.testing.assert_allclose(found, np.exp(85.0), rtol=3e-6)
+
+
 # --- Tweedie and gamma -------------------------------------------------------------
 
 POSITIVE = jnp.exp(jnp.asarray(np.random.default_rng(2).normal(size=40)))
@@ -188,6 +196,23 @@ def test_tweedie_ends_in_other_losses():
         (2.0, lambda x: jaxloss.gamma_nll(x, t, shape=1.0)),
     ):
         close(jaxloss.tweedie_deviance(M, t, power=power), differs(loss), ulps=128)
+
+
+def test_tweedie_mean_of_zero():
+    """Infinite from a power of 1 on, unless the target is 0 as well."""
+    none, power = jnp.full(4, -jnp.inf), jnp.array([1.0, 1.5, 2.0, 3.0])
+    found = jaxloss.tweedie_deviance(none, jnp.ones(4), power=power)
+    np.testing.assert_array_equal(found, np.inf)
+    loss = lambda x: jaxloss.tweedie_deviance(x, 0.0, power=1.5)
+    assert jax.value_and_grad(loss)(-jnp.inf) == (-2, 0)
+
+
+def test_tweedie_overflows_to_infinity():
+    """In float32, and not to inf - inf."""
+    x = jnp.array([-90.0, 89.0, 200.0], jnp.float32)
+    power = jnp.array([3.0, 0.0, 0.5], jnp.float32)
+    found = jaxloss.tweedie_deviance(x, jnp.ones(3), power=power)
+    np.testing.assert_array_equal(found, np.inf)
 
 
 def test_tweedie_is_continuous_in_its_power():

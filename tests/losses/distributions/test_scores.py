@@ -314,3 +314,14 @@ def test_messages():
         jaxloss.energy_score(x, jnp.ones(3))
     with pytest.raises(ValueError, match=r"^crps_normal: `log_scales` has shape \(\) "):
         NORMAL(x, x, 0.0)
+
+
+def test_scores_of_what_is_infinitely_far():
+    """The fair one too, of which the extreme members have no weight; and energy scores
+    of large vectors do not overflow on the way."""
+    members = jnp.array([1.0, 2.0, 4.0])
+    for score in (jaxloss.crps_ensemble, jaxloss.crps_ensemble_fair):
+        assert score(members, jnp.array(jnp.inf)) == jnp.inf
+    large = jnp.linspace(0, 1e33, 2000, dtype=jnp.float32)[:, None]
+    found = jaxloss.energy_score(large, jnp.zeros(1, jnp.float32))
+    np.testing.assert_allclose(found, 1e33 / 3, rtol=1e-3)
