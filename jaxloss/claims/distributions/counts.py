@@ -135,7 +135,7 @@ def negative_binomial_formula(x, t, d):
     return (t + size) * mp.log1p(mp.exp(x + d)) - t * (x + d) - gammas
 
 
-@digits.digits(90)
+@digits.digits(150)
 def negative_binomial_gradient(x, t, d):
     mean, w = mp.exp(x), mp.exp(x + d)
     if d == -mp.inf:
