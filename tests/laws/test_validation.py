@@ -101,16 +101,17 @@ def test_what_a_mask_leaves_out_is_not_looked_at():
 # --- what is refused ---------------------------------------------------------------
 
 
-def spoilt(array, dtype):
+def spoilt(array, domain):
     """The same argument with one entry that no loss takes; None of arbitrary ids."""
     array = np.array(array)
-    array.flat[-1] = np.nan if array.dtype.kind == "f" else np.iinfo(dtype).max
+    no_id = -1 if domain is domains.NOT_NEGATIVE else np.iinfo(np.int32).max
+    array.flat[-1] = np.nan if array.dtype.kind == "f" else no_id
     return array
 
 
 @pytest.mark.parametrize("claim", OF_LOSSES, ids=[c.name for c in OF_LOSSES])
 def test_a_spoilt_entry_of_each_argument_is_refused(subtests, claim):
-    """NaN in a floating argument, and a number that is no class in ids."""
+    """NaN in a floating argument, a number that is no class in ids, -1 in counts."""
     spec = claim.settings[0]
     sample = spec.sample(np.random.default_rng(1), (3,))
     names = [*inspect.signature(claim.fn).parameters]
@@ -119,7 +120,7 @@ def test_a_spoilt_entry_of_each_argument_is_refused(subtests, claim):
         if name not in claim.domains or claim.domains[name] is domains.ANY_IDS:
             continue
         leaves, tree = jax.tree.flatten(sample[at])
-        leaves[-1] = spoilt(leaves[-1], np.int32)
+        leaves[-1] = spoilt(leaves[-1], claim.domains[name])
         args = [*sample]
         args[at] = jax.tree.unflatten(tree, leaves)
         masked = [i for i, n in enumerate(names) if n in ("where", "label_where")]
