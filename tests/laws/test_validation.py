@@ -216,6 +216,17 @@ OUTSIDE = {
         (np.zeros((1, 4, 3)), np.array([[1, 0]])),
         "`labels` has the value 0 at [0, 1]; expected class ids other than the blank",
     ),
+    "gamma_nll of nothing": (
+        functools.partial(validate, jaxloss.gamma_nll, shape=1.0),
+        (TWO, np.array([0.0, 2.0])),
+        "`targets` has the value 0 at [0]; expected finite numbers > 0.",
+    ),
+    "negative_binomial_nll of a dispersion": (
+        functools.partial(validate, jaxloss.negative_binomial_nll),
+        (TWO, ONES, np.array([0.0, 1e3])),
+        "`log_dispersions` has the value 1000 at [1]; expected logarithms of "
+        "dispersions, at most 80, or -inf for none.",
+    ),
     "a negative count": (
         functools.partial(validate, jaxloss.poisson_nll),
         (TWO, -ONES),
