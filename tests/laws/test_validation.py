@@ -216,6 +216,11 @@ OUTSIDE = {
         (np.zeros((1, 4, 3)), np.array([[1, 0]])),
         "`labels` has the value 0 at [0, 1]; expected class ids other than the blank",
     ),
+    "zlpr of a soft label": (
+        functools.partial(validate, jaxloss.zlpr),
+        (TWO, np.array([0.5, 1.0])),
+        "`labels` has the value 0.5 at [0]; expected labels 0 and 1, which are `labels",
+    ),
     "gamma_nll of nothing": (
         functools.partial(validate, jaxloss.gamma_nll, shape=1.0),
         (TWO, np.array([0.0, 2.0])),
