@@ -226,14 +226,14 @@ AXIS = (("axis", -1),)
 CLAIMS = [
     Claim(
         fn=jaxloss.lovasz_hinge,
-        domains={"logits": domains.REAL, "targets": domains.BITS},
+        domains={"logits": domains.REAL, "targets": domains.HARD},
         settings=(HINGE,),
         accuracy=(IN_LOGITS,),
         line=line("logit", (-3, 3), -0.5),
     ),
     Claim(
         fn=jaxloss.lovasz_softmax,
-        domains={"probabilities": domains.PROBABILITIES, "targets": domains.BITS},
+        domains={"probabilities": domains.PROBABILITIES, "targets": domains.HARD},
         settings=(SOFTMAX,),
         accuracy=(IN_PROBABILITIES,),
         line=line("probability", (0, 1), 0.1),
