@@ -6,6 +6,7 @@ only S is computed.  S is Stirling's series for large z; a smaller z is moved up
 recurrence `Gamma(z + 1) = z Gamma(z)`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -178,23 +179,29 @@ def _log_step(z: jax.Array, a: jax.Array) -> jax.Array:
 Step = Callable[[jax.Array], jax.Array]
 
 
-def _sum_of_steps(x: jax.Array, below_one: Step, step: Step) -> jax.Array:
-    """The sum of `step(s)` of z = x, x + 1, ... up to where the series is taken.
+def _sum_of_steps(
+    x: jax.Array, below_one: Step, power: int, coefficient: Callable[[int], float]
+) -> jax.Array:
+    """The sum of the steps of z = x, x + 1, ... up to where the series is taken.
 
-    `below_one` is a function of z, for the first step where that is less than 1.
+    A step is the sum of `coefficient(k) s^(2k - 2 + power)` over k >= 1; `below_one` is
+    the same as a function of z, for the first step where that is less than 1.
     """
     total = jnp.where(x < 1, below_one(jnp.where(x < 1, x, 0.5)), 0)
     for k in range(_length(x)[1]):
-        z = jnp.maximum(x, 1) if k == 0 else x + k
-        down = step(1 / (2 * z + 1))
+        least = max(k, 1)
+        s = 1 / (2 * (jnp.maximum(x, 1) if k == 0 else x + k) + 1)
+        terms = _count_of_powers(x, 1 / (2 * least + 1))
+        down = polynomial(s * s, [coefficient(i) for i in range(1, terms + 1)])
+        down = s**power * down
         total = total + (jnp.where(x < 1, 0, down) if k == 0 else down)
     return total
 
 
-def _odd_powers(s: jax.Array, coefficient: Callable[[int], float]) -> jax.Array:
-    """The sum of `coefficient(k) s^(2k - 2)` over k >= 1, for s <= 1/3."""
-    count = 8 if s.dtype == jnp.float32 else 17
-    return polynomial(s * s, [coefficient(k) for k in range(1, count + 1)])
+def _count_of_powers(x: jax.Array, largest: float) -> int:
+    """How many even powers of s are more than rounding, if s is no larger than this."""
+    bits = 24 if x.dtype == jnp.float32 else 53
+    return math.ceil(bits / (-2 * math.log2(largest)))
 
 
 def _series_at(x: jax.Array, order: int) -> jax.Array:
@@ -210,27 +217,27 @@ def _near(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return near, jnp.where(near, x, 1), jnp.where(near, x + count, x)
 
 
-def stirling_curve(x: jax.Array) -> jax.Array:
+def stirling_error_curve(x: jax.Array) -> jax.Array:
     """`-z d/dz` of `stirling_error_slope`."""
     near, low, at = _near(x)
-    steps = _sum_of_steps(
-        low,
-        lambda z: 0.5 / jnp.square(z * (z + 1)),
-        lambda s: 8 * jnp.square(s * s) * _odd_powers(s, float),
+    # The powers of s in a step down add up: sum(k s^(2k - 2)) is 1 / (1 - s^2)^2.
+    steps = sum(
+        0.5 / jnp.square((low + k) * (low + k + 1)) for k in range(_length(x)[1])
     )
     second = steps + polynomial(1 / (at * at), _trigamma_terms(x)) / at
     inner = low * low * second - stirling_error_slope(low)
     return jnp.where(near, inner, _series_at(at, 2))
 
 
-@slopes(lambda x: -safe_divide(stirling_curve(x), x))
+@slopes(lambda x: -safe_divide(stirling_error_curve(x), x))
 def stirling_error_slope(x: jax.Array) -> jax.Array:
     """`-z S'(z)` > 0 of `stirling_error`; 1/2 at 0, 0 at infinity."""
     near, low, at = _near(x)
     steps = _sum_of_steps(
         low,
         lambda z: (z + 0.5) / (z * (z + 1)) - log1p(1 / z),
-        lambda s: 4 * (s * s) * s * _odd_powers(s, lambda k: k / (2 * k + 1)),
+        3,
+        lambda k: 4 * k / (2 * k + 1),
     )
     series = _series_at(at, 1)
     return jnp.where(near, low * (steps + series / at), series)
@@ -243,6 +250,7 @@ def stirling_error(x: jax.Array) -> jax.Array:
     steps = _sum_of_steps(
         low,
         lambda z: (z + 0.5) * log1p(1 / z) - 1,
-        lambda s: (s * s) * _odd_powers(s, lambda k: 1 / (2 * k + 1)),
+        2,
+        lambda k: 1 / (2 * k + 1),
     )
     return _series_at(at, 0) + jnp.where(near, steps, 0)

@@ -11,7 +11,7 @@ This has two bad consequences, and every function here prevents one of them:
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -48,23 +48,28 @@ def _computed_again(fn: Elementwise, hide: Elementwise) -> Elementwise:
     primitive = jax.custom_jvp(fn)
 
     def rule(primals, tangents):
-        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
         again = [hide(x) for x in primals]
-
-        def along(*moved):
-            args = list(again)
-            for i, x in zip(moving, moved, strict=True):
-                args[i] = x
-            return fn(*args)
-
-        _, slope = jax.jvp(
-            along, [again[i] for i in moving], [tangents[i] for i in moving]
-        )
-        return primitive(*primals), slope
+        return primitive(*primals), _slope(fn, again, tangents)
 
     primitive.defjvp(rule, symbolic_zeros=True)
     # Not the attributes of `fn` too, which may have a rule of its own among them.
     return functools.wraps(fn, updated=())(primitive)
+
+
+def _slope(fn: Elementwise, primals: list, tangents: Sequence) -> jax.Array:
+    """Of `fn` along the tangents; what does not move is not differentiated."""
+    moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
+
+    def along(*moved):
+        args = list(primals)
+        for i, x in zip(moving, moved, strict=True):
+            args[i] = x
+        return fn(*args)
+
+    _, slope = jax.jvp(
+        along, [primals[i] for i in moving], [tangents[i] for i in moving]
+    )
+    return slope
 
 
 def by_columns(fn: Elementwise, count: int) -> Elementwise:
@@ -75,24 +80,30 @@ def by_columns(fn: Elementwise, count: int) -> Elementwise:
     one kernel that writes all of them.
     """
 
+    of_columns = jax.jit(fn)  # traced once for all columns
+
     def columns(x: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(x[..., i] for i in range(count))
 
     def rows(*arrays: jax.Array) -> jax.Array:
-        return fn(*(column for x in arrays for column in columns(x)))
+        return of_columns(*(column for x in arrays for column in columns(x)))
+
+    @functools.cache
+    def gradient(moving: int) -> Elementwise:
+        return _gradient_by_columns(rows, of_columns, columns, moving)
 
     def rule(primals, tangents):
-        value = primitive(*primals)
+        value = part(*primals)
         slope = jnp.zeros_like(value)
         for i, t in enumerate(tangents):
             if not isinstance(t, SymbolicZero):
-                along = _gradient_by_columns(rows, fn, columns, i)(*primals)
-                slope += jnp.sum(along * t, axis=-1)
+                slope += jnp.sum(gradient(i)(*primals) * t, axis=-1)
         return value, slope
 
     primitive = jax.custom_jvp(lambda *arrays: _sum_of_columns(rows(*arrays), count))
     primitive.defjvp(rule, symbolic_zeros=True)
-    return functools.wraps(fn, updated=())(primitive)
+    part = jax.jit(primitive)
+    return functools.wraps(fn, updated=())(part)
 
 
 def _gradient_by_columns(
@@ -116,9 +127,17 @@ def _gradient_by_columns(
             found.append(slope)
         return jnp.stack(found, axis=-1)
 
-    return lambda *arrays: lax.platform_dependent(
-        *arrays, cpu=together, default=one_by_one
-    )
+    def written(*arrays: jax.Array) -> jax.Array:
+        return lax.platform_dependent(*arrays, cpu=together, default=one_by_one)
+
+    def rule(primals, tangents):
+        # A second derivative has no columns to save, which take long to trace.
+        return part(*primals), _slope(together, primals, tangents)
+
+    primitive = jax.custom_jvp(written)
+    primitive.defjvp(rule, symbolic_zeros=True)
+    part = jax.jit(primitive)
+    return part
 
 
 def _sum_of_columns(x: jax.Array, count: int) -> jax.Array:

@@ -76,7 +76,7 @@ def asymmetric(
     up = _checks.parameter(name, x, gamma_positive=gamma_positive)
     down = _checks.parameter(name, x, gamma_negative=gamma_negative)
     shift = _checks.parameter(name, x, shift=shift)
-    return _blend(x, y, up, down, shift)
+    return _asymmetric(x, y, up, down, shift)
 
 
 @_jit.kernel("axis")
@@ -143,7 +143,8 @@ def zlpr(
     _checks.same_shape(name, logits=x, labels=y, where=counts)
     x, y, counts = (jnp.moveaxis(a, axis, -1) for a in (x, y, counts))
     finite = _finite(x)
-    losses = _excess(-finite, counts & (y == 1)) + _excess(finite, counts & (y == 0))
+    losses = _log1p_sum_exp(-finite, counts & (y == 1))
+    losses = losses + _log1p_sum_exp(finite, counts & (y == 0))
     wrong = jnp.where(y == 1, -jnp.inf, jnp.inf)
     endless = jnp.any(counts & (x == wrong), axis=-1)
     known = jnp.all(~counts | (y == 0) | (y == 1), axis=-1)
@@ -179,15 +180,16 @@ class _Shifted:
         lost = positive * ((one - self.p) - self.q)
         self.positive_nll = -(jnp.log(jnp.maximum(self.p, least)) + lost)
         self.m = jnp.maximum(self.p - shift, zero)  # what is left of p
-        few = above(half - self.m)
-        many = one - few
-        self.n = few * (one - self.m) + many * jnp.maximum(self.q + shift, least)
-        self.negative_nll = -(jnp.log(self.n) + few * ((one - self.n) - self.m))
+        small_m = above(half - self.m)
+        large_m = one - small_m
+        self.n = small_m * (one - self.m) + large_m * jnp.maximum(self.q + shift, least)
+        self.negative_nll = -(jnp.log(self.n) + small_m * ((one - self.n) - self.m))
         # The logarithms beyond that of a number that underflows go on as x does.
-        none = above(least - shift)
+        unshifted = above(least - shift)
         self.a, self.zero, self.end = a, zero, end
-        self.endless = negative, many * none
-        self.shift, self.few, self.none, self.one = shift, few, none, one
+        self.underflows = negative, large_m * unshifted
+        self.shift, self.unshifted = shift, unshifted
+        self.small_m, self.one = small_m, one
         self.counts = above(self.m)
 
     def power(self, gamma: jax.Array) -> jax.Array:
@@ -198,7 +200,7 @@ class _Shifted:
     def nll(self) -> jax.Array:
         """`-log n`, finite: an infinite logit is as good as the largest number."""
         a = jnp.minimum(self.a, float(jnp.finfo(self.a.dtype).max))
-        return self.negative_nll + self.endless[1] * jnp.maximum(
+        return self.negative_nll + self.underflows[1] * jnp.maximum(
             a - self.end, self.zero
         )
 
@@ -215,42 +217,41 @@ class _Shifted:
     @property
     def share(self) -> jax.Array:
         """`q / (1 - m)`."""
-        return self.none + (self.one - self.none) * (self.q / self.n)
+        return self.unshifted + (self.one - self.unshifted) * (self.q / self.n)
 
     @property
     def log_m(self) -> jax.Array:
         """`log m`, from 1 - m where that is less than one half."""
-        lost = (self.one - self.few) * ((self.one - self.m) - self.n)
+        lost = (self.one - self.small_m) * ((self.one - self.m) - self.n)
         return jnp.log(self.m + (self.one - self.counts)) + lost * self.per_m
 
-    def steep(self, gamma: jax.Array) -> jax.Array:
+    def relative_slope(self, gamma: jax.Array) -> jax.Array:
         """The slope of the loss in x over `p m^g`."""
         return gamma * self.q * self.rate + self.share
 
-    def bend(self, gamma: jax.Array) -> jax.Array:
-        """What the slope of `m^g steep` in m is made of."""
+    def relative_curve(self, gamma: jax.Array) -> jax.Array:
+        """What the slope of `m^g relative_slope` in m is made of."""
         return (gamma - 1) * self.q * self.rate + 2 * self.share
 
 
 def _negative_dxx(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
-    # Of (q - p) steep + p share^2, in which share - share^2 is share shift / n.
-    along = (
-        s.q * (s.steep(gamma) - gamma * s.p * s.rate) - s.p * s.share * s.shift / s.n
-    )
-    across = s.p * s.per_m * gamma * s.q * s.bend(gamma)
+    # Of (q - p) slope + p share^2, in which share - share^2 is share shift / n.
+    slope = s.relative_slope(gamma) - gamma * s.p * s.rate
+    along = s.q * slope - s.p * s.share * s.shift / s.n
+    across = s.p * s.per_m * gamma * s.q * s.relative_curve(gamma)
     return s.p * s.power(gamma) * (along + across)
 
 
 def _negative_dxdgamma(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
-    inner = s.log_m * s.steep(gamma) + s.q * s.rate
+    inner = s.log_m * s.relative_slope(gamma) + s.q * s.rate
     return s.p * s.power(gamma) * inner
 
 
 def _negative_dxdshift(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
-    inner = gamma * s.per_m * s.bend(gamma) + s.share / s.n
+    inner = gamma * s.per_m * s.relative_curve(gamma) + s.share / s.n
     return -s.p * s.power(gamma) * inner
 
 
@@ -272,24 +273,28 @@ def _negative_dshift2(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.A
     return s.power(gamma) * (gamma * s.per_m * inner + 1 / s.n / s.n)
 
 
+@jax.jit
 @stable.slopes(_negative_dxx, _negative_dxdgamma, _negative_dxdshift)
 def _negative_dx(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
-    return s.p * s.power(gamma) * s.steep(gamma)
+    return s.p * s.power(gamma) * s.relative_slope(gamma)
 
 
+@jax.jit
 @stable.slopes(_negative_dxdgamma, _negative_dgamma2, _negative_dgammadshift)
 def _negative_dgamma(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
     return s.power(gamma) * s.nll * s.log_m
 
 
+@jax.jit
 @stable.slopes(_negative_dxdshift, _negative_dgammadshift, _negative_dshift2)
 def _negative_dshift(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     s = _Shifted(x, shift)
     return -s.power(gamma) * (gamma * s.rate + 1 / s.n)
 
 
+@jax.jit
 @stable.slopes(_negative_dx, _negative_dgamma, _negative_dshift)
 def _negative(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     """`m^gamma (-log(1 - m))` with `m = max(sigmoid(x) - shift, 0)`."""
@@ -297,46 +302,53 @@ def _negative(x: jax.Array, gamma: jax.Array, shift: jax.Array) -> jax.Array:
     return s.power(gamma) * s.nll
 
 
-def _blend_dx(
+def _asymmetric_dx(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     positive = _negative_dx(-x, up, jnp.zeros_like(shift))
     return (1 - y) * _negative_dx(x, down, shift) - y * positive
 
 
-def _blend_dy(
+def _asymmetric_dy(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     gap = _negative(-x, up, jnp.zeros_like(shift)) - _negative(x, down, shift)
     return jnp.where(jnp.isinf(x), 0, gap)
 
 
-def _blend_dup(
+def _asymmetric_dup(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     return y * _negative_dgamma(-x, up, jnp.zeros_like(shift))
 
 
-def _blend_ddown(
+def _asymmetric_ddown(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     return (1 - y) * _negative_dgamma(x, down, shift)
 
 
-def _blend_dshift(
+def _asymmetric_dshift(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     return (1 - y) * _negative_dshift(x, down, shift)
 
 
 @xla.rematerialised
-@stable.slopes(_blend_dx, _blend_dy, _blend_dup, _blend_ddown, _blend_dshift)
-def _blend(
+@jax.jit
+@stable.slopes(
+    _asymmetric_dx,
+    _asymmetric_dy,
+    _asymmetric_dup,
+    _asymmetric_ddown,
+    _asymmetric_dshift,
+)
+def _asymmetric(
     x: jax.Array, y: jax.Array, up: jax.Array, down: jax.Array, shift: jax.Array
 ) -> jax.Array:
     """`(1 - y) N(x) + y N(-x)`, the latter without a shift; N as in `_negative`."""
     s = _Shifted(x, shift, opaque=True)
-    wrong = y * s.endless[0] + (s.one - y) * s.endless[1]
+    wrong = y * s.underflows[0] + (s.one - y) * s.underflows[1]
     beyond = jnp.maximum(xla.unless_right(wrong, s.a) - s.end, s.zero)
     positive = jnp.power(s.q, up) * s.positive_nll
     negative = jnp.power(s.m, down) * s.negative_nll
@@ -353,6 +365,6 @@ def _finite(x: jax.Array) -> jax.Array:
     return jnp.clip(x, -largest, largest)
 
 
-def _excess(x: jax.Array, where: jax.Array) -> jax.Array:
+def _log1p_sum_exp(x: jax.Array, where: jax.Array) -> jax.Array:
     """`log(1 + sum(exp(x)))` over the entries that `where` keeps."""
     return stable.softplus(stable.logsumexp(x, where=where))

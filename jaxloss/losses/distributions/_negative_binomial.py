@@ -33,21 +33,13 @@ def _dispersed(x: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, rest
 
 
-def _pull(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-    """`(mu - t) / (1 + w)`, by the exact difference of t from 1 where mu is near 1."""
-    mean, rest = _dispersed(x, d)
-    near = jnp.abs(x) < 0.5
-    close = stable.expm1(jnp.where(near, x, 0)) + (1 - t)
-    return jnp.where(near, close * rest, mean - t * rest)
-
-
 def _nll_dxx(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     mean, rest = _dispersed(x, d)
     return rest * (mean + t * stable.sigmoid(x + d))  # mu (1 + alpha t) / (1 + w)^2
 
 
 def _nll_dxdd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-    return -_pull(x, t, d) * stable.sigmoid(x + d)
+    return -_nll_dx(x, t, d) * stable.sigmoid(x + d)
 
 
 def _nll_dxdt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
@@ -66,6 +58,7 @@ def _nll_dtdd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     return stable.sigmoid(x + d) + jnp.where(jnp.isinf(size), 0, slope)
 
 
+@jax.jit
 @stable.slopes(_nll_dxdt, _nll_dtt, _nll_dtdd)
 def _nll_dt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     size, one = jnp.exp(-d), jnp.ones_like(t)
@@ -73,17 +66,21 @@ def _nll_dt(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     return counted + (stable.softplus(x + d) - x)
 
 
-def _parts(t: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The size, P and 1 - P."""
-    odds = jnp.where(t > 0, jnp.log(jnp.where(t > 0, t, 1)) + d, -jnp.inf)
-    return jnp.exp(-d), stable.sigmoid(odds), stable.sigmoid(-odds)
+def _log(t: jax.Array) -> jax.Array:
+    """The logarithm of a count, of which none is taken at 0."""
+    return jnp.where(t > 0, jnp.log(jnp.where(t > 0, t, 1)), -jnp.inf)
 
 
-def _excess(
-    x: jax.Array, t: jax.Array, d: jax.Array, rest: jax.Array
+def _parts(log: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The size, and P and 1 - P of the logarithm of a count."""
+    return jnp.exp(-d), stable.sigmoid(log + d), stable.sigmoid(-log - d)
+
+
+def _deviance(
+    x: jax.Array, t: jax.Array, d: jax.Array, size: jax.Array, rest: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """`size (v - log1p(v))`, and its slope in -d."""
-    r = -_pull(x, t, d)
+    r = -_nll_dx(x, t, d)
     v = jnp.exp(d) * r
     low, far = v < -0.5, (v < -0.5) | (v > 1)
     inner = jnp.where(far, 0, v)
@@ -91,7 +88,7 @@ def _excess(
     # Where 1 + v has more digits than v, it is a ratio of the two that have them.
     ratio = stable.sigmoid(-x - d) / jnp.where(low, rest, 1)
     log = jnp.where(low, jnp.log(ratio), stable.log1p(jnp.where(low, 0, v)))
-    size = jnp.where(far, jnp.exp(-d), 0)
+    size = jnp.where(far, size, 0)
     slope = r * stable.sigmoid(x + d) + size * (v * rest - log)
     return (
         jnp.where(far, size * (v - log), r * inner * half),
@@ -100,12 +97,12 @@ def _excess(
 
 
 def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-    size, p, rest = _parts(t, d)
-    _, deviance = _excess(x, t, d, rest)
+    size, p, rest = _parts(_log(t), d)
+    _, deviance = _deviance(x, t, d, size, rest)
     at = size + t
     moved = p * stable.stirling_error_slope(at)
-    moved = rest * (moved - rest * gamma.stirling_curve(at))
-    moved = moved + gamma.stirling_curve(size)
+    moved = rest * (moved - rest * gamma.stirling_error_curve(at))
+    moved = moved + gamma.stirling_error_curve(size)
     general = deviance + 0.5 * p * rest + moved
     return jnp.where(t == 1, _of_one_ddd(x, d, size), general)
 
@@ -113,7 +110,9 @@ def _nll_ddd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
 # Of a count of 1 all terms cancel that do not depend on the mean.
 
 
-def _bend(x: jax.Array, d: jax.Array, size: jax.Array, square: float) -> jax.Array:
+def _log1p_remainder(
+    x: jax.Array, d: jax.Array, size: jax.Array, square: float
+) -> jax.Array:
     """`size (log1p(w) - w / (1 + w) - square (w / (1 + w))^2)`."""
     z = x + d
     near = z < 0
@@ -125,23 +124,29 @@ def _bend(x: jax.Array, d: jax.Array, size: jax.Array, square: float) -> jax.Arr
 
 
 def _of_one_dd(x: jax.Array, d: jax.Array, size: jax.Array) -> jax.Array:
-    return stable.sigmoid(x + d) - _bend(x, d, size, 0.0)
+    return stable.sigmoid(x + d) - _log1p_remainder(x, d, size, 0.0)
 
 
 def _of_one_ddd(x: jax.Array, d: jax.Array, size: jax.Array) -> jax.Array:
-    return stable.sigmoid_slope(x + d) + _bend(x, d, size, 1.0)
+    return stable.sigmoid_slope(x + d) + _log1p_remainder(x, d, size, 1.0)
 
 
+@jax.jit
 @stable.slopes(_nll_dxx, _nll_dxdt, _nll_dxdd)
 def _nll_dx(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
-    return _pull(x, t, d)
+    """`(mu - t) / (1 + w)`, by the exact difference of t from 1 where mu is near 1."""
+    mean, rest = _dispersed(x, d)
+    near = jnp.abs(x) < 0.5
+    close = stable.expm1(jnp.where(near, x, 0)) + (1 - t)
+    return jnp.where(near, close * rest, mean - t * rest)
 
 
+@jax.jit
 @stable.slopes(_nll_dxdd, _nll_dtdd, _nll_ddd)
 def _nll_dd(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     """`-size (v - log1p(v)) + P / 2`, and the slopes of S."""
-    size, p, rest = _parts(t, d)
-    deviance, _ = _excess(x, t, d, rest)
+    size, p, rest = _parts(_log(t), d)
+    deviance, _ = _deviance(x, t, d, size, rest)
     moved = stable.stirling_error_slope(size)
     moved = moved - rest * stable.stirling_error_slope(size + t)
     general = 0.5 * p - deviance + moved
@@ -175,12 +180,12 @@ def _bregman(q: jax.Array, p: jax.Array) -> jax.Array:
 
 def _large(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     """The loss of a count t >= 1."""
-    size, p, rest = _parts(t, d)
-    q = x - jnp.log(t)
+    log = jnp.log(t)
+    size, p, rest = _parts(log, d)
+    q = x - log
     even = p <= 0.5
     deviance = _bregman(jnp.where(even, q, -q), jnp.where(even, p, rest))
     deviance = deviance * jnp.where(even, t, size)
-    log = jnp.log(t)
     spread = 0.5 * (math.log(2 * math.pi) + log + stable.softplus(log + d))
     at = size + t
     stirling = stable.stirling_error(size) - stable.stirling_error(at)
@@ -203,6 +208,7 @@ def _small(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
 
 
 @xla.rematerialised
+@jax.jit
 @stable.slopes(_nll_dx, _nll_dt, _nll_dd)
 def nll(x: jax.Array, t: jax.Array, d: jax.Array) -> jax.Array:
     """The loss of a log-mean x, a count t and a log-dispersion d."""

@@ -52,10 +52,10 @@ def _scaled(r: jax.Array, s: jax.Array, z: jax.Array, far: jax.Array) -> jax.Arr
 
 
 def _nll_drr(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
-    far, _, _, h = _standardised(r, s, nu)
+    far, z, _, h = _standardised(r, s, nu)
     one = jnp.where(far, nu + 1, 1 + 1 / nu)
     precision = divided_by_exp(jnp.ones_like(s), s, 1)
-    inverse = jnp.where(far, 1 / jnp.where(far, r, 1), 0)
+    inverse = _scaled(r, s, z, far)
     curve = jnp.where(far, (one * inverse) * inverse, one * precision)
     return curve * jnp.where(far, h - 1, 1 - h) / jnp.square(1 + h)
 
@@ -95,18 +95,21 @@ def _nll_dnunu(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
 # --- first derivatives ---------------------------------------------------------------
 
 
+@jax.jit
 @stable.slopes(_nll_drr, _nll_drds, _nll_drdnu)
 def _nll_dr(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
     far, z, _, h = _standardised(r, s, nu)
     return jnp.where(far, nu + 1, 1 + 1 / nu) * _scaled(r, s, z, far) / (1 + h)
 
 
+@jax.jit
 @stable.slopes(_nll_drds, _nll_dss, _nll_dsdnu)
 def _nll_ds(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
     far, z, _, h = _standardised(r, s, nu)
     return jnp.where(far, h - nu, (1 - z) * (1 + z)) / (1 + h)
 
 
+@jax.jit
 @stable.slopes(_nll_drdnu, _nll_dsdnu, _nll_dnunu)
 def _nll_dnu(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
     far, _, _, h = _standardised(r, s, nu)
@@ -124,6 +127,7 @@ def _log_h(r: jax.Array, s: jax.Array, nu: jax.Array, far: jax.Array) -> jax.Arr
 
 
 @xla.rematerialised
+@jax.jit
 @stable.slopes(_nll_dr, _nll_ds, _nll_dnu)
 def nll(r: jax.Array, s: jax.Array, nu: jax.Array) -> jax.Array:
     """The loss of a residual r, a log-scale s and nu degrees of freedom."""

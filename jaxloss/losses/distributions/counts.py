@@ -211,7 +211,7 @@ def tweedie_deviance(
     return _tweedie(x, t, jnp.broadcast_to(power, x.shape))
 
 
-def _grown(x: jax.Array, rate: jax.Array) -> jax.Array:
+def _exp_of_product(x: jax.Array, rate: jax.Array) -> jax.Array:
     """`exp(rate x)`, and 1 at a rate of 0, even of an infinite x."""
     return jnp.exp(rate * jnp.where(rate == 0, 0, x))
 
@@ -219,7 +219,7 @@ def _grown(x: jax.Array, rate: jax.Array) -> jax.Array:
 def _tweedie_dxx(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     up, e = (x > 0) | (t == 0), jnp.exp(-jnp.abs(x))
     gap = jnp.where(up, (2 - p) - t * (1 - p) * e, (2 - p) * e - t * (1 - p))
-    return _times(gap, _grown(x, jnp.where(up, 2 - p, 1 - p)))
+    return _times(gap, _exp_of_product(x, jnp.where(up, 2 - p, 1 - p)))
 
 
 def _times(weight: jax.Array, x: jax.Array) -> jax.Array:
@@ -228,7 +228,7 @@ def _times(weight: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _tweedie_dxdt(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
-    return -_grown(x, 1 - p)
+    return -_exp_of_product(x, 1 - p)
 
 
 def _tweedie_dxdp(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
@@ -240,11 +240,11 @@ def _tweedie_dx(x: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
     """`exp((1 - p) x) (exp(x) - t)`, by the exact difference of t from 1 near 1."""
     near = jnp.abs(x) < 0.5
     inner = jnp.where(near, x, 0)
-    close = _grown(inner, 1 - p) * (stable.expm1(inner) + (1 - t))
+    close = _exp_of_product(inner, 1 - p) * (stable.expm1(inner) + (1 - t))
     # The larger of two exponentials is a factor, so that inf - inf is none.
     up, e = (x > 0) | (t == 0), jnp.exp(-jnp.abs(x))
     gap = jnp.where(up, 1 - t * e, e - t)
-    far = _times(gap, _grown(x, jnp.where(up, 2 - p, 1 - p)))
+    far = _times(gap, _exp_of_product(x, jnp.where(up, 2 - p, 1 - p)))
     return jnp.where(near, close, far)
 
 
@@ -351,6 +351,7 @@ def _gamma_dxdk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     return -_beyond(x, t)
 
 
+@jax.jit
 @stable.slopes(_gamma_dxx, _gamma_dxdt, _gamma_dxdk)
 def _gamma_dx(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     return -k * _beyond(x, t)
@@ -364,6 +365,7 @@ def _gamma_dtdk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     return _beyond(x, t) / t
 
 
+@jax.jit
 @stable.slopes(_gamma_dxdt, _gamma_dtt, _gamma_dtdk)
 def _gamma_dt(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     # k / mean - (k - 1) / t, of which the terms are alike where k is large.
@@ -375,6 +377,7 @@ def _gamma_dkk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     return gamma.ratio_dxda(k, jnp.zeros_like(k))  # trigamma(k) - 1 / k
 
 
+@jax.jit
 @stable.slopes(_gamma_dxdk, _gamma_dtdk, _gamma_dkk)
 def _gamma_dk(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     return _surplus(x, t) - (0.5 + stable.stirling_error_slope(k)) / k
@@ -387,6 +390,7 @@ def _surplus(x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 @xla.rematerialised
+@jax.jit
 @stable.slopes(_gamma_dx, _gamma_dt, _gamma_dk)
 def _gamma(x: jax.Array, t: jax.Array, k: jax.Array) -> jax.Array:
     """By `stable.stirling_error`: k - k log k cancels most of log Gamma(k).
