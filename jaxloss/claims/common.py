@@ -209,7 +209,8 @@ def exact_rows(*event_ndims: int) -> Callable[[Callable], Callable]:
 
 def component(gradient: Any, argument: int) -> Callable:
     """The slope in one argument, of one example, from a gradient in several."""
-    return lambda *args: gradient.formula(*args)[argument]
+    formula = getattr(gradient, "formula", gradient)
+    return lambda *args, **params: formula(*args, **params)[argument]
 
 
 def _number(x: Any) -> Any:

@@ -91,8 +91,8 @@ HYPERS = (
 def asymmetric_cases():
     """Also next to the shift of 0.05, from where on a negative costs something."""
     shifted = np.log(0.05 / 0.95) + np.array([-1e-2, 1e-3, 1e-2, 0.1])
-    far = accuracy.decades(largest=1e4, points=6)
-    x = np.concatenate([accuracy.line(points=31), far, EDGES, shifted])
+    far = accuracy.decades(largest=1e4, points=4)
+    x = np.concatenate([accuracy.line(points=13), far, EDGES, shifted])
     at, which = accuracy.pairs(np.arange(len(x)), np.arange(len(HYPERS)))
     hypers = np.array(HYPERS)[which.astype(int)].T
     x = x[at.astype(int)]
@@ -108,6 +108,7 @@ def asymmetric_cases():
                 names=names,
                 argument=argument,
                 bounds=(3, 3, 4),
+                first=common.component(asymmetric_slopes, 0) if argument == 0 else None,
                 conditioned=(True, True, True),
                 floor=FLUSH,
                 halves=y != 0.3,

@@ -6,7 +6,14 @@ import numpy as np
 
 import jaxloss
 from jaxloss.claims import domains
-from jaxloss.claims.common import exact, ladder, refused, refused_pairs, root
+from jaxloss.claims.common import (
+    component,
+    exact,
+    ladder,
+    refused,
+    refused_pairs,
+    root,
+)
 from jaxloss.claims.distributions.counts import ONES, counts
 from jaxloss.testing import LossSpec, exact as digits
 from jaxloss.testing.accuracy import Case, decades, line, pairs
@@ -114,8 +121,8 @@ def tweedie_cases() -> Iterator[Case]:
         chosen = ~np.isin(power, (1, 2)) if argument == 2 else slice(None)
         yield Case(
             name=f"in {name}",
-            first=component_of(tweedie_slopes, argument),
-            second=component_of(tweedie_curves, argument),
+            first=component(tweedie_slopes, argument),
+            second=component(tweedie_curves, argument),
             columns=(x[chosen], t[chosen], power[chosen]),
             names=("power",),
             argument=argument,
@@ -123,10 +130,6 @@ def tweedie_cases() -> Iterator[Case]:
             bounds=(2, 2, 4),
             halves=False,  # powers of 1 + 2^-20 are none of half precision
         )
-
-
-def component_of(slopes, argument):
-    return lambda *args: slopes(*args)[argument]
 
 
 TWEEDIE_DEVIANCE = Claim(
@@ -175,11 +178,6 @@ def gamma_curves(x, t, shape):
     return k * t * mp.exp(-x), (k - 1) / t**2, mp.psi(1, k) - 1 / k
 
 
-@exact
-def gamma_curve(x, t, shape):
-    return gamma_curves(x, t, shape)[0]
-
-
 def positive_amounts(dtype):
     """Means from tiny to huge of amounts 0.01, 1 and 1000, and their own means."""
     x = ladder(dtype, float(np.log(root(dtype))) / 2)
@@ -204,7 +202,7 @@ def of_shape(shape, **more):
         differentiable=(0, 1),
         reference=exact(gamma_formula),
         gradient=exact(gamma_gradient),
-        curvature=gamma_curve,
+        curvature=exact(component(gamma_curves, 0)),
         minimiser=lambda t, shape: np.log(t),
         minimum=lambda t, shape: exact(gamma_formula)(np.log(t), t, shape=shape),
         convex=True,
@@ -236,8 +234,8 @@ def gamma_cases() -> Iterator[Case]:
     for argument, name in enumerate(("log_means", "targets", "shape")):
         yield Case(
             name=f"in {name}",
-            first=component_of(gamma_slopes, argument),
-            second=component_of(gamma_curves, argument),
+            first=component(gamma_slopes, argument),
+            second=component(gamma_curves, argument),
             columns=columns,
             names=("shape",),
             argument=argument,

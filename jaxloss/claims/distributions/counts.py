@@ -146,21 +146,20 @@ def negative_binomial_gradient(x, t, d):
     return (mean - t) / (1 + w), size * gammas + (mean - t) / (1 + w)
 
 
+def negative_binomial_curve(x, t, d):
+    mean, alpha = mp.exp(x), mp.exp(d)
+    return mean * (1 + alpha * t) / (1 + alpha * mean) ** 2
+
+
 @digits.digits(90)
 def negative_binomial_curves(x, t, d):
     """Twice in the log-mean, and twice in the log-dispersion, which is finite."""
-    mean, w, size = mp.exp(x), mp.exp(x + d), mp.exp(-d)
+    w, size = mp.exp(x + d), mp.exp(-d)
     slope, _ = negative_binomial_gradient(x, t, d)
     gammas = mp.digamma(size + t) - mp.digamma(size) - mp.log1p(w)
     bend = size * (mp.psi(1, size + t) - mp.psi(1, size)) + w / (1 + w)
     in_dispersion = -size * (gammas + bend) - slope * w / (1 + w)
-    return mean * (1 + w * t / mean) / (1 + w) ** 2, in_dispersion
-
-
-@exact
-def negative_binomial_curve(x, t, d):
-    mean, alpha = mp.exp(x), mp.exp(d)
-    return mean * (1 + alpha * t) / (1 + alpha * mean) ** 2
+    return negative_binomial_curve(x, t, d), in_dispersion
 
 
 def dispersions(dtype):
@@ -197,10 +196,6 @@ DISPERSIONS = np.array([-25.0, -12, -6, -3, -1, -0.2, 0.5, 2, 5])
 NEAR_ONE = np.concatenate([line(-6, 6, points=17), decades(1e-4, 1, points=3), [0.0]])
 
 
-def half_of(slopes, place):
-    return lambda *args: slopes(*args)[place]
-
-
 def negative_binomial_cases() -> Iterator[Case]:
     few = negative_binomial_columns(NEAR_ONE, FEW, DISPERSIONS)
     many = negative_binomial_columns(line(0.5, 12, points=20), MANY, DISPERSIONS[::-1])
@@ -209,8 +204,8 @@ def negative_binomial_cases() -> Iterator[Case]:
             yield Case(
                 name=f"in {name}{'' if halves else ', many'}",
                 columns=columns,
-                first=half_of(negative_binomial_gradient, argument // 2),
-                second=half_of(negative_binomial_curves, argument // 2),
+                first=component(negative_binomial_gradient, argument // 2),
+                second=component(negative_binomial_curves, argument // 2),
                 argument=argument,
                 conditioned=(True, True, True),
                 bounds=(4, 3, 7),
@@ -233,7 +228,7 @@ NEGATIVE_BINOMIAL_NLL = Claim(
             differentiable=(0, 2),
             reference=exact(negative_binomial_formula),
             gradient=exact(negative_binomial_gradient),
-            curvature=negative_binomial_curve,
+            curvature=exact(negative_binomial_curve),
             minimiser=lambda t, d: np.log(t),
             minimum=lambda t, d: exact(negative_binomial_formula)(np.log(t), t, d),
             convex=True,

@@ -1,12 +1,14 @@
 """Claims of the negative log-likelihoods."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 import jaxloss
 from jaxloss.claims import domains
 from jaxloss.claims.common import (
+    Args,
     component,
     exact,
     flip,
@@ -91,23 +93,42 @@ WIDE = pairs(
 )
 
 
-def gaussian_cases() -> Iterator[Case]:
-    r, s = MODEST
-    wide = WIDE[0], 0 * WIDE[0], WIDE[1]
-    curves = precision, precision, curve_in_log_variance
-    for argument, name in enumerate(("means", "targets", "log_variances")):
-        for halves, columns in ((True, (r + 1, np.ones_like(r), s)), (False, wide)):
+def cases_of_scales(
+    names: tuple[str, str, str],
+    slopes: Any,
+    curves: tuple[Callable, Callable, Callable],
+    near: Args,
+    far: Args,
+    conditioned: tuple[bool, bool],
+    bounds: tuple[float, float, float],
+) -> Iterator[Case]:
+    """Of a location, a target and the logarithm of a scale, in each of them."""
+    for argument, name in enumerate(names):
+        for halves, columns in ((True, near), (False, far)):
             yield Case(
                 name=f"in {name}{'' if halves else ', far out'}",
-                first=component(gaussian_slopes, argument),
+                first=component(slopes, argument),
                 second=curves[argument],
                 columns=columns,
                 argument=argument,
-                # The value, and the slope in the log-variance, change sign.
-                conditioned=(True, argument == 2, False),
-                bounds=(2, 4, 6),
+                # The slope in the scale changes sign.
+                conditioned=(conditioned[0], argument == 2, conditioned[1]),
+                bounds=bounds,
                 halves=halves,
             )
+
+
+def gaussian_cases() -> Iterator[Case]:
+    r, s = MODEST
+    return cases_of_scales(
+        ("means", "targets", "log_variances"),
+        gaussian_slopes,
+        (precision, precision, curve_in_log_variance),
+        near=(r + 1, np.ones_like(r), s),
+        far=(WIDE[0], 0 * WIDE[0], WIDE[1]),
+        conditioned=(True, False),  # the value changes sign
+        bounds=(2, 4, 6),
+    )
 
 
 GAUSSIAN_NLL = Claim(
@@ -129,6 +150,7 @@ GAUSSIAN_NLL = Claim(
             minimiser=lambda t, s: t,
             minimum=lambda t, s: (np.log(2 * np.pi) + s) / 2,
             convex=True,
+            functional=lambda t, s: np.average(t, weights=np.exp(-s)),
             proper=normal_outcomes,
             forecast=(0, 2),
             symmetries=(shift(0, 1), flip(0, 1), swap()),

@@ -19,7 +19,12 @@ from jaxloss.claims.common import (
     swap,
     vector,
 )
-from jaxloss.claims.distributions.likelihood import MODEST, ONES, WIDE
+from jaxloss.claims.distributions.likelihood import (
+    MODEST,
+    ONES,
+    WIDE,
+    cases_of_scales,
+)
 from jaxloss.testing import LossSpec, exact as digits
 from jaxloss.testing.accuracy import FLUSH, Case
 from jaxloss.testing.claim import Claim, Line
@@ -72,22 +77,33 @@ def laplace_slopes(m, t, s):
 
 def laplace_cases() -> Iterator[Case]:
     r, s = MODEST
-    wide = WIDE[0], 0 * WIDE[0], WIDE[1] / 2
     zero = lambda m, t, s: mp.mpf(0)
-    curves = zero, zero, lambda m, t, s: abs(m - t) * mp.exp(-s)
-    for argument, name in enumerate(("locations", "targets", "log_scales")):
-        for halves, columns in ((True, (r + 1, np.ones_like(r), s)), (False, wide)):
-            yield Case(
-                name=f"in {name}{'' if halves else ', far out'}",
-                first=component(laplace_slopes, argument),
-                second=curves[argument],
-                columns=columns,
-                argument=argument,
-                # The value, and the slope in the log-scale, change sign.
-                conditioned=(True, argument == 2, False),
-                bounds=(2, 4, 4),
-                halves=halves,
-            )
+    return cases_of_scales(
+        ("locations", "targets", "log_scales"),
+        laplace_slopes,
+        (zero, zero, lambda m, t, s: abs(m - t) * mp.exp(-s)),
+        near=(r + 1, np.ones_like(r), s),
+        far=(WIDE[0], 0 * WIDE[0], WIDE[1] / 2),
+        conditioned=(True, False),  # the value changes sign
+        bounds=(2, 4, 4),
+    )
+
+
+def weighted_median(t, s):
+    """Of targets that weigh `exp(-s)`: the least of half of the weight or more."""
+    order = np.argsort(t)
+    weight = np.cumsum(np.exp(-s)[order])
+    return t[order][np.searchsorted(weight, weight[-1] / 2)]
+
+
+def laplace_outcomes(rng):
+    """A Laplace distribution: both halves at the nodes of Gauss and Laguerre."""
+    nodes, weights = np.polynomial.laguerre.laggauss(30)
+    location, log_scale = rng.normal(size=2)
+    nodes = np.concatenate([-nodes, nodes])
+    targets = location + np.exp(log_scale) * nodes
+    told = np.full(60, location), targets, np.full(60, log_scale)
+    return told, np.tile(weights / 2, 2)
 
 
 LAPLACE_NLL = Claim(
@@ -105,6 +121,9 @@ LAPLACE_NLL = Claim(
             minimiser=lambda t, s: t,
             minimum=lambda t, s: np.log(2) + s,
             convex=True,
+            functional=weighted_median,
+            proper=laplace_outcomes,
+            forecast=(0, 2),
             symmetries=(shift(0, 1), flip(0, 1), swap()),
             extremes=spreads,
             bad_calls=refused_scales("laplace_nll"),
@@ -166,9 +185,14 @@ def student_curves(m, t, s, degrees):
     return curve, curve, 2 * (nu + 1) * nu * r * r * variance / whole
 
 
-@exact
-def student_curve(m, t, s, degrees):
-    return student_curves(m, t, s, degrees)[0]
+def student_outcomes(rng):
+    """Of three degrees of freedom: at tan(x) times their root, for angles x even in
+    their distance, the density is cos(x)^2, and the slopes are exact."""
+    angles = np.pi * ((np.arange(64) + 0.5) / 64 - 0.5)
+    location, log_scale = rng.normal(size=2)
+    targets = location + np.exp(log_scale) * np.sqrt(3) * np.tan(angles)
+    told = np.full(64, location), targets, np.full(64, log_scale)
+    return told, np.cos(angles) ** 2 / 32
 
 
 def heavy_tails(dtype):
@@ -215,8 +239,8 @@ def student_cases() -> Iterator[Case]:
             degrees = DEGREES[:6] if halves and argument < 3 else DEGREES
             closed = {}
             if argument < 3:
-                closed["first"] = lambda *args, i=argument: student_gradient(*args)[i]
-                closed["second"] = lambda *args, i=argument: student_curves(*args)[i]
+                closed["first"] = component(student_gradient, argument)
+                closed["second"] = component(student_curves, argument)
             yield Case(
                 name=f"in {name}{'' if halves else ', far out'}",
                 **closed,
@@ -235,7 +259,13 @@ STUDENT_T_NLL = Claim(
     fn=jaxloss.student_t_nll,
     domains=DOMAINS,
     settings=(
-        of_degrees(3.0, extremes=heavy_tails, curvature=student_curve),
+        of_degrees(
+            3.0,
+            extremes=heavy_tails,
+            curvature=exact(component(student_curves, 0)),
+            proper=student_outcomes,
+            forecast=(0, 2),
+        ),
         of_degrees(float("inf"), extremes=spreads, convex=True),
     ),
     accuracy=tuple(student_cases()),
@@ -287,6 +317,14 @@ def components(rng, shape):
     return 3 * rng.normal(size=size), 3 * rng.normal(size=size) + 2
 
 
+def mixture_outcomes(rng):
+    """A mixture of four distributions of five outcomes."""
+    log_weights, chances = rng.normal(size=4), rng.dirichlet(np.ones(5), size=4)
+    told = np.tile(log_weights, (5, 1)), -np.log(chances.T)
+    weights = np.exp(log_weights) / np.sum(np.exp(log_weights))
+    return told, weights @ chances
+
+
 def mixtures(dtype):
     """One component of many, none, all alike, likelihoods that are far apart."""
     far = min(1e4, root(dtype))
@@ -330,6 +368,7 @@ MIXTURE_NLL = Claim(
             differentiable=(0, 1),
             reference=mixture_nll,
             gradient=mixture_slopes,
+            proper=mixture_outcomes,
             symmetries=(shift(0), permutation(0, 1)),
             extremes=mixtures,
             bad_calls=(

@@ -25,7 +25,7 @@ from jaxloss.claims.common import (
     tiny,
     vector,
 )
-from jaxloss.claims.distributions.likelihood import MODEST, gaussians
+from jaxloss.claims.distributions.likelihood import MODEST, cases_of_scales, gaussians
 from jaxloss.claims.embedding.formulas import length, minus, unit
 from jaxloss.testing import LossSpec
 from jaxloss.testing.accuracy import Case, decades, line, pairs
@@ -102,21 +102,17 @@ MEETING = pairs(np.concatenate([line(-4, 4, points=21), [1.5, -1.5]]), np.zeros(
 
 def normal_cases() -> Iterator[Case]:
     near = tuple(np.concatenate(x) for x in zip(MODEST, MEETING, strict=True))
-    curves = normal_curve, normal_curve, normal_curve_in_log_scale
-    for argument, name in enumerate(("means", "targets", "log_scales")):
-        for halves, (r, s) in ((True, near), (False, WIDE)):
-            yield Case(
-                name=f"in {name}{'' if halves else ', far out'}",
-                first=component(normal_slopes, argument),
-                second=curves[argument],
-                columns=(r, np.zeros_like(r), s),
-                argument=argument,
-                # The slope in the scale changes sign; and the density far out has few
-                # digits, as its logarithm is a square.
-                conditioned=(False, argument == 2, True),
-                bounds=(3, 3, 3.5),
-                halves=halves,
-            )
+    near, far = ((r, np.zeros_like(r), s) for r, s in (near, WIDE))
+    return cases_of_scales(
+        ("means", "targets", "log_scales"),
+        normal_slopes,
+        (normal_curve, normal_curve, normal_curve_in_log_scale),
+        near,
+        far,
+        # The density far out has few digits, as its logarithm is a square.
+        conditioned=(False, True),
+        bounds=(3, 3, 3.5),
+    )
 
 
 CRPS_NORMAL = Claim(
@@ -270,6 +266,7 @@ def ensemble_claim(fn: Any, fair: bool, bounds: Any, **more: Any) -> Claim:
         curvature=lambda x, y, where: np.zeros((*x.shape, x.shape[-1])),
         smooth=False,
         minimiser=lambda y, where: np.broadcast_to(y[..., None], where.shape),
+        functional=lambda y, where: np.median(y),
         symmetries=(shift(0, 1), flip(0, 1), scale(1, 0, 1), permutation(0, 2)),
         extremes=ensemble_edges,
         bad_calls=(

@@ -108,12 +108,11 @@ def test_a_coordinate_that_is_no_number(loss, wrong, corner):
     assert jnp.isnan(loss(t, p))
 
 
-@losses
-def test_second_derivatives_are_finite(loss):
-    """Of the complete one as well, of which no law says so."""
+def test_second_derivatives_of_ciou_are_finite():
+    """Which is exempt from the law that says so of the others."""
     from jaxloss.claims.vision.boxes import EDGES
 
-    hessian = jax.jit(jax.vmap(jax.hessian(loss, (0, 1))))
+    hessian = jax.jit(jax.vmap(jax.hessian(jaxloss.ciou, (0, 1))))
     p, t = (jnp.array(side, jnp.float32) for side in zip(*EDGES, strict=True))
     for part in jax.tree.leaves(hessian(p, t)):
         assert jnp.isfinite(part).all()
