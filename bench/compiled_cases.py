@@ -77,7 +77,7 @@ KINDS = {
 
 ROWS = (16384, 8192)
 BATCH = (8192, 256)
-"""Of vectors whose pairs are an array, too."""
+"""Of vectors that meet each other."""
 IMAGES = (32, 256, 256, 32)
 LARGE: dict[tuple[int, ...], tuple[int, ...]] = {
     small.EACH: ROWS[:1],
@@ -93,7 +93,7 @@ LARGE: dict[tuple[int, ...], tuple[int, ...]] = {
     (8, 6): (128, 64),
     (64, 4): (2**23, 4),  # boxes
     small.STUDY: (2**22,),
-    small.VECTORS_OF_MEMBERS: (ROWS[0], 10, ROWS[1]),
+    small.VECTORS_OF_MEMBERS: (BATCH[0], 10, BATCH[1]),
 }
 
 
@@ -131,7 +131,7 @@ def _large(case: EagerCase, kind: str, dtype: str) -> Sequence[jax.ShapeDtypeStr
     large = dict(LARGE)
     if kind == "elementwise":
         large[small.EACH] = ROWS
-    if kind == "pairs":
+    if kind == "pairs" or case.loss == "energy_score":
         large |= {small.WIDE: BATCH, small.WIDE[:1]: BATCH[:1]}
     each = lambda arg: dtype if arg.dtype == "float32" else arg.dtype
     return [jax.ShapeDtypeStruct(large[a.shape], each(a)) for a in case.args]
