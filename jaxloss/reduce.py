@@ -268,6 +268,8 @@ def top_k_mean(
 def class_weights(counts: ArrayLike, *, beta: float | jax.Array) -> jax.Array:
     r"""Weights of classes by their effective numbers of examples, of mean 1.
 
+    Also called: class-balanced weights, effective number of samples, inverse frequency.
+
     .. math:: w_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}
 
     Args:
