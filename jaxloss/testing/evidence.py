@@ -167,11 +167,13 @@ class Trial:
         self, steps: Mapping[int, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Forward mode: the value, its slope along the steps in some arguments, and
-        the gradient of that slope by reverse mode, in each differentiable one."""
+        the gradient of that slope by reverse mode, in each differentiable one; none in
+        float64."""
         found = self._forward(steps)
         places = function_of(self.spec).stepping(self._columns)
-        turned = dict(zip(places, found.turned, strict=True))
-        return found.under_jvp, found.slope, [turned[i] for i in self.spec.wrt]
+        turned = dict(zip(places, found.turned or (), strict=False))
+        turned = [turned[i] for i in self.spec.wrt if i in turned]
+        return found.under_jvp, found.slope, turned
 
     def _forward(self, steps: Mapping[int, np.ndarray]) -> Derivatives:
         """What the program returns along steps in some columns."""
@@ -222,19 +224,21 @@ class Trial:
         """Nothing compiled: what `jax.debug_nans` says, value and gradients."""
         self._one_per_example()
 
-        def run(args: list) -> tuple:
-            return slopes(self.spec, *map(jnp.asarray, args), where=self.spec.wrt)
+        def run() -> tuple:
+            # All at once: operations that are not compiled together cost most.
+            args = map(jnp.asarray, self.args)
+            return slopes(self.spec, *args, where=self.spec.wrt)
 
         message = ""
         with jax.disable_jit():
             try:
                 # JAX announces its second look at a compiled part by `print`.
                 with jax.debug_nans(True), contextlib.redirect_stdout(io.StringIO()):
-                    value, every = programs.in_chunks(run, self.args)
+                    value, every = run()
             except FloatingPointError as error:
                 message = str(error)
-                value, every = programs.in_chunks(run, self.args)
-        return message, value, every
+                value, every = run()
+        return message, *jax.tree.map(np.asarray, (value, every))
 
     def seen_infinity(self) -> str:
         """What `jax.debug_infs` says of value and gradient, each of them compiled: so a
