@@ -143,7 +143,7 @@ def _one(
         return found
     ahead = functools.partial(along, forth, steps[: len(forth)])
     x = tuple(columns[i] for i in forth)
-    if any(a.dtype == DOUBLE for a in x):  # in which nothing asks for more
+    if x and all(a.dtype == DOUBLE for a in x):  # in which nothing asks for more
         (slope, value), turned = ahead(x), None
     else:
         (slope, value), turned = jax.value_and_grad(ahead, has_aux=True)(x)
