@@ -191,17 +191,17 @@ def _sum_of_steps(
     for k in range(_length(x)[1]):
         least = max(k, 1)
         s = 1 / (2 * (jnp.maximum(x, 1) if k == 0 else x + k) + 1)
-        terms = _count_of_powers(x, 1 / (2 * least + 1))
+        terms = _count_of_powers(x, 2 * least + 1)
         down = polynomial(s * s, [coefficient(i) for i in range(1, terms + 1)])
         down = s**power * down
         total = total + (jnp.where(x < 1, 0, down) if k == 0 else down)
     return total
 
 
-def _count_of_powers(x: jax.Array, largest: float) -> int:
-    """How many even powers of s are more than rounding, if s is no larger than this."""
+def _count_of_powers(x: jax.Array, least: int) -> int:
+    """How many even powers of s are more than rounding, of 1 / s at least this."""
     bits = 24 if x.dtype == jnp.float32 else 53
-    return math.ceil(bits / (-2 * math.log2(largest)))
+    return math.ceil(bits / (2 * math.log2(least)))
 
 
 def _series_at(x: jax.Array, order: int) -> jax.Array:

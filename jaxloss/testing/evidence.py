@@ -134,7 +134,9 @@ class Trial:
 
     def _run(self, steps: Sequence | None = None) -> tuple[Derivatives, dict]:
         """What the program of this dtype returns."""
-        columns, function = self._columns, function_of(self.spec)
+        # Reverse over forward mode is a law of float32 only.
+        function = function_of(self.spec)._replace(turns=self.dtype != DOUBLE)
+        columns = self._columns
         return programs.derivatives(function, columns, steps)
 
     def _by_column(self, parts: Sequence) -> Iterator[tuple[int, Any]]:
@@ -163,17 +165,17 @@ class Trial:
         """The value that reverse mode returns along with the gradient."""
         return self._found.under_grad
 
-    def jvp(
-        self, steps: Mapping[int, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Forward mode: the value, its slope along the steps in some arguments, and
-        the gradient of that slope by reverse mode, in each differentiable one; none in
-        float64."""
+    def jvp(self, steps: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Forward mode: the value, and its slope along the steps in some arguments."""
         found = self._forward(steps)
+        return found.under_jvp, found.slope
+
+    def gradients_of_slope(self, steps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """Of the slope by forward mode, in each differentiable argument, by reverse
+        mode; not in float64."""
         places = function_of(self.spec).stepping(self._columns)
-        turned = dict(zip(places, found.turned or (), strict=False))
-        turned = [turned[i] for i in self.spec.wrt if i in turned]
-        return found.under_jvp, found.slope, turned
+        turned = dict(zip(places, self._forward(steps).turned, strict=True))
+        return [turned[i] for i in self.spec.wrt]
 
     def _forward(self, steps: Mapping[int, np.ndarray]) -> Derivatives:
         """What the program returns along steps in some columns."""

@@ -86,7 +86,7 @@ def gradient_matches_differences(spec: LossSpec) -> None:
     for seed in range(3):
         steps = trial.direction(seed)
         terms = gradient * evidence.flat([*steps.values()])
-        _, forward, _ = trial.jvp(steps)
+        _, forward = trial.jvp(steps)
         reverse, size = terms.sum(axis=1), np.abs(terms).sum(axis=1)
         trial.fail_at("the slope", ~np.isfinite(reverse), reverse, "a finite number")
         trial.within_ulps("the slope in reverse mode", reverse, forward, size)
@@ -262,7 +262,7 @@ def _reverse_over_forward(
         i: rng.choice([-1.0, 1.0], trial.args[i].shape).astype(trial.dtype)
         for i in trial.spec.wrt
     }
-    turned = evidence.flat(trial.jvp(signs)[2])
+    turned = evidence.flat(trial.gradients_of_slope(signs))
     vector = evidence.flat([*signs.values()]).astype(DOUBLE)
     truth = (exact * vector[:, None]).sum(axis=2)
     size, what = size[:, 0] * exact.shape[2], "the Hessian's product with a vector"

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxloss import reduce
-from jaxloss.testing.ulps import DOUBLE, wide
+from jaxloss.testing.ulps import wide
 
 CHUNK = 32  # rows of every program
 KEPT = 24  # programs; those of a claim are asked for one after the other
@@ -43,6 +43,8 @@ class Function(NamedTuple):
     steps: tuple[int, ...] | None = None
     """The columns that forward mode moves, if not all that are differentiated: where a
     slope is infinite, a step of 0 is NaN."""
+    turns: bool = True
+    """Whether the slope by forward mode is differentiated by reverse mode."""
     whole: Callable[..., jax.Array] | None = None
     """The same of whole columns, if that is what the function is made for."""
 
@@ -80,7 +82,7 @@ class Derivatives(NamedTuple):
     slope: Any = None
     """Along the steps, by forward mode."""
     turned: Any = None
-    """The gradient of that slope: reverse over forward mode.  None of float64."""
+    """The gradient of that slope: reverse over forward mode."""
     tuned: Any = None
     """The slope along the steps of the hyperparameters, by forward mode."""
 
@@ -143,10 +145,10 @@ def _one(
         return found
     ahead = functools.partial(along, forth, steps[: len(forth)])
     x = tuple(columns[i] for i in forth)
-    if x and all(a.dtype == DOUBLE for a in x):  # in which nothing asks for more
-        (slope, value), turned = ahead(x), None
-    else:
+    if function.turns:
         (slope, value), turned = jax.value_and_grad(ahead, has_aux=True)(x)
+    else:
+        (slope, value), turned = ahead(x), None
     found = found._replace(under_jvp=value, slope=slope, turned=turned)
     if not function.settings:
         return found
@@ -284,7 +286,8 @@ def derivatives(
             rounded = tuple(slope.astype(dtype) for slope, dtype in slopes)
         return found._replace(gradient=rounded), lost
     kinds = tuple((a.dtype, a.shape[1:]) for a in columns)
-    key = (function.key, function.alone, function.stepping(columns), kinds)
+    asked = function.alone, function.stepping(columns), function.turns
+    key = (function.key, *asked, kinds)
     chunk = _rows(columns, 0)
     program = _kept(key, lambda: _with_derivatives(function, chunk))
     if "hyperparameters" in program.lost:  # so they are constants of the program

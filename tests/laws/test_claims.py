@@ -91,3 +91,13 @@ def test_no_two_cases_share_a_name():
     for claim in CLAIMS:
         names = [case.name for case in claim.accuracy]
         assert len(names) == len({*names})
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_cases_are_measured_in_float64_too(mode):
+    """As `python -m jaxloss verify` does, with all derivatives."""
+    (case, *_) = next(claim for claim in CLAIMS if claim.name == "huber").accuracy
+    found = case.measure(np.float64, mode)
+    assert len(found) == 3
+    for worst, bound in zip(found, case.allowed(np.dtype(float), mode), strict=True):
+        assert worst.error <= bound
