@@ -222,25 +222,12 @@ class Trial:
         return programs.batch(function, self._columns, where, counts, self.spec.fill)
 
     @functools.cached_property
-    def _step_by_step(self) -> tuple[str, np.ndarray, list[np.ndarray]]:
-        """Nothing compiled: what `jax.debug_nans` says, value and gradients."""
+    def _step_by_step(self) -> tuple[tuple, str]:
+        """Value and gradients, one operation at a time, and a NaN in between."""
         self._one_per_example()
-
-        def run() -> tuple:
-            # All at once: operations that are not compiled together cost most.
-            args = map(jnp.asarray, self.args)
-            return slopes(self.spec, *args, where=self.spec.wrt)
-
-        message = ""
-        with jax.disable_jit():
-            try:
-                # JAX announces its second look at a compiled part by `print`.
-                with jax.debug_nans(True), contextlib.redirect_stdout(io.StringIO()):
-                    value, every = run()
-            except FloatingPointError as error:
-                message = str(error)
-                value, every = run()
-        return message, *jax.tree.map(np.asarray, (value, every))
+        run = functools.partial(slopes, self.spec, where=self.spec.wrt)
+        key = function_of(self.spec).key, repr([*self.params.items()])
+        return programs.in_steps(key, run, *self.args)
 
     def seen_infinity(self) -> str:
         """What `jax.debug_infs` says of value and gradient, each of them compiled: so a
@@ -282,12 +269,14 @@ class Trial:
             )
 
     def hidden_nan(self) -> str:
-        """What `jax.debug_nans` says of value and gradient, run step by step."""
-        return self._step_by_step[0]
+        """Which operation of value and gradient makes a NaN, as `jax.debug_nans` does,
+        or ""."""
+        return self._step_by_step[1]
 
     def eager(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """Value and gradients, step by step."""
-        return self._step_by_step[1:]
+        value, gradients = self._step_by_step[0]
+        return value, [*gradients]
 
     def formula(self, field: str) -> np.ndarray:
         """A formula of the spec at the examples, which are widened to float64 first."""

@@ -173,7 +173,8 @@ def _batch(call: Callable, fill: float, columns: Sequence, settings: Sequence) -
         for a in (columns[i] for i in chosen)
     ]
     mean, slopes = jax.value_and_grad(masked)(hidden)
-    weighted = [reduce.mean(loss(*columns), weights=k * counts) for k in (1.0, 7.0)]
+    losses = loss(*columns)
+    weighted = [reduce.mean(losses, weights=k * counts) for k in (1.0, 7.0)]
     return Batch(
         plain=loss(*eights),
         twice=jax.vmap(jax.vmap(loss))(*eights),
@@ -321,6 +322,54 @@ def batch(
         return _compile(function, columns, run, given, settings, **easy)
 
     return jax.tree.map(np.asarray, _kept(key, build)(given, settings))
+
+
+def in_steps(key: Hashable, run: Callable, *args: np.ndarray) -> tuple[Any, str]:
+    """What a function returns if its operations are taken one by one, and the first one
+    that has a NaN in its result, or "".
+
+    One program has them all, which is much faster than a program each; between two of
+    them is a barrier, so none is simplified, or merged with another.
+    """
+    kinds = tuple((a.dtype, a.shape) for a in args)
+    program, names = _kept((key, "steps", kinds), lambda: _steps(run, args))
+    found, results = jax.tree.map(np.asarray, program(*args))
+    wrong = [is_floating(x) and np.isnan(x).any() for x in results]
+    name = next(itertools.compress(names, wrong), "")
+    return found, name and f"nan, from `{name}`"
+
+
+def _steps(run: Callable, args: Sequence[np.ndarray]) -> tuple[Callable, list[str]]:
+    """A program that returns what the function does and every result in between, and
+    the names of the operations that these are from."""
+    with jax.disable_jit():  # so that no operation hides in a call, or in a loop
+        jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*args)
+    names: list[str] = []
+
+    def walk(jaxpr: Any, args: Sequence, results: list) -> list:
+        known = dict(zip(jaxpr.jaxpr.invars, args, strict=True))
+        known |= zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+        read = lambda v: v.val if hasattr(v, "val") else known[v]
+        for equation in jaxpr.eqns:
+            given, call = [*map(read, equation.invars)], equation.primitive
+            if "call_jaxpr" in equation.params:  # a function whose rule is not needed
+                found = walk(equation.params["call_jaxpr"], given, results)
+            else:
+                found = call.bind(*given, **equation.params)
+                found = found if call.multiple_results else [found]
+                found = jax.lax.optimization_barrier([*found])
+                results.extend(found)
+                names.extend([call.name] * len(found))
+            known.update(zip(equation.outvars, found, strict=True))
+        return [*map(read, jaxpr.jaxpr.outvars)]
+
+    def watched(*args: jax.Array) -> tuple[Any, list]:
+        results: list[jax.Array] = []
+        found = walk(jaxpr, args, results)
+        return jax.tree.unflatten(jax.tree.structure(shapes), found), results
+
+    easy = {"xla_backend_optimization_level": 0}
+    return jax.jit(watched).lower(*args).compile(compiler_options=easy), names
 
 
 def in_chunks(run: Callable, *columns: Sequence[np.ndarray]) -> Any:
