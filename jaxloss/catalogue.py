@@ -17,6 +17,7 @@ has its names in papers and in other libraries.
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -286,6 +287,11 @@ def _is_loss(fn: Callable[..., Any]) -> bool:
 
 
 def _read(fn: Callable[..., Any]) -> Entry:
+    return _entry(fn, fn.__doc__)
+
+
+@functools.cache  # to suggest a name, all docstrings are looked at
+def _entry(fn: Callable[..., Any], _doc: str | None) -> Entry:
     preamble, sections = _sections(fn)
     for section in SECTIONS:
         if section not in sections:
@@ -425,4 +431,5 @@ def _as_written(default: Any) -> Any:
 def _related(fn: Callable[..., Any]) -> tuple[str, ...]:
     own = {fn.__name__, *inspect.signature(fn).parameters}
     words = re.findall(r"`(?:jaxloss\.)?(\w+)`", inspect.getdoc(fn) or "")
-    return tuple(dict.fromkeys(w for w in words if w in _public() and w not in own))
+    others = _public().keys() - own
+    return tuple(dict.fromkeys(w for w in words if w in others))
