@@ -10,7 +10,7 @@ import jax
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from jaxloss.testing import programs
+from jaxloss.testing import accuracy, programs
 
 # x64 on, so a stray default-dtype constant shows up as an upcast result; implicit
 # rank promotion off, so an accidental (n,) against (n, 1) raises.
@@ -37,12 +37,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLoss:
     return ByLoss(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the items of a group one after another, for one process as for many."""
-    first: dict[str, int] = {}
-    for i, item in enumerate(items):
-        first.setdefault(group(item.nodeid), i)
-    items.sort(key=lambda item: first[group(item.nodeid)])
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Puts the items of a group one after another, for one process as for many; if the
+    checks are brief, one in four of each, but for claims, which choose by loss."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(group(item.nodeid), []).append(item)
+    brief = accuracy.CHECKS == "brief"
+    whole = lambda item: not brief or "test_claims" in item.nodeid
+    chosen = [
+        item
+        for members in groups.values()
+        for i, item in enumerate(members)
+        if whole(item) or i % 4 == 0
+    ]
+    config.hook.pytest_deselected(items=[*{*items}.difference(chosen)])
+    items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector look at what tests make, and less often: tracing makes
+    so much at once that a third of its time went into looking for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
