@@ -107,7 +107,7 @@ def margin_cases(fn, formula, bounds, **arguments):
             conditioned=(True, True, True),
             bounds=bounds,
             # Two that are opposite in bfloat16 are at a kink of the multiple angle.
-            halves=argument < len(rows),
+            halves=fn is of_label and argument < len(rows),
         )
 
 

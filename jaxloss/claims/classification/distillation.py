@@ -21,18 +21,23 @@ def logs(s, t, temperature):
     return (log_probs([v / temperature for v in x]) for x in (s, t))
 
 
+def exp(x):
+    """Of a logarithm down to -1e30, of which mpmath would find all digits for long."""
+    return mp.exp(x) if x > -1e5 else mp.mpf(0)
+
+
 def divergence(s, t, temperature):
     pairs = zip(*logs(s, t, temperature), strict=True)
-    return temperature**2 * mp.fsum(mp.exp(b) * (b - a) for a, b in pairs)
+    return temperature**2 * mp.fsum(exp(b) * (b - a) for a, b in pairs)
 
 
 @common.exact_rows(1, 1)
 @digits(ALL_DIGITS)
 def gradient(s, t, temperature):
     pairs = [*zip(*logs(s, t, temperature), strict=True)]
-    kl = mp.fsum(mp.exp(b) * (b - a) for a, b in pairs)
-    student = [temperature * (mp.exp(a) - mp.exp(b)) for a, b in pairs]
-    teacher = [temperature * mp.exp(b) * (b - a - kl) for a, b in pairs]
+    kl = mp.fsum(exp(b) * (b - a) for a, b in pairs)
+    student = [temperature * (exp(a) - exp(b)) for a, b in pairs]
+    teacher = [temperature * exp(b) * (b - a - kl) for a, b in pairs]
     return student, teacher
 
 
@@ -42,10 +47,10 @@ def gradient_cancels(s, t, temperature):
     """In the student: where some classes gain what others lose, the sum of the gains,
     which all share; in the teacher the differences of classes."""
     pairs = [*zip(*logs(s, t, temperature), strict=True)]
-    moved = mp.fsum(abs(mp.exp(a) - mp.exp(b)) for a, b in pairs)
-    student = [abs(mp.exp(a) - mp.exp(b)) + mp.exp(b) * moved for a, b in pairs]
-    apart = lambda d: mp.fsum(mp.exp(b) * abs(b - a - d) for a, b in pairs)
-    teacher = [mp.exp(b) * apart(b - a) for a, b in pairs]
+    moved = mp.fsum(abs(exp(a) - exp(b)) for a, b in pairs)
+    student = [abs(exp(a) - exp(b)) + exp(b) * moved for a, b in pairs]
+    apart = lambda d: mp.fsum(exp(b) * abs(b - a - d) for a, b in pairs)
+    teacher = [exp(b) * apart(b - a) for a, b in pairs]
     return [temperature * x for x in student], [temperature * x for x in teacher]
 
 

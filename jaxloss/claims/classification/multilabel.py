@@ -91,8 +91,8 @@ HYPERS = (
 def asymmetric_cases():
     """Also next to the shift of 0.05, from where on a negative costs something."""
     shifted = np.log(0.05 / 0.95) + np.array([-1e-2, 1e-3, 1e-2, 0.1])
-    far = accuracy.decades(largest=1e4, points=4)
-    x = np.concatenate([accuracy.line(points=13), far, EDGES, shifted])
+    far = accuracy.decades(largest=1e4, points=3)
+    x = np.concatenate([accuracy.line(points=7), far, EDGES, shifted])
     at, which = accuracy.pairs(np.arange(len(x)), np.arange(len(HYPERS)))
     hypers = np.array(HYPERS)[which.astype(int)].T
     x = x[at.astype(int)]
