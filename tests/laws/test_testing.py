@@ -10,7 +10,7 @@ import pytest
 
 from jaxloss import testing
 from jaxloss.claims import common
-from jaxloss.testing import LossSpec, check
+from jaxloss.testing import LossSpec, check, programs
 
 PAIR = np.array([0.25, -1.5, 3.0]), np.array([0.5, 2.0, -0.75])
 
@@ -353,3 +353,21 @@ def test_check_refuses_an_unknown_claim():
     """A misspelt claim would otherwise be a law that is silently not held."""
     with pytest.raises(TypeError, match="referense"):
         check(squared, sample=PAIR, referense=squared)
+
+
+@jax.custom_jvp
+def log_or_zero(x):
+    return jnp.where(x > 0, jnp.log(x), 0)
+
+
+log_or_zero.defjvps(lambda dx, _, x: dx / x)
+
+
+def test_operations_are_taken_one_by_one():
+    """Those of functions with a rule too: the first that makes a NaN is named.  None is
+    simplified: what 1e8 has no digits for is gone."""
+    run = lambda x: {"far": (log_or_zero(x) + 1e8) - 1e8}
+    for x, made in (([3.0, -1.0], "nan, from `log`"), ([3.0, 2.0], "")):
+        found, said = programs.in_steps("log", run, np.array(x, np.float32))
+        assert said == made
+        np.testing.assert_array_equal(found["far"], 0)
