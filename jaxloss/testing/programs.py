@@ -368,7 +368,7 @@ def _steps(run: Callable, args: Sequence[np.ndarray]) -> tuple[Callable, list[st
         found = walk(jaxpr, args, results)
         return jax.tree.unflatten(jax.tree.structure(shapes), found), results
 
-    easy = {"xla_backend_optimization_level": 0}
+    easy: Any = {"xla_backend_optimization_level": 0}
     return jax.jit(watched).lower(*args).compile(compiler_options=easy), names
 
 
