@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Puts the items of a group one after another, for one process as for many; if the
-    checks are brief, one in four of each, but for claims, which choose by loss."""
+    checks are brief, one in eight of each, but for claims, which choose by loss."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(group(item.nodeid), []).append(item)
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(
         item
         for members in groups.values()
         for i, item in enumerate(members)
-        if whole(item) or i % 4 == 0
+        if whole(item) or i % 8 == 0
     ]
     config.hook.pytest_deselected(items=[*{*items}.difference(chosen)])
     items[:] = chosen

@@ -116,9 +116,10 @@ def test_huber_and_log_cosh():
     np.testing.assert_allclose(slope, np.tanh(r), 8 * EPS)
 
 
-@pytest.mark.parametrize("claim", boxes.CLAIMS, ids=lambda claim: claim.fn.__name__)
-def test_boxes(claim):
+@pytest.mark.parametrize("name", ["giou", "ciou"])  # the others are parts of these
+def test_boxes(name):
     """Elsewhere each corner of the gradient is computed by itself."""
+    claim = next(claim for claim in boxes.CLAIMS if claim.name == name)
     (spec,) = claim.settings
     p, t = spec.sample(np.random.default_rng(0), (16,))
     p, t = p.astype(np.float32), t.astype(np.float32)
