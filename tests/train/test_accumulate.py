@@ -180,9 +180,9 @@ def mean_and_plain(_, totals):
 TENTHS = train.objective(tenths, mean_and_plain)
 
 
-@pytest.mark.parametrize("count", [3_000, 20_000])
-def test_evaluation_of_many_batches(count):
-    """In float64: by float32, 20 000 tenths are off by 1e-4."""
+def test_evaluation_of_many_batches():
+    """In float64: by float32, 3000 tenths are off by 3e-5."""
+    count = 3_000
     one, params = np.ones(1, np.float32), jnp.float32(1)
     _, found = train.evaluate(TENTHS, params, TENTHS.init(), [one] * count)
     for name in ("total", "plain"):
