@@ -74,9 +74,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def group(nodeid: str) -> str:
-    """The loss that a claim is about, a notebook, or else the file."""
+    """The loss that a claim is about, a notebook, a guide, or else the file."""
     file, _, test = nodeid.partition("::")
-    if "test_notebooks" in file:
+    if file.endswith(("test_notebooks.py", "test_guides.py")):
         return nodeid
     word = re.search(r"\[(\w+)", test) if file.startswith("tests/laws/") else None
     return word.group(1) if word else file
