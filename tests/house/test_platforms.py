@@ -5,6 +5,7 @@ for a CPU as they are for other platforms, and held to their formulas at the edg
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +120,7 @@ def test_huber_and_log_cosh():
 @pytest.mark.parametrize("name", ["giou", "ciou"])  # the others are parts of these
 def test_boxes(name):
     """Elsewhere each corner of the gradient is computed by itself."""
-    claim = next(claim for claim in boxes.CLAIMS if claim.name == name)
+    claim: Any = next(claim for claim in boxes.CLAIMS if claim.name == name)
     (spec,) = claim.settings
     p, t = spec.sample(np.random.default_rng(0), (16,))
     p, t = p.astype(np.float32), t.astype(np.float32)
