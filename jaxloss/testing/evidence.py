@@ -226,7 +226,7 @@ class Trial:
         """Value and gradients, one operation at a time, and a NaN in between."""
         self._one_per_example()
         run = functools.partial(slopes, self.spec, where=self.spec.wrt)
-        key = function_of(self.spec).key, repr([*self.params.items()])
+        key = function_of(self.spec).key, self.spec.wrt, repr(self.params)
         return programs.in_steps(key, run, *self.args)
 
     def seen_infinity(self) -> str:

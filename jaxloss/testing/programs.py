@@ -346,14 +346,17 @@ def _steps(run: Callable, args: Sequence[np.ndarray]) -> tuple[Callable, list[st
         jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*args)
     names: list[str] = []
 
-    def walk(jaxpr: Any, args: Sequence, results: list) -> list:
-        known = dict(zip(jaxpr.jaxpr.invars, args, strict=True))
-        known |= zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    def walk(part: Any, args: Sequence, results: list) -> list:
+        jaxpr = getattr(part, "jaxpr", part)
+        known = dict(zip(jaxpr.invars, args, strict=True))
+        known |= zip(jaxpr.constvars, getattr(part, "consts", ()), strict=True)
         read = lambda v: v.val if hasattr(v, "val") else known[v]
         for equation in jaxpr.eqns:
             given, call = [*map(read, equation.invars)], equation.primitive
-            if "call_jaxpr" in equation.params:  # a function whose rule is not needed
-                found = walk(equation.params["call_jaxpr"], given, results)
+            # A function whose rule is not needed, or one that is computed again.
+            inside = {"remat2": "jaxpr"}.get(call.name, "call_jaxpr")
+            if inside in equation.params:
+                found = walk(equation.params[inside], given, results)
             else:
                 found = call.bind(*given, **equation.params)
                 found = found if call.multiple_results else [found]
@@ -361,7 +364,7 @@ def _steps(run: Callable, args: Sequence[np.ndarray]) -> tuple[Callable, list[st
                 results.extend(found)
                 names.extend([call.name] * len(found))
             known.update(zip(equation.outvars, found, strict=True))
-        return [*map(read, jaxpr.jaxpr.outvars)]
+        return [*map(read, jaxpr.outvars)]
 
     def watched(*args: jax.Array) -> tuple[Any, list]:
         results: list[jax.Array] = []

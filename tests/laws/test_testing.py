@@ -363,11 +363,12 @@ def log_or_zero(x):
 log_or_zero.defjvps(lambda dx, _, x: dx / x)
 
 
-def test_operations_are_taken_one_by_one():
-    """Those of functions with a rule too: the first that makes a NaN is named.  None is
-    simplified: what 1e8 has no digits for is gone."""
-    run = lambda x: {"far": (log_or_zero(x) + 1e8) - 1e8}
+@pytest.mark.parametrize("around", [lambda f: f, jax.jit, jax.checkpoint])
+def test_operations_are_taken_one_by_one(around):
+    """Those of functions with a rule too, and in calls: the first that makes a NaN is
+    named.  None is simplified: what 1e8 has no digits for is gone."""
+    run = lambda x: {"far": (around(log_or_zero)(x) + 1e8) - 1e8}
     for x, made in (([3.0, -1.0], "nan, from `log`"), ([3.0, 2.0], "")):
-        found, said = programs.in_steps("log", run, np.array(x, np.float32))
+        found, said = programs.in_steps(around, run, np.array(x, np.float32))
         assert said == made
         np.testing.assert_array_equal(found["far"], 0)
