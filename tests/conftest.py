@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax._src import compiler  # no public option covers operations outside of `jit`
 from xdist.scheduler import LoadScopeScheduling
 
 from jaxloss.testing import accuracy, programs
@@ -23,6 +24,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(cache / "jaxloss" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+# Folders that count no ulps, and look into no compiled program.  Most of their time is
+# XLA compiling operations and training steps, which run once.
+QUICK = ("tests/app/", "tests/compat/", "tests/docs/", "tests/train/")
+get_compile_options = compiler.get_compile_options
+
+
+def get_quick_options(*args: Any, **options: Any) -> Any:
+    """What JAX hands to XLA, which then compiles in a third of the time."""
+    given = options.pop("env_options_overrides", None) or {}
+    options["env_options_overrides"] = programs.QUICK | given
+    return get_compile_options(*args, **options)
 
 
 class ByLoss(LoadScopeScheduling):
@@ -64,6 +78,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Has XLA take pains where it matters; a group is in one folder."""
+    quick = item.nodeid.startswith(QUICK)
+    compiler.get_compile_options = get_quick_options if quick else get_compile_options
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
