@@ -25,12 +25,6 @@ from jaxloss.testing.ulps import wide
 CHUNK = 32  # rows of every program
 KEPT = 24  # programs; those of a claim are asked for one after the other
 
-QUICK: dict[str, Any] = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-}
-"""How XLA compiles what is not about digits: in a third of the time."""
-
 COMPILED: collections.Counter[tuple] = collections.Counter()
 """How many programs were compiled for each function and shape of its arguments."""
 
@@ -221,6 +215,21 @@ def forget() -> None:
     COMPILED.clear()
 
 
+@functools.cache
+def quickly() -> dict[str, Any]:
+    """Options with which XLA compiles in less than half of the time, for what is not
+    about ulps.  An older one has two ways to emit code, and the other is faster."""
+    level = {"xla_backend_optimization_level": 0}
+    options = {**level, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return level
+    return options
+
+
 def _compile(
     function: Function, columns: Sequence, run: Callable, *args: Any, **options: Any
 ) -> Callable:
@@ -245,7 +254,7 @@ def _with_derivatives(function: Function, columns: Sequence) -> Program:
         steps = [np.ones_like(given[i]) for i in asked.steps_of(given)]
         run = jax.vmap(functools.partial(_one, asked, forward))
         # Ulps are claimed of float32; float64 is compared with wider bounds.
-        options = QUICK if _is_wide(given) else {}
+        options = quickly() if _is_wide(given) else {}
         try:
             compiled = _compile(function, columns, run, given, steps, **options)
         except Exception as error:
@@ -325,7 +334,7 @@ def batch(
 
     def build() -> Callable:
         run = functools.partial(_batch, function.call, fill)
-        return _compile(function, columns, run, given, settings, **QUICK)
+        return _compile(function, columns, run, given, settings, **quickly())
 
     return jax.tree.map(np.asarray, _kept(key, build)(given, settings))
 
@@ -377,7 +386,7 @@ def _steps(run: Callable, args: Sequence[np.ndarray]) -> tuple[Callable, list[st
         found = walk(jaxpr, args, results)
         return jax.tree.unflatten(jax.tree.structure(shapes), found), results
 
-    return jax.jit(watched).lower(*args).compile(compiler_options=QUICK), names
+    return jax.jit(watched).lower(*args).compile(compiler_options=quickly()), names
 
 
 def in_chunks(run: Callable, *columns: Sequence[np.ndarray]) -> Any:
