@@ -22,7 +22,7 @@ import jaxloss
 from jaxloss import kernels, stable, testing
 from jaxloss.claims import CLAIMS, SPECS
 from jaxloss.stable import sharding
-from jaxloss.testing import evidence
+from jaxloss.testing import evidence, programs
 from tests.house import test_kernels as calls
 from tests.kernels.test_parallel import draw, integers, run
 
@@ -33,7 +33,6 @@ START = (
     "jax.config.update('jax_num_cpu_devices', 8); "
     "from tests.laws import test_explicit_meshes as t"
 )
-EASY: Any = {"xla_backend_optimization_level": 0}  # nothing here is about digits
 
 
 # --- what is compared ----------------------------------------------------------------
@@ -71,7 +70,7 @@ def with_gradient(fn):
 
 
 def compiled(fn, args):
-    return jax.jit(fn).lower(*args).compile(compiler_options=EASY)(*args)
+    return jax.jit(fn).lower(*args).compile(compiler_options=programs.quickly())(*args)
 
 
 def assert_same(found, expected):
