@@ -8,14 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec as P
 
-from jaxloss.testing import evidence
+from jaxloss.testing import evidence, programs
 from jaxloss.testing.spec import LossSpec
 
 EXAMPLES, WHOLE = P("devices"), P()
 
 _EXPLICIT = (("devices",), (AxisType.Explicit,))
-# Nothing here is about digits, so XLA need not take pains.
-_EASY: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def layouts(args: Sequence[np.ndarray], axis: int) -> list[P]:
@@ -51,7 +49,7 @@ def _sharding(x: Any) -> P:
 def whole(spec: LossSpec, args: Sequence[np.ndarray]) -> tuple:
     """Value and gradients of unsharded arguments."""
     run = jax.jit(functools.partial(evidence.slopes, spec))
-    return run.lower(*args).compile(compiler_options=_EASY)(*args)
+    return run.lower(*args).compile(compiler_options=programs.quickly())(*args)
 
 
 def parts(spec: LossSpec, args: Sequence[np.ndarray], axis: int) -> tuple | None:
@@ -70,4 +68,4 @@ def parts(spec: LossSpec, args: Sequence[np.ndarray], axis: int) -> tuple | None
     ]
     with jax.set_mesh(mesh):
         run = jax.jit(functools.partial(evidence.slopes, spec))
-        return run.lower(*given).compile(compiler_options=_EASY)(*given)
+        return run.lower(*given).compile(compiler_options=programs.quickly())(*given)

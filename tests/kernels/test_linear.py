@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from jaxloss import Mean, kernels, train
 from jaxloss.kernels import linear_softmax_cross_entropy, linear_token_log_probs
 from jaxloss.kernels._arguments import Layout, Memory
-from jaxloss.testing import tolerance
+from jaxloss.testing import programs, tolerance
 from tests.kernels.test_parallel import mesh, run
 
 untyped: Any = kernels  # the type checker would refuse some calls
@@ -457,7 +457,7 @@ def point(seed):
 
 def jit_once(fn):
     """`jit` for what runs once: without most of what makes the code fast."""
-    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(fn, compiler_options=programs.quickly())
 
 
 def flat(fn):

@@ -26,7 +26,7 @@ from jaxloss.testing import evidence, programs
 from tests.house import test_kernels as calls
 from tests.kernels.test_parallel import draw, integers, run
 
-PARTS = 6  # of about 20 seconds on a quiet core
+PARTS = 6  # of one to two minutes on one core
 # Some of the modules imported make arrays, which settles how many devices there are.
 START = (
     "import jax; jax.config.update('jax_platforms', 'cpu'); "

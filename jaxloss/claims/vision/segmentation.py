@@ -184,7 +184,7 @@ def generalized(p, t, q, where, smooth):
 @common.exact_rows(2, 2, 2, 2)
 def generalized_gradient(p, t, q, where, *, smooth):
     """By the weights w = (n_min / n)^2: of each, what the loss gains by n_min and
-    loses by n, on top of what it gains directly."""
+    loses by n, and what it gains directly."""
     counts = class_counts(p, t, q, where)
     sizes, tp, fp, fn = zip(*counts, strict=True)
     every = range(len(sizes))
